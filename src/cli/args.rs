@@ -1,0 +1,360 @@
+//! The command line: what can be typed ([`Asked`]), and its translation into the library's own
+//! [`Options`], in which flags, environment and defaults have become one.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Parser, ValueEnum};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::Api;
+use crate::refresh::Options;
+
+/// A secret longer than this is none; reading stops there.
+const LONGEST_SECRET: u64 = 64 << 10;
+
+/// Renews a Feishu (Lark) user access token, saves the rotated pair, prints the new token.
+#[derive(Parser)]
+#[command(
+    name = "feishu-refresh",
+    version,
+    args_override_self = true,
+    max_term_width = 100,
+    override_usage = "feishu-refresh [OPTIONS]",
+    after_help = "\
+Exit codes:
+  0  the token on stdout is valid and saved
+  1  a reply or a state that nothing explains; stdout not writable
+  2  the command line cannot be read
+  3  input is missing or wrong; nothing was spent
+  4  the server refuses this refresh token or user: authorise again
+  5  temporary: run again later
+  6  rotated, but not saved where asked: see the message
+
+A flag beats its environment variable, which beats the file. A TOKEN of - is read from stdin."
+)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "--help shows these texts, and would show backticks"
+)]
+pub(super) struct Asked {
+    /// app_access_token [env: FEISHU_APP_ACCESS_TOKEN]
+    #[arg(short = 'a', long, alias = "app_token", value_name = "TOKEN", value_parser = secret)]
+    app_token: Option<SecretString>,
+
+    /// refresh_token [env: FEISHU_REFRESH_TOKEN]
+    #[arg(short = 'r', long, aliases = ["refresh-token", "refresh_token"], value_name = "TOKEN", value_parser = secret)]
+    refresh: Option<SecretString>,
+
+    /// The INI file [env: FEISHU_CONFIG_FILE] [default: feishu-config.ini]
+    #[arg(short, long, alias = "config_file", value_name = "PATH")]
+    config_file: Option<PathBuf>,
+
+    /// The section of the file [env: FEISHU_PROFILE] [default: TOKEN]
+    #[arg(short, long, value_name = "NAME")]
+    profile: Option<String>,
+
+    /// The token endpoint [env: FEISHU_API] [default: the section's api, else v1]
+    #[arg(long, value_parser = api_parser())]
+    api: Option<Api>,
+
+    /// Another host for the token endpoints [env: FEISHU_BASE_URL]
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+
+    /// One attempt's limit
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout)]
+    timeout: Duration,
+
+    /// Further attempts after a temporary failure
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(..=1000))]
+    retries: u32,
+
+    /// How long to wait for another run on the same file
+    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
+    lock_timeout: Duration,
+
+    /// What stdout gets
+    #[arg(short, long, value_enum, default_value_t = Output::Token)]
+    output: Output,
+
+    /// Print only errors
+    #[arg(short, long, overrides_with = "verbose")]
+    quiet: bool,
+
+    /// Print requests, statuses, log ids and timings; never a secret
+    #[arg(short, long, overrides_with = "quiet")]
+    verbose: bool,
+}
+
+/// What stdout gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// The access token alone
+    Token,
+    /// One object with all that is known
+    Json,
+}
+
+/// What a command line comes to.
+pub(super) enum Parsed {
+    /// A run.
+    Run(Box<Asked>),
+    /// A text that was asked for, like `--help`.
+    Text(String),
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// [`Kind::Usage`], in words that repeat no value.
+pub(super) fn parse(arguments: Vec<OsString>) -> Result<Parsed> {
+    match Asked::try_parse_from(arguments) {
+        Ok(asked) => Ok(Parsed::Run(Box::new(asked))),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            Ok(Parsed::Text(error.to_string()))
+        }
+        Err(error) => Err(usage_error(&error)),
+    }
+}
+
+/// Whether a command line asks for JSON, even if the rest of it cannot be read: then its error is
+/// read by a program, too.
+pub(super) fn wants_json(arguments: &[OsString]) -> bool {
+    let arguments = arguments
+        .iter()
+        .map(|argument| argument.to_str().unwrap_or_default());
+    let mut wanted = false;
+    let mut before = "";
+    for argument in arguments {
+        let value = match before {
+            "-o" | "--output" => Some(argument),
+            _ => argument
+                .strip_prefix("--output=")
+                .or_else(|| argument.strip_prefix("-o")),
+        };
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            wanted = value.trim_start_matches('=') == "json";
+        }
+        before = argument;
+    }
+    wanted
+}
+
+fn usage_error(error: &clap::Error) -> Error {
+    let named = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name.as_str()),
+        Some(ContextValue::Strings(names)) => names.first().map(String::as_str),
+        _ => None,
+    };
+    let argument = named(ContextKind::InvalidArg).unwrap_or("an argument");
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument if is_option_name(argument) => {
+            format!("there is no option {argument}")
+        }
+        ErrorKind::UnknownArgument => "there is an argument too many".to_owned(),
+        ErrorKind::InvalidValue if named(ContextKind::InvalidValue).is_none_or(str::is_empty) => {
+            format!("{argument} needs a value")
+        }
+        ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(values)) => {
+                format!("{argument} can be: {}", values.join(", "))
+            }
+            _ => format!("{argument} has a value that it cannot have"),
+        },
+        ErrorKind::ValueValidation => match std::error::Error::source(error) {
+            Some(reason) => format!("{argument}: {}", number_reason(&reason.to_string())),
+            None => format!("{argument} has a value that it cannot have"),
+        },
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
+        _ => "the arguments do not fit together".to_owned(),
+    };
+    let suggestion = named(ContextKind::SuggestedArg);
+    let (english, chinese) = match suggestion {
+        Some(name) => (
+            format!("did you mean {name}?"),
+            format!("您是否想用 {name}？"),
+        ),
+        None => (
+            "see feishu-refresh --help; a value that begins with - is given as --option=VALUE"
+                .to_owned(),
+            "请参阅 feishu-refresh --help；以 - 开头的值请写成 --option=VALUE".to_owned(),
+        ),
+    };
+    Error::new(Kind::Usage, message).with_hint(Hint::naming(english, chinese))
+}
+
+/// clap's own number parser repeats the value; ours never do.
+fn number_reason(reason: &str) -> &str {
+    if NUMBER_REASONS.contains(&reason) {
+        reason
+    } else {
+        "not a number it can have"
+    }
+}
+
+const NOT_SECONDS: &str = "not a number of seconds";
+const NO_TIME: &str = "must be more than 0 seconds";
+const NUMBER_REASONS: [&str; 2] = [NOT_SECONDS, NO_TIME];
+
+/// Whether an unknown argument is a mistyped option, and no secret.
+fn is_option_name(argument: &str) -> bool {
+    let name = argument.strip_prefix("--").unwrap_or_default();
+    (1..=24).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_'))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(trimmed(text))
+}
+
+/// A secret without the line end that a file or a paste left on it.
+fn trimmed(text: &str) -> SecretString {
+    text.trim_ascii().into()
+}
+
+fn api_parser() -> impl TypedValueParser<Value = Api> {
+    PossibleValuesParser::new(["v1"]).try_map(|name| Api::named(&name).ok_or("not an api"))
+}
+
+/// Seconds, with or without a fraction.
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds: f64 = text.parse().map_err(|_| NOT_SECONDS)?;
+    // A year: more is a mistake.
+    if !(0.0..=31_536_000.0).contains(&seconds) {
+        return Err(NOT_SECONDS);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| NOT_SECONDS)
+}
+
+fn timeout(text: &str) -> Result<Duration, &'static str> {
+    seconds(text).and_then(|time| {
+        if time.is_zero() {
+            Err(NO_TIME)
+        } else {
+            Ok(time)
+        }
+    })
+}
+
+/// Looks up an environment variable; an empty one counts as unset.
+type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
+    let Some(value) = env(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let text = value.into_string();
+    text.map(Some)
+        .map_err(|_| Error::config(format!("{name} is not UTF-8 text")))
+}
+
+impl Asked {
+    /// What stdout gets.
+    pub(super) fn output(&self) -> Output {
+        self.output
+    }
+
+    /// Whether only errors are wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// What is told along the way.
+    pub(super) fn verbosity(&self) -> log::LevelFilter {
+        match (self.quiet, self.verbose) {
+            (true, _) => log::LevelFilter::Off,
+            (_, true) => log::LevelFilter::Info,
+            _ => log::LevelFilter::Warn,
+        }
+    }
+
+    /// What the library is asked to do.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if an environment variable or stdin is unusable, [`Kind::Usage`] if two
+    /// secrets are to come from stdin.
+    pub(super) fn options(&self, env: Env<'_>, stdin: &mut dyn Read) -> Result<Options> {
+        let secret_from = |flag: &Option<SecretString>, name| match flag {
+            Some(token) => Ok(Some(token.clone())),
+            None => Ok::<_, Error>(text_from(env, name)?.map(|text| trimmed(&text))),
+        };
+        let mut app_access_token = secret_from(&self.app_token, "FEISHU_APP_ACCESS_TOKEN")?;
+        let mut refresh_token = secret_from(&self.refresh, "FEISHU_REFRESH_TOKEN")?;
+        read_secret([&mut app_access_token, &mut refresh_token], stdin)?;
+        let defaults = Options::default();
+        let file = env("FEISHU_CONFIG_FILE")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        Ok(Options {
+            config_file: self
+                .config_file
+                .clone()
+                .or(file)
+                .unwrap_or(defaults.config_file),
+            profile: match &self.profile {
+                Some(name) => name.clone(),
+                None => text_from(env, "FEISHU_PROFILE")?.unwrap_or(defaults.profile),
+            },
+            app_access_token,
+            refresh_token,
+            api: match self.api {
+                Some(api) => Some(api),
+                None => text_from(env, "FEISHU_API")?
+                    .map(|name| api_from_env(&name))
+                    .transpose()?,
+            },
+            base_url: match &self.base_url {
+                Some(url) => Some(url.clone()),
+                None => text_from(env, "FEISHU_BASE_URL")?,
+            },
+            timeout: self.timeout,
+            retries: self.retries,
+            lock_timeout: self.lock_timeout,
+        })
+    }
+}
+
+fn api_from_env(name: &str) -> Result<Api> {
+    let hint = Hint::fixed("FEISHU_API can be: v1", "FEISHU_API 可取值：v1");
+    let unknown = || Error::config("FEISHU_API names no token endpoint").with_hint(hint);
+    Api::named(name).ok_or_else(unknown)
+}
+
+/// Replaces the one secret that was given as `-` by what stdin holds.
+fn read_secret<const N: usize>(
+    secrets: [&mut Option<SecretString>; N],
+    stdin: &mut dyn Read,
+) -> Result<()> {
+    let is_dash = |secret: &SecretString| secret.expose_secret() == "-";
+    let mut from_stdin = secrets
+        .into_iter()
+        .filter(|secret| secret.as_ref().is_some_and(is_dash));
+    let Some(secret) = from_stdin.next() else {
+        return Ok(());
+    };
+    if from_stdin.next().is_some() {
+        return Err(Error::new(
+            Kind::Usage,
+            "only one secret can be read from stdin",
+        ));
+    }
+    let mut text = String::new();
+    let read = stdin.take(LONGEST_SECRET).read_to_string(&mut text);
+    read.map_err(|error| Error::config(format!("cannot read the secret from stdin: {error}")))?;
+    *secret = Some(trimmed(&text));
+    Ok(())
+}

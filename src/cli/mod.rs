@@ -1,0 +1,70 @@
+//! What a person types and reads. Nothing below knows that this exists.
+//!
+//! Promises:
+//! - stdout carries what was asked for and nothing else; everything meant for a person goes to
+//!   stderr (contract, "Output").
+//! - No message repeats a stray argument: it may be a secret (P10).
+//! - No write that fails can panic: the pair is on disk by then.
+
+mod args;
+mod output;
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+
+use crate::error::Result;
+use crate::refresh;
+use args::Parsed;
+use output::Report;
+
+/// The world around a run, so that a run can be had in any.
+pub struct Console<'a> {
+    /// Looks up an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Where a secret given as `-` is read from.
+    pub stdin: &'a mut dyn Read,
+    /// For the token.
+    pub stdout: &'a mut dyn Write,
+    /// For people.
+    pub stderr: &'a mut dyn Write,
+    /// Whether a person is watching stderr.
+    pub is_terminal: bool,
+}
+
+/// Runs the program once; returns its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let report = Report::new(console.env, args::wants_json(&arguments));
+    let mut profile = None;
+    match main(arguments, console, &mut profile) {
+        Ok(()) => 0,
+        Err(error) => {
+            report.failure(console.stderr, &error, profile.as_deref());
+            error.kind().exit_code()
+        }
+    }
+}
+
+/// Parses, dispatches; notes the profile as soon as it is known, for the report of a failure.
+fn main(
+    arguments: Vec<OsString>,
+    console: &mut Console<'_>,
+    profile: &mut Option<String>,
+) -> Result<()> {
+    let asked = match args::parse(arguments)? {
+        Parsed::Run(asked) => asked,
+        Parsed::Text(text) => return output::print(console.stdout, &text),
+    };
+    output::log_to_stderr(asked.verbosity());
+    let options = asked.options(console.env, console.stdin)?;
+    *profile = Some(options.profile.clone());
+    let outcome = refresh::run(&options)?;
+    output::print(
+        console.stdout,
+        &output::result(asked.output(), &options, &outcome),
+    )?;
+    if console.is_terminal && !asked.is_quiet() {
+        output::note(console.stderr, &options, &outcome);
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Carries one request to a service and its reply back. Knows no field names and no tokens' worth.
+//!
+//! Promises:
+//! - Secrets travel over HTTPS, or over plain HTTP to a loopback address and then never through a
+//!   proxy (P10). No redirect is followed, nothing is sent twice by the library underneath.
+//! - A failure says whether the request can have reached the server ([`SendError::maybe_sent`]).
+//! - Time and memory are bounded, whatever the server does (P11).
+
+mod tls;
+
+use std::error::Error as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Url, redirect, retry};
+use secrecy::ExposeSecret;
+
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{Request, Response};
+
+/// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
+const LONGEST_REPLY: usize = 1 << 20;
+
+/// A connection to one service.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// What happened.
+    pub(crate) message: String,
+    /// Whether the server may have read the request, and acted on it.
+    pub(crate) maybe_sent: bool,
+    /// Whether trying again can help.
+    pub(crate) temporary: bool,
+}
+
+impl Client {
+    /// A client for the service at this address; each attempt may take `timeout`.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if the address is none that secrets may be sent to.
+    pub(crate) fn new(base_url: &str, timeout: Duration) -> Result<Self> {
+        let base = checked(base_url)?;
+        let failed = |error: &dyn std::error::Error| {
+            Error::config(format!("cannot set up the connection to {base}: {error}"))
+        };
+        let tls = tls::configuration().map_err(|error| failed(&error))?;
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .timeout(timeout);
+        if is_loopback(&base) {
+            // A name that a resolver could send elsewhere is not a loopback address.
+            let port = base.port_or_known_default().unwrap_or_default();
+            let local = [
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ];
+            let local = local.map(|address| (address, port).into());
+            builder = builder.no_proxy().resolve_to_addrs("localhost", &local);
+        }
+        let http = builder.build().map_err(|error| failed(&error))?;
+        Ok(Client { http, base })
+    }
+
+    /// Sends one request, once, and waits for the whole reply.
+    pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
+        let url = format!(
+            "{}{}",
+            self.base.as_str().trim_end_matches('/'),
+            request.path
+        );
+        let started = Instant::now();
+        log::info!("POST {url}");
+        let response = self.exchange(&url, request).await?;
+        let log_id = response.log_id().unwrap_or_else(|| "none".to_owned());
+        let took = started.elapsed().as_millis();
+        log::info!("HTTP {} after {took} ms, log id {log_id}", response.status);
+        Ok(response)
+    }
+
+    async fn exchange(&self, url: &str, request: &Request) -> Result<Response, SendError> {
+        let mut builder = self
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, request.content_type)
+            .body(request.body.expose_secret().to_owned());
+        if let Some(token) = &request.bearer {
+            builder = builder.header(AUTHORIZATION, bearer(token.expose_secret())?);
+        }
+        let mut reply = builder.send().await.map_err(|error| failure(&error))?;
+        let mut response = Response {
+            status: reply.status().as_u16(),
+            headers: reply
+                .headers()
+                .iter()
+                .filter_map(|(name, value)| {
+                    Some((name.to_string(), value.to_str().ok()?.to_owned()))
+                })
+                .collect(),
+            body: Vec::new(),
+        };
+        while let Some(chunk) = reply.chunk().await.map_err(|error| failure(&error))? {
+            if response.body.len() + chunk.len() > LONGEST_REPLY {
+                return Err(SendError {
+                    message: "the reply is longer than any of a token endpoint".to_owned(),
+                    maybe_sent: true,
+                    temporary: true,
+                });
+            }
+            response.body.extend_from_slice(&chunk);
+        }
+        Ok(response)
+    }
+
+    /// The service's name, for messages.
+    pub(crate) fn host(&self) -> &str {
+        self.base.host_str().unwrap_or_default()
+    }
+}
+
+fn failure(error: &reqwest::Error) -> SendError {
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_timeout() {
+        "no reply in time"
+    } else {
+        "the connection broke before the whole reply had come"
+    };
+    let cause = root_cause(error);
+    SendError {
+        message: if cause.is_empty() {
+            what.to_owned()
+        } else {
+            format!("{what}: {cause}")
+        },
+        maybe_sent: !error.is_connect() && !error.is_builder(),
+        temporary: !is_untrusted(error),
+    }
+}
+
+/// The innermost reason: reqwest's own text only repeats that something failed.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause = error.source();
+    while let Some(inner) = cause.and_then(|cause| cause.source()) {
+        cause = Some(inner);
+    }
+    cause.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Whether the server's certificate was refused, so that trying again would not help.
+fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_io = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        let tls = match inner_io {
+            Some(inner) => inner.downcast_ref::<rustls::Error>(),
+            None => inner.downcast_ref::<rustls::Error>(),
+        };
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, SendError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| SendError {
+        message: "app_access_token has a character that cannot be sent".to_owned(),
+        maybe_sent: false,
+        temporary: false,
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// An address that secrets may be sent to.
+fn checked(base_url: &str) -> Result<Url> {
+    // The address is not repeated: it may hold a password.
+    let wrong = |what: &str| {
+        Error::config(format!("the base URL {what}")).with_hint(Hint::fixed(
+            "a base URL looks like https://open.feishu.cn; plain http is for loopback addresses only",
+            "base URL 形如 https://open.feishu.cn；明文 http 仅限本机回环地址",
+        ))
+    };
+    let url = Url::parse(base_url).map_err(|error| wrong(&format!("is none: {error}")))?;
+    if !url.has_host() {
+        return Err(wrong("names no host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("holds a user name or password"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("has a query or a fragment"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(wrong("would send secrets unencrypted")),
+        _ => Err(wrong("begins with neither https:// nor http://")),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost"
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}

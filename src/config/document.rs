@@ -1,0 +1,342 @@
+//! The INI file as text: find a value, splice in another, leave every other byte as it is.
+//!
+//! Promises:
+//! - What a line is, is decided by the rules of Python's `configparser` ([`scan`]). What readers
+//!   could disagree about is refused, with line numbers, and never guessed at.
+//! - Values are read by rust-ini from a clean copy that the scanner makes, since rust-ini on its
+//!   own merges indented lines and joins lines at a trailing backslash. The scanner's spans say
+//!   which bytes an edit touches.
+//! - An edit ([`Document::with`]) is read back before it counts: it must give exactly the old
+//!   content with the new values.
+
+mod scan;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ini::{Ini, ParseOption};
+
+pub(crate) use scan::Problem;
+use scan::{Layout, Pair, is_space, key_of, lines};
+
+/// The section whose pairs `configparser` lends to every other section.
+const DEFAULT_SECTION: &str = "DEFAULT";
+
+/// Ends each value of the clean copy and joins the lines of a longer one. No file that passes the
+/// scanner holds a NUL, and rust-ini gives it no meaning.
+const MARK: char = '\0';
+
+/// A file's text, understood.
+#[derive(Clone)]
+pub(crate) struct Document {
+    text: String,
+    layout: Layout,
+    values: Ini,
+}
+
+impl Document {
+    /// Understands a file, or lists what is wrong with it, in the order of the lines.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Vec<Problem>> {
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let line = bytes[..error.valid_up_to()]
+                .split(|byte| *byte == b'\n')
+                .count();
+            vec![Problem::new(line, "is not UTF-8 text")]
+        })?;
+        let layout = scan::scan(text)?;
+        let values = read_values(text, &layout)?;
+        Ok(Document {
+            text: text.to_owned(),
+            layout,
+            values,
+        })
+    }
+
+    /// The file's text, byte for byte.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// A value as `configparser` would give it, `%%` read as `%`; none if section or key is missing.
+    /// An error if readers could disagree about this key.
+    pub(crate) fn value(&self, section: &str, key: &str) -> Result<Option<String>, Problem> {
+        self.refuse_ambiguity(section, key)?;
+        let Some(pair) = self.pair(section, key) else {
+            return Ok(None);
+        };
+        let raw = self.values.get_from(Some(section), key).unwrap_or_default();
+        let raw = raw.strip_suffix(MARK).unwrap_or(raw);
+        match percent_decoded(raw) {
+            Some(value) => Ok(Some(value)),
+            None => Err(Problem::new(
+                pair.line,
+                "a percent sign in this value must be written %%",
+            )),
+        }
+    }
+
+    /// The document with these values in one section and all else as it was. Missing keys and a
+    /// missing section are added: each key behind the one before it in `changes`.
+    pub(crate) fn with(&self, section: &str, changes: &[(&str, &str)]) -> Result<Self, Problem> {
+        for (key, _) in changes {
+            self.refuse_ambiguity(section, key)?;
+        }
+        let splices = match self.layout.section_index.get(section) {
+            Some(&index) => self.splices_in(index, changes),
+            None => vec![self.new_section(section, changes)],
+        };
+        let edited = splice(&self.text, splices);
+        let line = self.layout.section_index.get(section);
+        let line = line.map_or(1, |&index| self.layout.sections[index].line);
+        let edited = Document::parse(edited.as_bytes())
+            .ok()
+            .filter(|edited| edited.content() == self.content_with(section, changes));
+        edited.ok_or_else(|| {
+            Problem::new(
+                line,
+                "this section cannot be edited without changing more than meant",
+            )
+        })
+    }
+
+    /// All that the file says, as rust-ini reads it.
+    fn content(&self) -> BTreeMap<(&str, &str), String> {
+        let mut content = BTreeMap::new();
+        for section in &self.layout.sections {
+            content.insert((section.name.as_str(), ""), String::new());
+        }
+        for (section, pairs) in &self.values {
+            for (key, value) in pairs {
+                content.insert((section.unwrap_or_default(), key), value.to_owned());
+            }
+        }
+        content
+    }
+
+    /// What [`Self::content`] should be once these changes are made.
+    fn content_with<'a>(
+        &'a self,
+        section: &'a str,
+        changes: &[(&'a str, &str)],
+    ) -> BTreeMap<(&'a str, &'a str), String> {
+        let mut content = self.content();
+        content.insert((section, ""), String::new());
+        for (key, value) in changes {
+            content.insert((section, key), format!("{}{MARK}", percent_encoded(value)));
+        }
+        content
+    }
+
+    fn pair(&self, section: &str, key: &str) -> Option<&Pair> {
+        let section = self.layout.section_index.get(section)?;
+        self.pair_in(*section, key)
+    }
+
+    fn pair_in(&self, section: usize, key: &str) -> Option<&Pair> {
+        let index = self.layout.pair_index.get(&(section, key.to_owned()))?;
+        self.layout.pairs.get(*index)
+    }
+
+    /// Refuses a key that Python's reader and others would take differently.
+    fn refuse_ambiguity(&self, section: &str, key: &str) -> Result<(), Problem> {
+        if let Some(pair) = self.pair(DEFAULT_SECTION, key) {
+            return Err(Problem::new(
+                pair.line,
+                "this key in [DEFAULT] would stand for every profile; move it to its section",
+            ));
+        }
+        if let Some(pair) = self.pair(section, key).filter(|pair| !pair.more.is_empty()) {
+            return Err(Problem::new(
+                pair.line,
+                "this value goes on in an indented line; it must stand on one line",
+            ));
+        }
+        let wanted = self.layout.section_index.get(section);
+        let mistaken = self.layout.continuations.iter().find(|continuation| {
+            let text = &self.text[continuation.text.clone()];
+            match wanted {
+                Some(index) => *index == continuation.section && key_of(text) == Some(key.into()),
+                None => text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) == Some(section),
+            }
+        });
+        match mistaken {
+            Some(continuation) => Err(Problem::new(
+                continuation.line,
+                "is indented deeper than the pair above, so that it continues that pair's value",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn splices_in(&self, section: usize, changes: &[(&str, &str)]) -> Vec<Splice> {
+        let mut replaced = Vec::new();
+        let mut added = Vec::new();
+        for (index, (key, value)) in changes.iter().enumerate() {
+            let value = percent_encoded(value);
+            if let Some(pair) = self.pair_in(section, key) {
+                replaced.push(self.replacement(pair, value));
+                continue;
+            }
+            let place = self.place_for(section, changes, index);
+            let line_end = self.line_end();
+            let text = format!("{line_end}{}{key}{}{value}", place.indent, place.separator);
+            added.push(Splice {
+                at: place.at..place.at,
+                text,
+            });
+        }
+        // Where both meet at one spot, the value comes before the line that follows it.
+        replaced.append(&mut added);
+        replaced
+    }
+
+    fn replacement(&self, pair: &Pair, mut value: String) -> Splice {
+        let separator = &self.text[pair.separator.clone()];
+        let spaced = separator.starts_with(is_space) && !separator.ends_with(is_space);
+        if pair.value.is_empty() && spaced && !value.is_empty() {
+            value.insert(0, ' ');
+        }
+        Splice {
+            at: pair.value.clone(),
+            text: value,
+        }
+    }
+
+    /// Where a person would put the missing key `changes[index]`: behind the nearest key before it
+    /// in `changes`, else in front of the nearest after it, else behind the section's last pair.
+    fn place_for(&self, section: usize, changes: &[(&str, &str)], index: usize) -> Place<'_> {
+        let find = |(key, _): &(&str, &str)| self.pair_in(section, key);
+        let mut pairs = self
+            .layout
+            .pairs
+            .iter()
+            .filter(|pair| pair.section == section);
+        let before = changes[..index].iter().rev().find_map(find);
+        let after = changes[index + 1..].iter().find_map(find);
+        let above = match (before, after) {
+            (Some(before), _) => Some(before),
+            (None, Some(after)) => pairs.rfind(|pair| pair.line < after.line),
+            (None, None) => pairs.next_back(),
+        };
+        let model = above.or(after);
+        Place {
+            at: above.map_or(self.layout.sections[section].end, |pair| pair.end),
+            indent: model.map_or("", |pair| &self.text[pair.indent.clone()]),
+            separator: model.map_or(" = ".to_owned(), |pair| self.separator_like(pair)),
+        }
+    }
+
+    /// A separator in the style of a neighbour's, without padding that lines columns up.
+    fn separator_like(&self, pair: &Pair) -> String {
+        let separator = &self.text[pair.separator.clone()];
+        let sign = separator.trim_matches(is_space);
+        let before = if separator.starts_with(is_space) {
+            " "
+        } else {
+            ""
+        };
+        let bare = pair.value.is_empty() && !before.is_empty();
+        let after = if separator.ends_with(is_space) || bare {
+            " "
+        } else {
+            ""
+        };
+        format!("{before}{sign}{after}")
+    }
+
+    fn new_section(&self, section: &str, changes: &[(&str, &str)]) -> Splice {
+        let line_end = self.line_end();
+        let body = self.text.trim_start_matches('\u{feff}');
+        let last_line = lines(body).last().map_or("", |line| &body[line.text]);
+        let ended = body.is_empty() || body.ends_with('\n');
+        let mut text = String::new();
+        if !ended {
+            text.push_str(line_end);
+        }
+        if !body.is_empty() && !last_line.trim_matches(is_space).is_empty() {
+            text.push_str(line_end);
+        }
+        text.push_str(&format!("[{section}]{line_end}"));
+        for (key, value) in changes {
+            text.push_str(&format!("{key} = {}{line_end}", percent_encoded(value)));
+        }
+        Splice {
+            at: self.text.len()..self.text.len(),
+            text,
+        }
+    }
+
+    /// The file's own way to end a line.
+    fn line_end(&self) -> &'static str {
+        match self.text.find('\n') {
+            Some(at) if self.text[..at].ends_with('\r') => "\r\n",
+            _ => "\n",
+        }
+    }
+}
+
+/// Where and in what style a missing key is added.
+struct Place<'a> {
+    at: usize,
+    indent: &'a str,
+    separator: String,
+}
+
+/// Some bytes of a text and what is to stand there instead.
+struct Splice {
+    at: Range<usize>,
+    text: String,
+}
+
+fn splice(text: &str, mut splices: Vec<Splice>) -> String {
+    splices.sort_by_key(|splice| splice.at.start);
+    let mut result = String::with_capacity(text.len() + 1024);
+    let mut done = 0;
+    for splice in splices {
+        result.push_str(&text[done..splice.at.start]);
+        result.push_str(&splice.text);
+        done = splice.at.end;
+    }
+    result.push_str(&text[done..]);
+    result
+}
+
+/// Undoes `configparser`'s interpolation where it only escapes; none if it would do more.
+fn percent_decoded(raw: &str) -> Option<String> {
+    let parts: Vec<&str> = raw.split("%%").collect();
+    let plain = parts.iter().all(|part| !part.contains('%'));
+    plain.then(|| parts.join("%"))
+}
+
+fn percent_encoded(value: &str) -> String {
+    value.replace('%', "%%")
+}
+
+/// Lets rust-ini read a copy in which every pair stands on a line of its own, unindented and
+/// closed by [`MARK`], so that it can only see what the scanner saw.
+fn read_values(text: &str, layout: &Layout) -> Result<Ini, Vec<Problem>> {
+    let mut copy = String::with_capacity(text.len() + 2 * layout.pairs.len());
+    let mut pairs = layout.pairs.iter().peekable();
+    for (index, section) in layout.sections.iter().enumerate() {
+        copy.push_str(&format!("[{} ]\n", section.name));
+        while let Some(pair) = pairs.next_if(|pair| pair.section == index) {
+            copy.push_str(&format!("{} ={}", pair.key, &text[pair.value.clone()]));
+            for line in &pair.more {
+                copy.push(MARK);
+                copy.push_str(&text[line.clone()]);
+            }
+            copy.push(MARK);
+            copy.push('\n');
+        }
+    }
+    let options = ParseOption {
+        enabled_quote: false,
+        enabled_escape: false,
+        ..ParseOption::default()
+    };
+    Ini::load_from_str_opt(&copy, options)
+        .map_err(|_| vec![Problem::new(1, "cannot be understood as a whole")])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! The configuration file, as the refresh asks for it: profiles, keys, and which source wins.
+//!
+//! Promises:
+//! - A flag or environment variable beats the file, except for a refresh token that the file knows
+//!   to be spent: that stands for its successor in the file (P9).
+//! - A host that only the file names gets secrets from that file alone.
+//! - What a save changes was tried on the text before anything was sent (P1). It is spliced into
+//!   the file as it is *then*, so that another program's work stays (P12).
+//!
+//! Knows no network. [`document`] reads and edits text, [`profile`] knows the keys, [`durable`] alone
+//! touches the disk.
+
+mod document;
+mod durable;
+mod platform;
+mod profile;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::{Api, Grant};
+use crate::token::{self, Fingerprint, Tokens};
+use document::Document;
+use durable::{Lock, Room, SaveError};
+pub(crate) use profile::Place;
+use profile::{Profile, Spent, key, understood};
+
+/// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.
+const SPARE_BYTES: u64 = 64 << 10;
+
+/// What came from outside the file, by flag, environment or a caller's argument.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) app_access_token: Option<&'a SecretString>,
+    pub(crate) refresh_token: Option<&'a SecretString>,
+    pub(crate) api: Option<Api>,
+    pub(crate) base_url: Option<&'a str>,
+}
+
+/// Everything one refresh sends, and where to.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) api: Api,
+    pub(crate) base_url: String,
+    pub(crate) grant: Grant,
+}
+
+/// What a file held before this run queued for it.
+#[derive(Debug)]
+pub(crate) enum Before {
+    /// It could not be read, so that nothing follows from what it holds later.
+    Unknown,
+    /// This refresh token, or none.
+    Holding(Option<Fingerprint>),
+}
+
+/// Looks at the file without waiting for anybody (P4).
+pub(crate) fn look(place: Place<'_>) -> Before {
+    let seen = durable::read(place.file).and_then(|bytes| {
+        let document = understood(place.file, &bytes.unwrap_or_default())?;
+        Profile::read(place, &document)
+    });
+    match seen {
+        Ok(profile) => Before::Holding(fingerprint(&profile)),
+        Err(_) => Before::Unknown,
+    }
+}
+
+fn fingerprint(profile: &Profile) -> Option<Fingerprint> {
+    profile.tokens.refresh_token.as_ref().map(Fingerprint::of)
+}
+
+/// Waits until this run alone may work on the file, then reads it.
+pub(crate) fn lock<'a>(
+    place: Place<'a>,
+    given: Given<'a>,
+    deadline: Instant,
+) -> Result<LockedFile<'a>> {
+    check_profile_name(place.profile)?;
+    check_given("app_access_token", given.app_access_token)?;
+    check_given("refresh_token", given.refresh_token)?;
+    // A file is made only for a run that brings what belongs in it.
+    let may_make = given.refresh_token.is_some() && given.app_access_token.is_some();
+    let lock = Lock::acquire(place.file, may_make, deadline)?;
+    let document = understood(place.file, &lock.read()?)?;
+    let profile = Profile::read(place, &document)?;
+    lock.warn_if_readable_by_others();
+    Ok(LockedFile {
+        place,
+        given,
+        lock,
+        document,
+        profile,
+    })
+}
+
+/// A file that no other run can touch.
+pub(crate) struct LockedFile<'a> {
+    place: Place<'a>,
+    given: Given<'a>,
+    lock: Lock,
+    document: Document,
+    profile: Profile,
+}
+
+impl LockedFile<'_> {
+    /// The endpoint this profile is refreshed at.
+    pub(crate) fn api(&self) -> Api {
+        self.given.api.or(self.profile.api).unwrap_or(Api::V1)
+    }
+
+    /// The tokens in the file, if another run rotated them while this one queued, they are still
+    /// valid, and this run brings no new refresh token (P4).
+    pub(crate) fn saved_since(&self, before: &Before, now: Timestamp) -> Option<&Tokens> {
+        let Before::Holding(before) = before else {
+            return None;
+        };
+        let tokens = &self.profile.tokens;
+        let current = fingerprint(&self.profile);
+        let changed = current.is_some() && current != *before;
+        let valid = tokens.access_token.is_some() && tokens.access_expires_at? > now;
+        (changed && valid && self.new_token().is_none()).then_some(tokens)
+    }
+
+    /// The refresh token given from outside, unless the file knows it: then it stands for its
+    /// successor in the file (P9).
+    fn new_token(&self) -> Option<&SecretString> {
+        let given = self.given.refresh_token?;
+        let own = self.profile.tokens.refresh_token.as_ref();
+        let known = own.is_some_and(|own| token::same(own, given))
+            || self.profile.spent.lists(Fingerprint::of(given));
+        (!known).then_some(given)
+    }
+
+    /// What to send, and where.
+    pub(crate) fn order(&self) -> Result<Order> {
+        let own = &self.profile.tokens.refresh_token;
+        let refresh_token = self.new_token().or(own.as_ref());
+        let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN, "-r"))?;
+        let app_access_token = self.given.app_access_token;
+        let app_access_token = app_access_token.or(self.profile.app_access_token.as_ref());
+        let app_access_token =
+            app_access_token.ok_or_else(|| self.missing(key::APP_ACCESS_TOKEN, "-a"))?;
+        if !app_access_token
+            .expose_secret()
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Error::config(
+                "app_access_token has a character that no token has",
+            ));
+        }
+        Ok(Order {
+            api: self.api(),
+            base_url: self.base_url()?,
+            grant: Grant {
+                app_access_token: app_access_token.clone(),
+                refresh_token: refresh_token.clone(),
+            },
+        })
+    }
+
+    /// Where to send it. Secrets from outside go to no host that only the file names: a
+    /// checked-out file must not be able to pull a CI's secrets.
+    fn base_url(&self) -> Result<String> {
+        if let Some(given) = self.given.base_url {
+            return Ok(given.to_owned());
+        }
+        let Some(own) = &self.profile.base_url else {
+            return Ok(self.api().home().to_owned());
+        };
+        let outside = self.given.refresh_token.is_some() || self.given.app_access_token.is_some();
+        if outside && !Api::is_vendor(own) {
+            let file = self.place.file.display();
+            let message = format!(
+                "tokens from flags or environment are not sent to a host that only {file} names"
+            );
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "if you trust that host, name it yourself with --base-url",
+                "如果您信任该主机，请用 --base-url 明确指定",
+            )));
+        }
+        Ok(own.clone())
+    }
+
+    fn missing(&self, key: &str, flag: &str) -> Error {
+        let Place { file, profile } = self.place;
+        let file = file.display();
+        Error::config(format!("no {key} in [{profile}] of {file}, and none given")).with_hint(
+            Hint::naming(
+                format!("put it into the file, or give it once with {flag}"),
+                format!("请将其写入配置文件，或用 {flag} 传入"),
+            ),
+        )
+    }
+
+    /// Makes room for the tokens that this order will bring: the edit is tried on the text, and
+    /// the space is set aside (P1).
+    pub(crate) fn reserve(self, order: &Order) -> Result<ReservedFile> {
+        let sent = order.grant.refresh_token.clone();
+        let given = self.given.refresh_token.map(Fingerprint::of);
+        let reserved = ReservedText {
+            file: self.place.file.to_owned(),
+            profile: self.place.profile.to_owned(),
+            is_new: self.new_token().is_some(),
+            spent: self.profile.spent.after(given, Fingerprint::of(&sent)),
+            sent,
+            old: self.profile.tokens,
+            document: self.document,
+        };
+        let edited = reserved.edit(&reserved.document, &trial())?;
+        let room = self
+            .lock
+            .reserve(edited.text().len() as u64 + SPARE_BYTES)?;
+        Ok(ReservedFile {
+            text: reserved,
+            room,
+        })
+    }
+}
+
+/// A file with room for what the server will say.
+pub(crate) struct ReservedFile {
+    text: ReservedText,
+    room: Room,
+}
+
+impl ReservedFile {
+    /// Saves what a reply gave, durably (P2), and says what the profile holds now. What the reply
+    /// did not give stays as it was (P5).
+    ///
+    /// # Errors
+    /// [`Kind::Unsaved`], naming the file that holds the pair, or with the pair itself.
+    pub(crate) fn save(self, reply: Tokens) -> Result<Tokens> {
+        let ReservedFile { text, room } = self;
+        let current = room.read().and_then(|bytes| text.current(&bytes, &reply));
+        match current.and_then(|current| text.edit(&current, &reply)) {
+            Ok(edited) => match room.replace(edited.text().as_bytes()) {
+                Ok(_lock) => Ok(Profile::read(text.place(), &edited)?.tokens),
+                Err(SaveError { source, rescue }) => {
+                    let why = format!("cannot write {}: {source}", text.file.display());
+                    Err(text.unsaved(&why, rescue, reply))
+                }
+            },
+            // Another program broke or took over the file: ours goes beside it.
+            Err(why) => {
+                let ours = text.edit(&text.document, &reply);
+                let rescue = ours
+                    .ok()
+                    .and_then(|ours| room.keep(ours.text().as_bytes()).ok());
+                Err(text.unsaved(&why.to_string(), rescue, reply))
+            }
+        }
+    }
+}
+
+/// What the file said when it was locked, and what of it the reply will change.
+struct ReservedText {
+    file: PathBuf,
+    profile: String,
+    document: Document,
+    old: Tokens,
+    sent: SecretString,
+    /// Whether the sent token came from outside and was none of this file's.
+    is_new: bool,
+    spent: Spent,
+}
+
+impl ReservedText {
+    fn place(&self) -> Place<'_> {
+        Place {
+            file: &self.file,
+            profile: &self.profile,
+        }
+    }
+
+    /// The file as it is at the time of saving, unless another program put a refresh token there
+    /// that is neither the one we knew nor the one we bring (P12).
+    fn current(&self, bytes: &[u8], reply: &Tokens) -> Result<Document> {
+        let document = understood(&self.file, bytes)?;
+        let found = Profile::read(self.place(), &document)?.tokens.refresh_token;
+        let known = [&self.old.refresh_token, &reply.refresh_token]
+            .into_iter()
+            .flatten();
+        let is_known = |found| known.into_iter().any(|known| token::same(known, found));
+        if found.as_ref().is_none_or(is_known) {
+            Ok(document)
+        } else {
+            let file = self.file.display();
+            Err(Error::config(format!(
+                "another program put another refresh token into {file}"
+            )))
+        }
+    }
+
+    /// The document with what the reply changes.
+    fn edit(&self, document: &Document, reply: &Tokens) -> Result<Document> {
+        let rotated = reply
+            .refresh_token
+            .as_ref()
+            .is_some_and(|new| !token::same(new, &self.sent));
+        let spent = (rotated || self.is_new).then_some(&self.spent);
+        profile::edit(self.place(), document, reply, rotated, spent)
+    }
+
+    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: Tokens) -> Error {
+        let profile = &self.profile;
+        let Some(rescue) = rescue else {
+            let message = format!("[{profile}] was rotated, but could be saved nowhere: {why}");
+            return Error::new(Kind::Unsaved, message)
+                .with_unsaved(reply)
+                .with_hint(Hint::naming(
+                    format!(
+                        "put the pair into [{profile}] of {} by hand, now",
+                        self.file.display()
+                    ),
+                    format!(
+                        "请立即手动将这对令牌写入 {} 的 [{profile}]",
+                        self.file.display()
+                    ),
+                ));
+        };
+        let rescue = rescue.display();
+        let message =
+            format!("[{profile}] was rotated, but not saved: {why}; {rescue} has the pair");
+        Error::new(Kind::Unsaved, message).with_hint(Hint::naming(
+            format!("keep {rescue}: nothing else holds the new refresh token"),
+            format!("请保留 {rescue}：新的 refresh_token 仅存于此"),
+        ))
+    }
+}
+
+/// Tokens to try an edit with: they touch every key that a reply can.
+fn trial() -> Tokens {
+    let token = Some(SecretString::from("trial"));
+    let end = Some(Timestamp::UNIX_EPOCH);
+    Tokens {
+        access_token: token.clone(),
+        access_expires_at: end,
+        refresh_token: token,
+        refresh_expires_at: end,
+    }
+}
+
+fn check_profile_name(name: &str) -> Result<()> {
+    if token::is_plausible(name) && !name.contains(']') && name != "DEFAULT" {
+        return Ok(());
+    }
+    Err(
+        Error::config("the profile's name cannot be that of a section").with_hint(Hint::fixed(
+            "a profile is a section of the file, like TOKEN; [DEFAULT] is none",
+            "profile 是配置文件中的一个节，例如 TOKEN；[DEFAULT] 不能用作 profile",
+        )),
+    )
+}
+
+fn check_given(name: &str, token: Option<&SecretString>) -> Result<()> {
+    match token.map(ExposeSecret::expose_secret) {
+        Some("") => Err(
+            Error::config(format!("the {name} given is empty")).with_hint(Hint::fixed(
+                "a variable in the script that calls may be unset",
+                "调用脚本中的变量可能未设置",
+            )),
+        ),
+        Some(text) if !token::is_plausible(text) => Err(Error::config(format!(
+            "the {name} given has a character that no token has"
+        ))),
+        _ => Ok(()),
+    }
+}

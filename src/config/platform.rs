@@ -1,0 +1,108 @@
+//! What the careful file asks of a Unix system beyond std.
+
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::io::Errno;
+
+/// Why a file cannot be replaced by renaming another over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fixed {
+    /// Something is mounted on the file itself.
+    MountPoint,
+    /// The file has other names, which would keep the old text.
+    HardLinks,
+    /// The file is open but gone from its folder: a mounted file that was replaced on the host.
+    Replaced,
+}
+
+/// Names one file on this machine, whatever its path.
+pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Options that open at once even what is not a file, so that it can be looked at and refused.
+pub(crate) fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options
+}
+
+/// A new file for its owner alone; never an old one, never through a link.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    open_options().write(true).create_new(true).open(path)
+}
+
+/// Gives `file` the owner and group of `model`; an error if that is not allowed.
+pub(crate) fn take_owner(file: &File, model: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    let uid = (own.uid() != model.uid()).then_some(model.uid());
+    let gid = (own.gid() != model.gid()).then_some(model.gid());
+    if uid.is_some() || gid.is_some() {
+        fchown(file, uid, gid)
+    } else {
+        Ok(())
+    }
+}
+
+/// Gives `file` the permissions of `model`.
+pub(crate) fn take_mode(file: &File, model: &Metadata) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))
+}
+
+/// The permission bits, if they let someone besides the owner read.
+pub(crate) fn mode_if_readable_by_others(metadata: &Metadata) -> Option<u32> {
+    let mode = metadata.mode() & 0o7777;
+    (mode & 0o044 != 0).then_some(mode)
+}
+
+/// Makes a rename in this folder survive a power cut, where the file system can promise that.
+/// A folder that cannot be synced is no failure: the file itself is.
+pub(crate) fn sync_folder(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+/// Sets space aside. The file stays empty where the file system knows how to reserve, and holds
+/// NULs where it does not.
+pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
+    match fallocate(&*file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
+            file.flush()
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Whether and why the file cannot be replaced by renaming.
+pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
+    if metadata.nlink() == 0 {
+        Some(Fixed::Replaced)
+    } else if is_mount_point(path) {
+        Some(Fixed::MountPoint)
+    } else if metadata.nlink() > 1 {
+        Some(Fixed::HardLinks)
+    } else {
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn is_mount_point(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    // A kernel too old for statx does not know; the rename then fails instead.
+    statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Only Linux mounts files.
+#[cfg(not(target_os = "linux"))]
+fn is_mount_point(_path: &Path) -> bool {
+    false
+}

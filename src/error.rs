@@ -1,0 +1,190 @@
+//! One error type for callers to branch on, and the one place where a kind becomes an exit code.
+//!
+//! An [`Error`] says what failed, on which file or host, and whether anything was lost; its
+//! [`Hint`] stands apart and says what to do next, in English and in Chinese. Neither ever holds a
+//! secret. The one exception is deliberate and out of the texts' reach: a pair that could not be
+//! kept anywhere travels in [`Error::unsaved`], because losing it would be worse.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::Path;
+
+use crate::token::Tokens;
+
+/// What a failed run means for the person or script that started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A reply or a state that nothing here explains, or an output that cannot be written.
+    Unexpected,
+    /// The command line cannot be read.
+    Usage,
+    /// Input is missing or wrong; nothing was spent.
+    Config,
+    /// The server refuses this refresh token or this user for good: a person must consent again.
+    Reauthorize,
+    /// Network, time-out, server error, rate limit, lock busy, disk full: run again later.
+    Temporary,
+    /// Rotated, but not saved where asked.
+    Unsaved,
+}
+
+impl Kind {
+    /// The process exit code that stands for this kind.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Unexpected => 1,
+            Kind::Usage => 2,
+            Kind::Config => 3,
+            Kind::Reauthorize => 4,
+            Kind::Temporary => 5,
+            Kind::Unsaved => 6,
+        }
+    }
+
+    /// The name that `-o json` gives this kind.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Unexpected => "unexpected",
+            Kind::Usage => "usage",
+            Kind::Config => "config",
+            Kind::Reauthorize => "reauthorize",
+            Kind::Temporary => "temporary",
+            Kind::Unsaved => "unsaved",
+        }
+    }
+}
+
+/// What to do next, in two languages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The hint in English.
+    pub english: Cow<'static, str>,
+    /// The same hint in Chinese.
+    pub chinese: Cow<'static, str>,
+}
+
+impl Hint {
+    /// A hint whose two texts are known beforehand.
+    #[must_use]
+    pub const fn fixed(english: &'static str, chinese: &'static str) -> Self {
+        Hint {
+            english: Cow::Borrowed(english),
+            chinese: Cow::Borrowed(chinese),
+        }
+    }
+
+    /// A hint that names a file, a host or a command.
+    #[must_use]
+    pub fn naming(english: String, chinese: String) -> Self {
+        Hint {
+            english: Cow::Owned(english),
+            chinese: Cow::Owned(chinese),
+        }
+    }
+}
+
+/// What the server said of itself in a refusal: support asks for both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerAnswer {
+    /// The code in the reply's body, if there was one.
+    pub code: Option<i64>,
+    /// The reply's log id (`X-Tt-Logid`, else `X-Request-Id`), if there was one.
+    pub log_id: Option<String>,
+}
+
+/// Why a run failed. `Display` gives the message alone, in one line and without secrets.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<Box<Hint>>,
+    server: Option<Box<ServerAnswer>>,
+    unsaved: Option<Box<Tokens>>,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What every fallible function of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// What the failure means: the thing to branch on.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<&Hint> {
+        self.hint.as_deref()
+    }
+
+    /// Code and log id, if it was the server that refused.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerAnswer> {
+        self.server.as_deref()
+    }
+
+    /// The rotated pair, if no file at all could take it: whoever gets this error holds the only
+    /// copy and must keep it.
+    #[must_use]
+    pub fn unsaved(&self) -> Option<&Tokens> {
+        self.unsaved.as_deref()
+    }
+
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            message: message.into(),
+            hint: None,
+            server: None,
+            unsaved: None,
+            source: None,
+        }
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Error::new(Kind::Config, message)
+    }
+
+    pub(crate) fn temporary(message: impl Into<String>) -> Self {
+        Error::new(Kind::Temporary, message)
+    }
+
+    /// A failed operation on a file: `what` reads like "cannot read". A full disk passes, so it is
+    /// temporary; anything else needs a person.
+    pub(crate) fn file(what: &str, path: &Path, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Temporary,
+            _ => Kind::Config,
+        };
+        let mut error = Error::new(kind, format!("{what} {}: {source}", path.display()));
+        error.source = Some(Box::new(source));
+        error
+    }
+
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: Hint) -> Self {
+        self.hint = Some(Box::new(hint));
+        self
+    }
+
+    pub(crate) fn with_server(mut self, server: ServerAnswer) -> Self {
+        self.server = Some(Box::new(server));
+        self
+    }
+
+    pub(crate) fn with_unsaved(mut self, tokens: Tokens) -> Self {
+        self.unsaved = Some(Box::new(tokens));
+        self
+    }
+}

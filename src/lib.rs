@@ -1,0 +1,139 @@
+//! Renews Feishu (Lark) user access tokens, and never loses the refresh token that comes back.
+//!
+//! A `user_access_token` lives about two hours. It is renewed with a refresh token that works
+//! once: the reply holds the next one, and whoever loses the reply loses the login. This crate
+//! reads both tokens from an INI file, spends one, saves its successor durably, and only then
+//! hands over the new access token. Any number of programs may do so on one file at once.
+//!
+//! [`refresh_user_access_token`] is the whole of it in one call; [`blocking`] has the same without
+//! async. [`refresh`] takes every setting and tells more. An [`Error`] says by its [`Kind`] what
+//! to do: run again, ask the user, or mend the configuration.
+//!
+//! # Example
+//!
+//! ```
+//! use feishu_refresh::{Kind, blocking::refresh_user_access_token};
+//!
+//! # #[allow(dead_code, unused)]
+//! # mod sandbox { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sandbox/server.rs")); }
+//! # let server = sandbox::Sandbox::start().unwrap();
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let file = &folder.path().join("feishu-config.ini");
+//! # std::fs::write(file, server.config_file()).unwrap();
+//! // Tokens come from the file; `Some(…)` would take their place.
+//! match refresh_user_access_token(None, None, Some(file)) {
+//!     Ok(token) => println!("a fresh token of {} characters", token.len()),
+//!     Err(error) if error.kind() == Kind::Reauthorize => println!("consent is needed: {error}"),
+//!     Err(error) if error.kind() == Kind::Temporary => println!("later, perhaps: {error}"),
+//!     Err(error) => return Err(error),
+//! }
+//! # assert_eq!(server.requests().len(), 1);
+//! # Ok::<(), feishu_refresh::Error>(())
+//! ```
+
+#[cfg(not(unix))]
+compile_error!("feishu-refresh runs on Unix systems so far");
+
+#[doc(hidden)]
+pub mod cli;
+mod client;
+mod config;
+mod error;
+mod protocol;
+mod refresh;
+mod token;
+
+use std::path::Path;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+pub use error::{Error, Hint, Kind, Result, ServerAnswer};
+pub use protocol::Api;
+pub use refresh::{Options, Outcome};
+pub use token::{ExposeSecret, SecretString, Tokens};
+
+/// Renews the `user_access_token` of `[TOKEN]` in `config_file`, and returns the new one.
+///
+/// What is not given is taken from the file; the file itself defaults to `feishu-config.ini` in
+/// the working directory. The rotated pair is in the file before this returns.
+///
+/// The work goes on, on a thread of its own, even if the returned future is dropped: a token that
+/// was spent is saved as long as the process lives.
+///
+/// # Errors
+/// See [`Kind`] for what each failure means for the refresh token.
+pub async fn refresh_user_access_token(
+    app_access_token: Option<&str>,
+    refresh_token: Option<&str>,
+    config_file: Option<&Path>,
+) -> Result<String> {
+    let outcome = refresh(options(app_access_token, refresh_token, config_file)).await?;
+    Ok(outcome.access_token.expose_secret().to_owned())
+}
+
+/// Refreshes one profile as `options` say.
+///
+/// Works under any async runtime, and goes on if the future is dropped, as
+/// [`refresh_user_access_token`] does.
+///
+/// # Errors
+/// See [`Kind`] for what each failure means for the refresh token.
+pub async fn refresh(options: Options) -> Result<Outcome> {
+    let (hand_over, result) = oneshot::channel();
+    let work = move || {
+        // Nobody may be waiting any more; the file has the result all the same.
+        let _ = hand_over.send(refresh::run(&options));
+    };
+    thread::Builder::new()
+        .name("feishu-refresh".to_owned())
+        .spawn(work)
+        .map_err(|error| Error::temporary(format!("no thread: {error}; nothing was sent")))?;
+    result
+        .await
+        .unwrap_or_else(|_| Err(Error::new(Kind::Unexpected, "the refresh broke off")))
+}
+
+fn options(
+    app_access_token: Option<&str>,
+    refresh_token: Option<&str>,
+    config_file: Option<&Path>,
+) -> Options {
+    let defaults = Options::default();
+    Options {
+        app_access_token: app_access_token.map(SecretString::from),
+        refresh_token: refresh_token.map(SecretString::from),
+        config_file: config_file.map_or_else(|| defaults.config_file.clone(), Path::to_owned),
+        ..defaults
+    }
+}
+
+/// The same functions for callers without async.
+pub mod blocking {
+    use super::{ExposeSecret, Options, Outcome, Path, Result, thread};
+
+    /// As [`super::refresh_user_access_token`], but waits.
+    ///
+    /// # Errors
+    /// See [`super::Kind`].
+    pub fn refresh_user_access_token(
+        app_access_token: Option<&str>,
+        refresh_token: Option<&str>,
+        config_file: Option<&Path>,
+    ) -> Result<String> {
+        let options = super::options(app_access_token, refresh_token, config_file);
+        let outcome = refresh(&options)?;
+        Ok(outcome.access_token.expose_secret().to_owned())
+    }
+
+    /// As [`super::refresh`], but waits. May be called from within an async runtime, whose thread
+    /// it then blocks.
+    ///
+    /// # Errors
+    /// See [`super::Kind`].
+    pub fn refresh(options: &Options) -> Result<Outcome> {
+        // A thread of its own, since a runtime cannot be started inside another.
+        let done = thread::scope(|scope| scope.spawn(|| super::refresh::run(options)).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}

@@ -1,0 +1,17 @@
+//! Hands the arguments to the library and turns its verdict into an exit code.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use feishu_refresh::cli::{self, Console};
+
+fn main() -> ExitCode {
+    let mut console = Console {
+        env: &|name| std::env::var_os(name),
+        stdin: &mut io::stdin(),
+        stdout: &mut io::stdout(),
+        stderr: &mut io::stderr(),
+        is_terminal: io::stderr().is_terminal(),
+    };
+    ExitCode::from(cli::run(std::env::args_os(), &mut console))
+}

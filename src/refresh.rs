@@ -1,0 +1,150 @@
+//! The story of one refresh: lock, read, make room, send, save, hand over. Read this file first.
+//!
+//! [`refresh`] tells it. The types carry its rules: only a locked file can make room, and only room
+//! can save, once. [`attempts`] sends, and alone decides about sending again; [`failure`] finds the
+//! words for what went wrong and what became of the token.
+
+mod attempts;
+mod failure;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use crate::client::Client;
+use crate::config::{self, Given, Place};
+use crate::error::{Error, Kind, Result};
+use crate::protocol::Api;
+use crate::token::Tokens;
+
+/// What to refresh, and how patiently.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The INI file.
+    pub config_file: PathBuf,
+    /// The section of the file.
+    pub profile: String,
+    /// An `app_access_token` to use in place of the file's.
+    pub app_access_token: Option<SecretString>,
+    /// A refresh token to use in place of the file's, unless the file knows it to be spent.
+    pub refresh_token: Option<SecretString>,
+    /// The token endpoint, in place of the file's `api`.
+    pub api: Option<Api>,
+    /// Another address for the token endpoints.
+    pub base_url: Option<String>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many further attempts follow a temporary failure.
+    pub retries: u32,
+    /// How long to wait for other runs on the same file.
+    pub lock_timeout: Duration,
+}
+
+impl Default for Options {
+    /// The program's own defaults: `[TOKEN]` of `feishu-config.ini` in the working directory.
+    fn default() -> Self {
+        Options {
+            config_file: PathBuf::from("feishu-config.ini"),
+            profile: "TOKEN".to_owned(),
+            app_access_token: None,
+            refresh_token: None,
+            api: None,
+            base_url: None,
+            timeout: Duration::from_secs(30),
+            retries: 3,
+            lock_timeout: Duration::from_secs(180),
+        }
+    }
+}
+
+/// A valid access token, and what belongs to it. Everything in it is on disk.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The token to use.
+    pub access_token: SecretString,
+    /// When it ends, if the server said so.
+    pub expires_at: Option<Timestamp>,
+    /// The refresh token that the file holds now.
+    pub refresh_token: Option<SecretString>,
+    /// When that one ends, if the server said so.
+    pub refresh_expires_at: Option<Timestamp>,
+    /// Whether this run rotated; if not, another run did while this one waited for it.
+    pub refreshed: bool,
+    /// The endpoint that was used.
+    pub api: Api,
+}
+
+/// Spends the profile's refresh token, saves its successor, and returns the new access token.
+///
+/// # Errors
+/// See [`Kind`]: each kind says what became of the refresh token.
+pub(crate) async fn refresh(options: &Options) -> Result<Outcome> {
+    let place = Place {
+        file: &options.config_file,
+        profile: &options.profile,
+    };
+    let before = config::look(place);
+    let file = config::lock(
+        place,
+        options.given(),
+        Instant::now() + options.lock_timeout,
+    )?;
+    let api = file.api();
+    if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
+        return outcome(saved.clone(), api, false);
+    }
+    let order = file.order()?;
+    let client = Client::new(&order.base_url, options.timeout)?;
+    let room = file.reserve(&order)?;
+    let reply = attempts::spend(&client, &order, options.retries).await?;
+    let saved = room.save(reply.tokens)?;
+    match reply.complaint {
+        Some(complaint) => Err(complaint),
+        None => outcome(saved, api, true),
+    }
+}
+
+/// Runs [`refresh`] to its end on this thread.
+pub(crate) fn run(options: &Options) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))?;
+    let result = runtime.block_on(refresh(options));
+    // A name look-up that hangs must not outlast the time-out that gave up on it.
+    runtime.shutdown_background();
+    result
+}
+
+impl Options {
+    fn given(&self) -> Given<'_> {
+        Given {
+            app_access_token: self.app_access_token.as_ref(),
+            refresh_token: self.refresh_token.as_ref(),
+            api: self.api,
+            base_url: self.base_url.as_deref(),
+        }
+    }
+}
+
+fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outcome> {
+    let access_token = tokens.access_token.ok_or_else(|| {
+        Error::new(
+            Kind::Unexpected,
+            "the file holds no access token after the save",
+        )
+    })?;
+    Ok(Outcome {
+        access_token,
+        expires_at: tokens.access_expires_at,
+        refresh_token: tokens.refresh_token,
+        refresh_expires_at: tokens.refresh_expires_at,
+        refreshed,
+        api,
+    })
+}

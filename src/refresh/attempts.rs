@@ -1,0 +1,128 @@
+//! Sends the grant until the server gives a verdict, or the attempts are used up.
+//!
+//! This is where a refresh token is spent. A reply that may have been lost is asked for again with
+//! the same token; if the server then calls that token spent, the error says what happened (P8).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::failure;
+use crate::client::{Client, SendError};
+use crate::config::Order;
+use crate::error::{Error, Result};
+use crate::protocol::{Refusal, Reply, Rotation, Verdict};
+use crate::token::{self, Tokens};
+
+/// The longest wait that a server may ask for; a longer one is for the next run.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
+
+/// The first pause between attempts; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pauses stop growing after this many doublings.
+const DOUBLINGS: u32 = 4;
+
+/// What a success reply brought.
+pub(super) struct Received {
+    /// The tokens, their life times turned into moments.
+    pub(super) tokens: Tokens,
+    /// What else in the reply was wrong; to be raised once the tokens are safe.
+    pub(super) complaint: Option<Error>,
+}
+
+/// Spends the order's refresh token, in at most `retries` attempts after the first.
+pub(super) async fn spend(client: &Client, order: &Order, retries: u32) -> Result<Received> {
+    let request = order.api.refresh_request(&order.grant);
+    let mut maybe_spent = false;
+    let mut attempt = 0;
+    loop {
+        let sent_at = Timestamp::now();
+        let reply = match client.send(&request).await {
+            Ok(response) => order.api.refresh_reply(&response),
+            Err(error) => Reply::Refused(no_reply(error)),
+        };
+        let refusal = match reply {
+            Reply::Rotated(rotation) => return received(client, order, rotation, sent_at),
+            Reply::Refused(refusal) => refusal,
+        };
+        let Some(pause) = pause(attempt, &refusal).filter(|_| attempt < retries) else {
+            return Err(failure::refused(client, order, refusal, maybe_spent));
+        };
+        log::info!(
+            "{}; trying again in {} ms",
+            refusal.message,
+            pause.as_millis()
+        );
+        maybe_spent |= refusal.maybe_spent;
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+    }
+}
+
+fn no_reply(error: SendError) -> Refusal {
+    Refusal {
+        verdict: if error.temporary {
+            Verdict::Temporary
+        } else {
+            Verdict::Config
+        },
+        code: None,
+        message: error.message,
+        hint: None,
+        log_id: None,
+        wait: None,
+        maybe_spent: error.maybe_sent,
+    }
+}
+
+fn received(
+    client: &Client,
+    order: &Order,
+    rotation: Rotation,
+    sent_at: Timestamp,
+) -> Result<Received> {
+    let gave_nothing = rotation.access_token.is_none() && rotation.refresh_token.is_none();
+    let complaint = match failure::flawed(client, order, &rotation) {
+        Some(complaint) if gave_nothing => return Err(complaint),
+        complaint => complaint,
+    };
+    match &rotation.refresh_token {
+        None => log::warn!("the reply held no new refresh token: the old one stays"),
+        Some(token) if token::same(token, &order.grant.refresh_token) => {
+            log::warn!("the server gave the same refresh token again");
+        }
+        Some(_) => {}
+    }
+    // Counted from the sending, an expiry errs on the safe side.
+    let end = |seconds: Option<u64>| seconds.and_then(|seconds| token::expiry(sent_at, seconds));
+    Ok(Received {
+        tokens: Tokens {
+            access_expires_at: end(rotation.expires_in),
+            access_token: rotation.access_token,
+            refresh_expires_at: end(rotation.refresh_expires_in),
+            refresh_token: rotation.refresh_token,
+        },
+        complaint,
+    })
+}
+
+/// How long to wait before the next attempt; none if another attempt would not help.
+///
+/// A random half is taken off, so that many runs do not come back at once; the server's own word
+/// counts where it is longer.
+fn pause(attempt: u32, refusal: &Refusal) -> Option<Duration> {
+    if !matches!(
+        refusal.verdict,
+        Verdict::Temporary | Verdict::RateLimit | Verdict::Unusable
+    ) {
+        return None;
+    }
+    let half = FIRST_PAUSE / 2 * 2u32.pow(attempt.min(DOUBLINGS));
+    let mut random = [u8::MAX];
+    // Without random numbers the pauses are merely not spread.
+    let _ = SystemRandom::new().fill(&mut random);
+    let pause = half + half * u32::from(random[0]) / u32::from(u8::MAX);
+    Some(pause.max(refusal.wait.unwrap_or_default())).filter(|pause| *pause <= LONGEST_WAIT)
+}

@@ -1,0 +1,112 @@
+//! The words for a refresh that failed: what happened, what became of the token, what to do next.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::client::Client;
+use crate::config::Order;
+use crate::error::{Error, Hint, Kind, ServerAnswer};
+use crate::protocol::{Refusal, Rotation, Verdict};
+
+/// A secret shorter than this is no secret, and would blot out half of a message.
+const SHORTEST_SECRET: usize = 8;
+
+const AGAIN: Hint = Hint::fixed("run again later", "请稍后重试");
+const SOON: Hint = Hint::fixed(
+    "run again soon: if the server then calls the token spent, authorise again in a browser",
+    "请尽快重试：若届时提示令牌已被使用，请在浏览器中重新授权",
+);
+const CONSENT: Hint = Hint::fixed(
+    "authorise again in a browser to get a new refresh token",
+    "请在浏览器中重新授权以获取新的 refresh_token",
+);
+const LOOK: Hint = Hint::fixed(
+    "check the address and any proxy on the way to it; support will ask for the log id",
+    "请检查服务地址及途中的代理；联系技术支持时请提供 log id",
+);
+
+/// The error for a refusal that stands. `lost_before` says whether an earlier attempt may have
+/// spent the token without our seeing the reply.
+pub(super) fn refused(
+    client: &Client,
+    order: &Order,
+    refusal: Refusal,
+    lost_before: bool,
+) -> Error {
+    let kind = match refusal.verdict {
+        Verdict::Reauthorize => Kind::Reauthorize,
+        Verdict::Config | Verdict::AppToken => Kind::Config,
+        Verdict::Temporary | Verdict::RateLimit => Kind::Temporary,
+        Verdict::Unusable | Verdict::Unexpected => Kind::Unexpected,
+    };
+    let maybe_lost = lost_before || refusal.maybe_spent;
+    let (fate, hint) = match kind {
+        Kind::Reauthorize if lost_before => (
+            "an earlier reply was lost, and the new refresh token with it",
+            CONSENT,
+        ),
+        Kind::Reauthorize => ("the file is as it was", CONSENT),
+        Kind::Temporary if maybe_lost => {
+            ("the reply may have been lost; the file is as it was", SOON)
+        }
+        Kind::Temporary => ("the refresh token was not spent", AGAIN),
+        _ if maybe_lost => ("the reply may have been lost; the file is as it was", LOOK),
+        _ => ("the file is as it was", LOOK),
+    };
+    let what = without_secrets(&refusal.message, order);
+    let server = server_text(refusal.code, refusal.log_id.as_deref());
+    // A lost reply outweighs what the server's code suggests.
+    let own = refusal.hint.filter(|_| !lost_before);
+    Error::new(kind, format!("{}: {what}{server}; {fate}", client.host()))
+        .with_hint(own.unwrap_or(hint))
+        .with_server(ServerAnswer {
+            code: refusal.code,
+            log_id: refusal.log_id,
+        })
+}
+
+/// The error for a success reply with something wrong in it, if there is.
+pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Option<Error> {
+    if rotation.flaws.is_empty() {
+        return None;
+    }
+    let saved = match (&rotation.refresh_token, &rotation.access_token) {
+        (Some(_), _) => "the refresh token it gave was saved",
+        (None, Some(_)) => "the access token it gave was saved, the old refresh token stays",
+        (None, None) => "the file is as it was, but its refresh token may be spent",
+    };
+    let flaws = rotation.flaws.join(", ");
+    let server = server_text(None, rotation.log_id.as_deref());
+    let message = format!(
+        "{}: a reply that says yes, but {flaws}{server}; {saved}",
+        client.host()
+    );
+    let answer = ServerAnswer {
+        code: None,
+        log_id: rotation.log_id.clone(),
+    };
+    let message = without_secrets(&message, order);
+    Some(
+        Error::new(Kind::Unexpected, message)
+            .with_hint(LOOK)
+            .with_server(answer),
+    )
+}
+
+fn server_text(code: Option<i64>, log_id: Option<&str>) -> String {
+    match (code, log_id) {
+        (Some(code), Some(id)) => format!(" (code {code}, log id {id})"),
+        (Some(code), None) => format!(" (code {code})"),
+        (None, Some(id)) => format!(" (log id {id})"),
+        (None, None) => String::new(),
+    }
+}
+
+/// A server may repeat in its message what it was sent.
+fn without_secrets(text: &str, order: &Order) -> String {
+    let secrets: [&SecretString; 2] = [&order.grant.app_access_token, &order.grant.refresh_token];
+    let secrets = secrets.map(ExposeSecret::expose_secret);
+    let long = secrets
+        .into_iter()
+        .filter(|secret| secret.len() >= SHORTEST_SECRET);
+    long.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+}

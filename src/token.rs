@@ -1,0 +1,105 @@
+//! Tokens, their fingerprints and their expiry. Secrets are [`SecretString`]s: their `Debug` text
+//! is redacted, their memory is wiped.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use ring::digest;
+pub use secrecy::{ExposeSecret, SecretString};
+
+/// A user's tokens as they stand after a refresh.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// The `user_access_token`; none if the server's reply held no usable one.
+    pub access_token: Option<SecretString>,
+    /// When the access token ends, if the server said so.
+    pub access_expires_at: Option<Timestamp>,
+    /// The refresh token to use next; none if the server's reply held none.
+    pub refresh_token: Option<SecretString>,
+    /// When the refresh token ends, if the server said so.
+    pub refresh_expires_at: Option<Timestamp>,
+}
+
+/// Tells tokens apart without revealing them: the first 16 hex digits of a token's SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The fingerprint of a token.
+    pub(crate) fn of(token: &SecretString) -> Self {
+        let hash = digest::digest(&digest::SHA256, token.expose_secret().as_bytes());
+        let head = hash.as_ref().iter().take(8);
+        Fingerprint(head.fold(0, |print, byte| print << 8 | u64::from(*byte)))
+    }
+
+    /// Reads a fingerprint back from text; none if the text is not one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| digits)
+            .map(Fingerprint)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Whether two secrets are the same text.
+pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+/// Whether a text can be a token at all: not empty, no white space at its ends, no control
+/// character. Such a text fits on one line of an INI file and reads back as it was written.
+pub(crate) fn is_plausible(text: &str) -> bool {
+    !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control)
+}
+
+/// The moment `seconds` after `start`, in whole seconds; none if it lies beyond the calendar.
+pub(crate) fn expiry(start: Timestamp, seconds: u64) -> Option<Timestamp> {
+    let end = start
+        .as_second()
+        .checked_add(i64::try_from(seconds).ok()?)?;
+    Timestamp::from_second(end).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_the_head_of_sha256_and_reads_back() {
+        // The well-known SHA-256 of "abc" begins with ba7816bf8f01cfea.
+        let print = Fingerprint::of(&"abc".into());
+        assert_eq!(print.to_string(), "ba7816bf8f01cfea");
+        assert_eq!(Fingerprint::parse("BA7816BF8F01CFEA"), Some(print));
+        assert_eq!(Fingerprint::parse("ba7816bf8f01cfe"), None);
+        assert_eq!(Fingerprint::parse("ba7816bf8f01cfeg"), None);
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_texts() {
+        let tokens = Tokens {
+            access_token: Some("u-secret".into()),
+            access_expires_at: None,
+            refresh_token: Some("ur-secret".into()),
+            refresh_expires_at: None,
+        };
+        assert!(!format!("{tokens:?}").contains("secret\""));
+        assert!(!format!("{tokens:?}").contains("u-secret"));
+    }
+
+    #[test]
+    fn expiry_is_whole_seconds_and_never_overflows() {
+        let start: Timestamp = "2026-01-01T00:00:00.9Z".parse().unwrap();
+        let end = expiry(start, 7140).unwrap();
+        assert_eq!(end.to_string(), "2026-01-01T01:59:00Z");
+        assert_eq!(expiry(start, u64::MAX), None);
+        assert_eq!(expiry(start, i64::MAX.unsigned_abs()), None);
+    }
+}
