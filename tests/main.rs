@@ -1,1 +1,35 @@
+//! The program and the library, tried from outside against the stand-in server.
+//!
+//! Where a new test belongs:
+//! - `main_job`: what a run reads, sends, saves and prints when all is well
+//! - `file_format`: how the file looks afterwards, to us and to Python
+//! - `concurrency`: several programs at once
+//! - `replies`: what the server may do, and what becomes of the token
+//! - `bad_input`: the table of things that end in a clear error with the file untouched
+//! - `system`: disks, permissions, locks, pipes
+//! - `secrets`: where a token must not go
+//! - `library`: the functions for Rust callers
+//!
+//! `harness` runs the program; `sandbox/server` is the stand-in. What needs no program is tested
+//! beside its code in `src`.
 
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod bad_input;
+mod concurrency;
+mod file_format;
+mod harness;
+mod library;
+mod main_job;
+mod replies;
+#[path = "sandbox/server.rs"]
+mod sandbox;
+mod secrets;
+mod system;

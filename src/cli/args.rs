@@ -114,7 +114,7 @@ pub(super) enum Parsed {
 /// # Errors
 /// [`Kind::Usage`], in words that repeat no value.
 pub(super) fn parse(arguments: Vec<OsString>) -> Result<Parsed> {
-    match Asked::try_parse_from(arguments) {
+    match Asked::try_parse_from(&arguments) {
         Ok(asked) => Ok(Parsed::Run(Box::new(asked))),
         Err(error)
             if matches!(
@@ -124,7 +124,7 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Parsed> {
         {
             Ok(Parsed::Text(error.to_string()))
         }
-        Err(error) => Err(usage_error(&error)),
+        Err(error) => Err(usage_error(&error, &arguments)),
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) fn wants_json(arguments: &[OsString]) -> bool {
     wanted
 }
 
-fn usage_error(error: &clap::Error) -> Error {
+fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(name)) => Some(name.as_str()),
         Some(ContextValue::Strings(names)) => names.first().map(String::as_str),
@@ -159,10 +159,14 @@ fn usage_error(error: &clap::Error) -> Error {
     };
     let argument = named(ContextKind::InvalidArg).unwrap_or("an argument");
     let message = match error.kind() {
-        ErrorKind::UnknownArgument if is_option_name(argument) => {
-            format!("there is no option {argument}")
+        // It may be a secret: its place must do.
+        ErrorKind::UnknownArgument => {
+            let is_it = |given: &OsString| given.to_str().is_some_and(|g| g.starts_with(argument));
+            match arguments.iter().skip(1).position(is_it) {
+                Some(place) => format!("argument {} is not known", place + 1),
+                None => "an argument is not known".to_owned(),
+            }
         }
-        ErrorKind::UnknownArgument => "there is an argument too many".to_owned(),
         ErrorKind::InvalidValue if named(ContextKind::InvalidValue).is_none_or(str::is_empty) => {
             format!("{argument} needs a value")
         }
@@ -206,15 +210,6 @@ fn number_reason(reason: &str) -> &str {
 const NOT_SECONDS: &str = "not a number of seconds";
 const NO_TIME: &str = "must be more than 0 seconds";
 const NUMBER_REASONS: [&str; 2] = [NOT_SECONDS, NO_TIME];
-
-/// Whether an unknown argument is a mistyped option, and no secret.
-fn is_option_name(argument: &str) -> bool {
-    let name = argument.strip_prefix("--").unwrap_or_default();
-    (1..=24).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_'))
-}
 
 #[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {

@@ -166,6 +166,13 @@ fn open(path: &Path, may_make: bool) -> Result<(File, bool)> {
                     Err(error) => Err(Error::file("cannot make", path, error)),
                 };
             }
+            io::ErrorKind::NotFound => {
+                let message = format!("{} does not exist", path.display());
+                return Err(Error::config(message).with_hint(Hint::fixed(
+                    "it is made by a run that gives both -a and -r; -c names another file",
+                    "同时给出 -a 与 -r 运行一次即可创建；也可用 -c 指定其他文件",
+                )));
+            }
             // Not ours to write, perhaps still ours to replace.
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 opened = platform::open_options().open(path);

@@ -127,7 +127,7 @@ pub struct Sandbox {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    released: Condvar,
+    held_changed: Condvar,
 }
 
 #[derive(Default)]
@@ -200,10 +200,14 @@ impl Sandbox {
         self.shared.state().faults.push_back(fault);
     }
 
-    /// Lets all held requests go on.
+    /// Waits until a request is held, and lets it go on.
     pub fn release(&self) {
-        self.shared.state().held = 0;
-        self.shared.released.notify_all();
+        let mut state = self.shared.state();
+        while state.held == 0 {
+            state = self.shared.wait(state);
+        }
+        state.held = 0;
+        self.shared.held_changed.notify_all();
     }
 
     /// Moves the clock by which app tokens die.
@@ -245,12 +249,16 @@ impl Shared {
     fn hold(&self) {
         let mut state = self.state();
         state.held += 1;
+        self.held_changed.notify_all();
         while state.held > 0 {
-            state = self
-                .released
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait(state);
         }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.held_changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

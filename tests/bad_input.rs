@@ -1,0 +1,274 @@
+//! Everything bad that ends in a clear error, its promised code, and the file byte for byte as it
+//! was: files, command lines, environments, replies.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::{Run, Scene};
+use crate::sandbox::Fault;
+
+/// A file that is refused before anything is sent; `{all}` stands for three lines that are in order,
+/// `{pair}` for the two tokens.
+#[rustfmt::skip]
+const FILES: &[(&str, i32, &str)] = &[
+    ("", 3, "no refresh_token in [TOKEN]"),
+    ("[token]\nrefresh_token = ur-1\n", 3, "no refresh_token in [TOKEN]"),
+    ("[TOKEN]\nrefresh_token =\n", 3, "no refresh_token in [TOKEN]"),
+    ("[TOKEN]\nrefresh_token = ur-1\n", 3, "no app_access_token in [TOKEN]"),
+    ("[TOKEN]\n{all}\nREFRESH_TOKEN = ur-2\n", 3, "line 5: repeats the key of line 4"),
+    ("[TOKEN]\n{all}\n[X]\n[TOKEN]\n", 3, "line 6: repeats the section of line 1"),
+    ("{all}\n[TOKEN]\n", 3, "line 1: stands before the first [section]; line 2"),
+    ("[TOKEN]\n{all}\nnonsense\n", 3, "line 5: is neither section, pair, comment nor continuation"),
+    ("[TOKEN] ; mine\n{all}\n", 3, "line 1: has text after the ] of the section"),
+    ("[TOKEN\n{all}\n", 3, "line 1: begins like a section but has no ]"),
+    ("[TOKEN]\n{all}\n  and more\n", 3, "line 4: this value goes on in an indented line"),
+    ("[TOKEN]\nnote = x\n  refresh_token = ur-1\n", 3, "line 3: is indented deeper"),
+    ("[DEFAULT]\nrefresh_token = ur-1\n[TOKEN]\n{all}\n", 3, "line 2: this key in [DEFAULT]"),
+    ("[TOKEN]\n{all}\nx = \0\n", 3, "line 5: holds a NUL"),
+    ("[TOKEN]\n{all}\nx = 1\ry = 2\n", 3, "line 5: holds a carriage return"),
+    ("[TOKEN]\n{all}\nuser_access_token = 50%\n", 3, "line 5: a percent sign"),
+    ("[TOKEN]\n{all}\nuser_access_token = %(x)s\n", 3, "line 5: a percent sign"),
+    ("[TOKEN]\n{all}\napi = v9\n", 3, "the api of [TOKEN] in feishu-config.ini is not known"),
+    ("[TOKEN]\napp_access_token = a b\nrefresh_token = ur-1\n", 3, "app_access_token has a character"),
+    ("[TOKEN]\napp_access_token = а\nrefresh_token = ur-1\n", 3, "app_access_token has a character"),
+    ("[TOKEN]\n{pair}\nbase_url = tokens.example\n", 3, "the base URL is none"),
+    ("[TOKEN]\n{pair}\nbase_url = http://tokens.example\n", 3, "would send secrets unencrypted"),
+    ("[TOKEN]\n{pair}\nbase_url = http://127.0.0.1.example\n", 3, "would send secrets unencrypted"),
+    ("[TOKEN]\n{pair}\nbase_url = ftp://127.0.0.1\n", 3, "neither https:// nor http://"),
+    ("[TOKEN]\n{pair}\nbase_url = https://me:pass@tokens.example\n", 3, "holds a user name or password"),
+    ("[TOKEN]\n{pair}\nbase_url = https://tokens.example/?x\n", 3, "has a query"),
+];
+
+/// A command line, beside a file that is in order.
+#[rustfmt::skip]
+const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
+    (&["--nonsense"], 2, "argument 1 is not known"),
+    (&["-v", "stray"], 2, "argument 2 is not known"),
+    (&["-r"], 2, "--refresh <TOKEN> needs a value"),
+    (&["-a", "-r", "ur-1"], 2, "--app-token <TOKEN> needs a value"),
+    (&["--timeout", "soon"], 2, "--timeout <SECONDS>: not a number of seconds"),
+    (&["--timeout", "0"], 2, "must be more than 0"),
+    (&["--timeout=-1"], 2, "not a number of seconds"),
+    (&["--timeout", "inf"], 2, "not a number of seconds"),
+    (&["--timeout", "NaN"], 2, "not a number of seconds"),
+    (&["--retries", "many"], 2, "not a number it can have"),
+    (&["--retries", "99999999999"], 2, "not a number it can have"),
+    (&["--lock-timeout", "1e99"], 2, "not a number of seconds"),
+    (&["--api", "v9"], 2, "--api <API> can be: v1"),
+    (&["-o", "xml"], 2, "--output <OUTPUT> can be: token, json"),
+    (&["-a", "-", "-r", "-"], 2, "only one secret can be read from stdin"),
+    (&["-r", ""], 3, "the refresh_token given is empty"),
+    (&["-a", "  "], 3, "the app_access_token given is empty"),
+    (&["-r", "ur-1\nur-2"], 3, "the refresh_token given has a character"),
+    (&["-p", ""], 3, "the profile's name"),
+    (&["-p", "DEFAULT"], 3, "the profile's name"),
+    (&["-p", "a]b"], 3, "the profile's name"),
+    (&["-p", "a\nb"], 3, "the profile's name"),
+    (&["-p", "OTHER"], 3, "no refresh_token in [OTHER]"),
+    (&["-c", ""], 2, "--config-file <PATH> needs a value"),
+    (&["-c", "nowhere.ini"], 3, "nowhere.ini does not exist"),
+    (&["-c", "no/such/folder.ini", "-a", "a-1", "-r", "ur-1"], 3, "cannot make no/such/folder.ini"),
+    (&["-c", "."], 3, "cannot open .: Is a directory"),
+    (&["-c", "/dev/null"], 3, "not a regular file"),
+    (&["-c", "pipe"], 3, "not a regular file"),
+    (&["-c", "socket"], 3, "cannot open socket"),
+    (&["--base-url", "http://192.0.2.1"], 3, "would send secrets unencrypted"),
+];
+
+#[rustfmt::skip]
+const ENVIRONMENTS: &[(&str, &[u8], i32, &str)] = &[
+    ("FEISHU_API", b"v9", 3, "FEISHU_API names no token endpoint"),
+    ("FEISHU_PROFILE", b"\xff", 3, "FEISHU_PROFILE is not UTF-8"),
+    ("FEISHU_REFRESH_TOKEN", b"\xff", 3, "FEISHU_REFRESH_TOKEN is not UTF-8"),
+    ("FEISHU_REFRESH_TOKEN", b" ", 3, "the refresh_token given is empty"),
+    ("FEISHU_BASE_URL", b"nonsense", 3, "the base URL is none"),
+    ("FEISHU_CONFIG_FILE", b"/dev/null", 3, "not a regular file"),
+];
+
+/// Replies that bring no tokens.
+fn replies() -> Vec<(Fault, i32, &'static str)> {
+    let ok = |body: String| Fault::reply(200, body);
+    vec![
+        (
+            Fault::html(200),
+            5,
+            "HTTP 200: the reply is not the token endpoint's",
+        ),
+        (
+            Fault::html(400),
+            1,
+            "HTTP 400: the reply is not the token endpoint's",
+        ),
+        (Fault::html(403), 1, "HTTP 403"),
+        (Fault::html(404), 1, "HTTP 404"),
+        (
+            Fault::html(502),
+            5,
+            "HTTP 502: the server or a proxy before it failed",
+        ),
+        (Fault::reply(500, ""), 5, "HTTP 500"),
+        (Fault::reply(503, "{}"), 5, "HTTP 503"),
+        (
+            Fault::reply(429, "slow down"),
+            5,
+            "HTTP 429: too many requests",
+        ),
+        (Fault::reply(408, ""), 5, "HTTP 408"),
+        (Fault::reply(302, ""), 1, "HTTP 302: a redirect"),
+        (Fault::reply(204, ""), 5, "HTTP 204"),
+        (
+            Fault::reply(500, r#"{"code":20050,"msg":"System error"}"#),
+            5,
+            "System error (code 20050",
+        ),
+        // HTTP 400 is no verdict: the code is.
+        (
+            Fault::reply(400, r#"{"code":20007,"msg":"try again"}"#),
+            5,
+            "try again (code 20007",
+        ),
+        (Fault::code(424_242), 1, "as asked for (code 424242"),
+        (Fault::code(-1), 1, "(code -1"),
+        (ok("null".into()), 1, "says neither yes nor no"),
+        (ok("[]".into()), 1, "says neither yes nor no"),
+        (ok("\"ok\"".into()), 1, "says neither yes nor no"),
+        (
+            ok(r#"{"code":null,"data":{}}"#.into()),
+            1,
+            "says neither yes nor no",
+        ),
+        (
+            ok(r#"{"code":[0],"data":{}}"#.into()),
+            1,
+            "says neither yes nor no",
+        ),
+        (
+            ok(r#"{"code":1e999}"#.into()),
+            5,
+            "not the token endpoint's",
+        ),
+        (
+            ok(r#"{"code":99999999999999999999}"#.into()),
+            1,
+            "says neither yes nor no",
+        ),
+        (ok(r#"{"code":0}"#.into()), 1, "no usable access_token"),
+        (
+            ok(r#"{"code":0,"data":[]}"#.into()),
+            1,
+            "no usable access_token",
+        ),
+        (
+            ok(r#"{"code":0,"data":"u-1"}"#.into()),
+            1,
+            "no usable access_token",
+        ),
+        (
+            ok(json!({"code": 0, "data": {"refresh_token": {"a": 1}}}).to_string()),
+            1,
+            "refresh_token is not one",
+        ),
+        (
+            ok("{\"code\":".repeat(100_000)),
+            5,
+            "not the token endpoint's",
+        ),
+        (ok("[".repeat(500_000)), 5, "not the token endpoint's"),
+        (ok(" ".repeat(2 << 20)), 5, "longer than any"),
+        (Fault::Endless, 5, "longer than any"),
+        (Fault::CloseBeforeSpending, 5, "the connection broke"),
+        (Fault::CloseAfterSpending, 5, "the connection broke"),
+        (Fault::Truncate, 5, "the connection broke"),
+    ]
+}
+
+/// Runs, and asserts what holds for each of the table.
+fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
+    let before = fs::read(scene.file()).unwrap();
+    let names = scene.file_names();
+    let run = Run::of(program.output().unwrap());
+    run.assert_failed(code, says);
+    let lines: Vec<_> = run.stderr.lines().collect();
+    assert!(
+        lines[0].starts_with("error: ") && lines.len() <= 2,
+        "{}",
+        run.stderr
+    );
+    assert!(
+        lines.get(1).is_none_or(|line| line.starts_with("hint: ")),
+        "{}",
+        run.stderr
+    );
+    assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    assert_eq!(
+        fs::read(scene.file()).unwrap(),
+        before,
+        "the file was changed"
+    );
+    assert_eq!(scene.file_names(), names, "something was left behind");
+}
+
+#[test]
+fn bad_files_are_refused_before_anything_is_sent() {
+    let scene = Scene::new();
+    let good = format!(
+        "app_access_token = a-1\nbase_url = {}\nrefresh_token = ur-1",
+        scene.server.base_url()
+    );
+    for (text, code, says) in FILES {
+        let text = text
+            .replace("{pair}", "app_access_token = a-1\nrefresh_token = ur-1")
+            .replace("{all}", &good);
+        scene.write(text);
+        assert_refused(&scene, &mut scene.program(), *code, says);
+    }
+    scene.write(b"[TOKEN]\n# \xff\n");
+    assert_refused(&scene, &mut scene.program(), 3, "line 2: is not UTF-8 text");
+    scene.write(vec![b'\n'; (64 << 20) + 1]);
+    assert_refused(&scene, &mut scene.program(), 3, "too long");
+    assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn bad_command_lines_are_refused_before_anything_is_sent() {
+    let scene = Scene::new();
+    let status = Command::new("mkfifo")
+        .arg(scene.folder().join("pipe"))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let _socket = UnixListener::bind(scene.folder().join("socket")).unwrap();
+    for (arguments, code, says) in COMMAND_LINES {
+        assert_refused(&scene, scene.program().args(*arguments), *code, says);
+    }
+    assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn bad_environments_are_refused_before_anything_is_sent() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    for (name, value, code, says) in ENVIRONMENTS {
+        let value = std::ffi::OsStr::from_bytes(value);
+        assert_refused(&scene, scene.program().env(name, value), *code, says);
+    }
+    assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn bad_replies_leave_the_file_alone() {
+    for (fault, code, says) in replies() {
+        let scene = Scene::new();
+        scene.server.fail_next(fault);
+        assert_refused(&scene, scene.program().args(["--retries", "0"]), code, says);
+    }
+}
+
+#[test]
+fn the_tables_are_as_long_as_promised() {
+    let total = FILES.len() + COMMAND_LINES.len() + ENVIRONMENTS.len() + replies().len();
+    assert!(total >= 40, "{total}");
+}

@@ -1,0 +1,171 @@
+//! A scene to run the program in: a folder, a stand-in server, a clean environment.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::sandbox::Sandbox;
+
+/// A folder with a configuration file, and the server it names.
+pub struct Scene {
+    pub server: Sandbox,
+    folder: TempDir,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Scene {
+    /// A scene whose file has fresh tokens.
+    pub fn new() -> Self {
+        let scene = Scene::without_file();
+        scene.write(scene.server.config_file());
+        scene
+    }
+
+    /// A scene without a file.
+    pub fn without_file() -> Self {
+        Scene {
+            server: Sandbox::start().unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder().join("feishu-config.ini")
+    }
+
+    /// What a save writes beside the file until it takes its place.
+    pub fn rescue_file(&self) -> PathBuf {
+        self.folder().join("feishu-config.ini.rescue")
+    }
+
+    pub fn write(&self, text: impl AsRef<[u8]>) {
+        fs::write(self.file(), text).unwrap();
+        fs::set_permissions(self.file(), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub fn text(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+
+    /// A value of `[TOKEN]`, read in the plainest way there is.
+    pub fn value(&self, key: &str) -> String {
+        value_in(&self.text(), key)
+    }
+
+    /// The names of all files in the folder.
+    pub fn file_names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The program, in the scene's folder, with nothing in its environment.
+    pub fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_feishu-refresh"));
+        command
+            .current_dir(self.folder())
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
+        Run::of(self.program().args(arguments).output().unwrap())
+    }
+
+    /// Runs with this text on stdin.
+    pub fn run_with_stdin(&self, arguments: &[&str], stdin: &str) -> Run {
+        let mut command = self.program();
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A run that fails early may have closed its stdin.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        Run::of(child.wait_with_output().unwrap())
+    }
+
+    /// Asserts that the file holds a refresh token that works, and that none was spent twice.
+    pub fn assert_sound(&self) {
+        let token = self.value("refresh_token");
+        assert!(
+            self.server.is_live(&token),
+            "the file's refresh token is dead: {}",
+            self.text()
+        );
+        assert_eq!(self.server.spent_seen(), 0, "a spent token was sent");
+        assert_eq!(
+            self.file_names(),
+            ["feishu-config.ini"],
+            "something lies about"
+        );
+    }
+}
+
+impl Run {
+    pub fn of(output: Output) -> Self {
+        Run {
+            code: output.status.code().expect("ended by a signal"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The token printed by a run that went well.
+    pub fn token(&self) -> &str {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self.stdout.strip_suffix('\n').expect("a line")
+    }
+
+    /// Asserts that a run failed with this code, printed no token, and said this.
+    pub fn assert_failed(&self, code: i32, says: &str) {
+        assert_eq!(self.code, code, "{}", self.stderr);
+        assert_eq!(self.stdout, "");
+        assert!(
+            self.stderr.contains(says),
+            "{:?} does not say {says:?}",
+            self.stderr
+        );
+    }
+}
+
+pub fn value_in(text: &str, key: &str) -> String {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{key} = ")));
+    line.unwrap_or_else(|| panic!("no {key} in {text:?}"))
+        .to_owned()
+}
+
+/// Whether a test can use root's powers; says so if it cannot.
+pub fn is_root() -> bool {
+    let root = fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt;
+        own.uid() == 0
+    });
+    if !root {
+        eprintln!("skipped: this test needs root");
+    }
+    root
+}

@@ -1,0 +1,320 @@
+//! What the server may do, and what becomes of the token.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Run, Scene};
+use crate::sandbox::Fault;
+
+fn altered(alter: impl Fn(&mut Value) + Send + 'static) -> Fault {
+    Fault::Alter(Box::new(alter))
+}
+
+#[test]
+fn a_temporary_failure_is_tried_again() {
+    let scene = Scene::new();
+    let page = "<html>busy</html>";
+    for fault in [
+        Fault::CloseBeforeSpending,
+        Fault::reply(500, r#"{"code":20050,"msg":"System error"}"#),
+        Fault::code(20007),
+        Fault::reply(503, ""),
+        Fault::html(502),
+        Fault::html(200),
+        Fault::reply(429, page),
+        Fault::reply(200, "{}"),
+    ] {
+        scene.server.fail_next(fault);
+        scene.run(["--retries", "1"]).token();
+        scene.assert_sound();
+    }
+    // Each temporary failure cost one request more.
+    assert_eq!(scene.server.requests().len(), 16);
+}
+
+#[test]
+fn the_retries_are_counted() {
+    for (retries, requests) in [(0, 1), (2, 3)] {
+        let scene = Scene::new();
+        for _ in 0..4 {
+            scene.server.fail_next(Fault::CloseBeforeSpending);
+        }
+        let run = scene.run(["--retries", &retries.to_string()]);
+        run.assert_failed(5, "may have been lost");
+        assert_eq!(scene.server.requests().len(), requests);
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn the_servers_own_waiting_time_counts() {
+    let scene = Scene::new();
+    let limit = |header: &'static str, seconds: &str| Fault::Reply {
+        status: 429,
+        headers: vec![(header, seconds.to_owned())],
+        body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
+    };
+    for header in ["x-ogw-ratelimit-reset", "Retry-After"] {
+        scene.server.fail_next(limit(header, "2"));
+        let start = Instant::now();
+        scene.run::<&str>([]).token();
+        assert!(
+            start.elapsed() >= Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    // A wait beyond all patience is for the next run.
+    scene.server.fail_next(limit("Retry-After", "86400"));
+    scene.run::<&str>([]).assert_failed(5, "99991400");
+    scene.assert_sound();
+}
+
+#[test]
+fn a_lost_reply_is_told_plainly() {
+    for fault in [Fault::CloseAfterSpending, Fault::Truncate, Fault::Endless] {
+        let scene = Scene::new();
+        let before = scene.text();
+        scene.server.fail_next(fault);
+        let run = scene.run(["--retries", "1"]);
+        run.assert_failed(4, "earlier reply was lost");
+        assert!(run.stderr.contains("authorise again"), "{}", run.stderr);
+        assert_eq!(scene.text(), before);
+        assert_eq!(scene.file_names(), ["feishu-config.ini"]);
+    }
+}
+
+#[test]
+fn a_slow_server_ends_with_the_time_out() {
+    let scene = Scene::new();
+    scene.server.fail_next(Fault::Hold);
+    let start = Instant::now();
+    let run = scene.run(["--timeout", "0.5", "--retries", "0"]);
+    run.assert_failed(5, "no reply in time");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(run.stderr.contains("may have been lost"), "{}", run.stderr);
+    scene.server.release();
+}
+
+#[test]
+fn a_reply_without_a_refresh_token_leaves_the_old_one() {
+    for gone in [Value::Null, json!("")] {
+        let scene = Scene::new();
+        let before = scene.value("refresh_token");
+        scene.server.fail_next(altered(move |reply| {
+            reply["data"]["refresh_token"] = gone.clone()
+        }));
+        let run = scene.run::<&str>([]);
+        assert_eq!(scene.value("user_access_token"), run.token());
+        assert_eq!(scene.value("refresh_token"), before);
+        assert!(
+            run.stderr
+                .contains("warning: the reply held no new refresh token"),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+#[test]
+fn a_reply_with_the_same_refresh_token_is_no_rotation() {
+    let scene = Scene::new();
+    let before = scene.value("refresh_token");
+    let same = before.clone();
+    scene.server.fail_next(altered(move |reply| {
+        reply["data"]["refresh_token"] = json!(same)
+    }));
+    scene.run::<&str>([]).token();
+    assert_eq!(scene.value("refresh_token"), before);
+    assert!(
+        !scene.text().contains("refresh_token_spent"),
+        "{}",
+        scene.text()
+    );
+}
+
+#[test]
+fn an_expiry_that_is_not_given_is_emptied() {
+    let scene = Scene::new();
+    scene.run::<&str>([]).token();
+    scene.server.fail_next(altered(|reply| {
+        reply["data"]["expires_in"] = Value::Null;
+        reply["data"]
+            .as_object_mut()
+            .unwrap()
+            .remove("refresh_expires_in");
+    }));
+    let run = scene.run(["-o", "json"]);
+    assert_eq!(run.code, 0);
+    assert_eq!(scene.value("user_access_token_expires_at"), "");
+    assert_eq!(scene.value("refresh_token_expires_at"), "");
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(result["expires_at"], Value::Null);
+    scene.run::<&str>([]).token();
+    assert_ne!(scene.value("user_access_token_expires_at"), "");
+}
+
+/// Success replies with something wrong in them: the refresh token is saved all the same.
+#[test]
+fn a_refresh_token_is_saved_whatever_else_is_wrong() {
+    let flaws: Vec<fn(&mut Value)> = vec![
+        |reply| reply["data"]["access_token"] = Value::Null,
+        |reply| reply["data"]["access_token"] = json!(["u-1"]),
+        |reply| reply["data"]["access_token"] = json!("u-1\nrefresh_token = evil"),
+        |reply| reply["data"]["expires_in"] = json!("soon"),
+        |reply| reply["data"]["expires_in"] = json!(-1),
+        |reply| reply["data"]["expires_in"] = json!(1e300),
+        |reply| reply["data"]["refresh_expires_in"] = json!({}),
+        |reply| drop(reply.as_object_mut().unwrap().remove("code")),
+        |reply| reply["code"] = json!("zero"),
+    ];
+    for (index, flaw) in flaws.into_iter().enumerate() {
+        let scene = Scene::new();
+        let before = scene.value("refresh_token");
+        scene.server.fail_next(altered(flaw));
+        let run = scene.run::<&str>([]);
+        run.assert_failed(1, "a reply that says yes, but");
+        assert!(run.stderr.contains("log id sandbox-log-"), "{}", run.stderr);
+        assert_ne!(scene.value("refresh_token"), before, "flaw {index}");
+        assert!(!scene.text().contains("evil"));
+        assert_eq!(
+            scene.server.requests().len(),
+            1,
+            "nothing is sent again after such a reply"
+        );
+        scene.assert_sound();
+    }
+}
+
+/// Replies that say yes but bring a refresh token that is none: the old one stays.
+#[test]
+fn a_refresh_token_that_is_none_is_not_saved() {
+    for token in [
+        json!("ur-1\nx"),
+        json!(" ur-1"),
+        json!(7),
+        json!({"a": 1}),
+        json!("a\u{1b}[2Jb"),
+    ] {
+        let scene = Scene::new();
+        let before = scene.value("refresh_token");
+        scene.server.fail_next(altered(move |reply| {
+            reply["data"]["refresh_token"] = token.clone()
+        }));
+        scene
+            .run::<&str>([])
+            .assert_failed(1, "refresh_token is not one");
+        assert_eq!(scene.value("refresh_token"), before);
+    }
+}
+
+#[test]
+fn numbers_may_be_text() {
+    let scene = Scene::new();
+    scene.server.fail_next(altered(|reply| {
+        reply["code"] = json!("0");
+        reply["data"]["expires_in"] = json!("7140");
+    }));
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
+}
+
+/// The codes that the v1 documents and the facts name, and the exit code of each.
+const CODES: &[(i64, i32)] = &[
+    (20001, 3),
+    (20007, 5),
+    (20008, 4),
+    (20009, 3),
+    (20014, 3),
+    (20021, 4),
+    (20022, 4),
+    (20023, 4),
+    (20024, 3),
+    (20025, 3),
+    (20026, 4),
+    (20028, 3),
+    (20050, 5),
+    (99_991_400, 5),
+    (99_991_543, 3),
+    (99_991_661, 3),
+    (99_991_663, 3),
+    (99_991_664, 3),
+    (99_991_668, 3),
+    (99_991_671, 3),
+];
+
+#[test]
+fn every_code_ends_in_its_exit_code_with_a_hint_in_both_languages() {
+    let scene = Scene::new();
+    let before = scene.text();
+    let fail = |code: i64, locale: (&str, &str)| {
+        scene.server.fail_next(Fault::Reply {
+            status: 200,
+            headers: vec![("X-Tt-Logid", "2026112100".to_owned())],
+            body: json!({ "code": code, "msg": "from the server" }).to_string(),
+        });
+        let mut program = scene.program();
+        Run::of(
+            program
+                .args(["--retries", "0"])
+                .env(locale.0, locale.1)
+                .output()
+                .unwrap(),
+        )
+    };
+    for (code, exit_code) in CODES {
+        let english = fail(*code, ("LANG", "en_US.UTF-8"));
+        let said = format!("from the server (code {code}, log id 2026112100)");
+        english.assert_failed(*exit_code, &said);
+        let chinese = fail(*code, ("LC_ALL", "zh_CN.UTF-8"));
+        chinese.assert_failed(*exit_code, &said);
+        let hint = |run: &Run| {
+            run.stderr
+                .lines()
+                .nth(1)
+                .unwrap()
+                .strip_prefix("hint: ")
+                .unwrap()
+                .to_owned()
+        };
+        assert!(
+            hint(&english).is_ascii() && !hint(&chinese).is_ascii(),
+            "{code}"
+        );
+        assert_eq!(english.stderr.lines().count(), 2);
+    }
+    assert_eq!(scene.text(), before);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_failure_as_json_is_the_last_line_on_stderr() {
+    let scene = Scene::new();
+    scene.server.fail_next(Fault::Reply {
+        status: 200,
+        headers: vec![("X-Request-Id", "abc".to_owned())],
+        body: r#"{"code":20026,"msg":"refresh token is invalid"}"#.to_owned(),
+    });
+    let run = scene.run(["-o", "json"]);
+    let last = run.stderr.lines().last().unwrap();
+    let error: Value = serde_json::from_str(last).unwrap();
+    let error = &error["error"];
+    assert_eq!(error["profile"], "TOKEN");
+    assert_eq!(error["kind"], "reauthorize");
+    assert_eq!(error["exit_code"], 4);
+    assert_eq!(error["code"], 20026);
+    assert_eq!(error["log_id"], "abc");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("refresh token is invalid")
+    );
+    assert!(error["hint"].is_string());
+    // Even when the command line cannot be read.
+    let run = scene.run(["-o", "json", "--nonsense"]);
+    let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["kind"], "usage");
+    assert_eq!(error["error"]["exit_code"], 2);
+}

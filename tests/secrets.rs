@@ -1,0 +1,208 @@
+//! Where a token must not go.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::harness::{Run, Scene};
+use crate::sandbox::{Fault, Sandbox};
+
+#[test]
+fn no_message_shows_a_secret() {
+    let scene = Scene::new();
+    let (app, refresh) = (
+        scene.value("app_access_token"),
+        scene.value("refresh_token"),
+    );
+    let echo = json!({ "code": 20026, "msg": format!("bad token {refresh} of {app}") });
+    scene.server.fail_next(Fault::reply(200, echo.to_string()));
+    let run = scene.run(["-v"]);
+    run.assert_failed(4, "bad token *** of ***");
+    assert!(
+        !run.stderr.contains(&refresh) && !run.stderr.contains(&app),
+        "{}",
+        run.stderr
+    );
+    let run = scene.run(["-v"]);
+    let shown = run.stderr.replace(run.token(), "");
+    assert!(!shown.contains("sandbox0"), "{shown}");
+}
+
+#[test]
+fn a_servers_text_cannot_play_with_the_terminal() {
+    let scene = Scene::new();
+    let message = format!("\u{1b}[2J\u{202e}line\nbreak{}", "x".repeat(100_000));
+    scene.server.fail_next(Fault::reply(
+        200,
+        json!({ "code": 1, "msg": message }).to_string(),
+    ));
+    let run = scene.run::<&str>([]);
+    run.assert_failed(1, "line break");
+    assert!(!run.stderr.contains('\u{1b}') && !run.stderr.contains('\u{202e}'));
+    assert!(
+        run.stderr.len() < 1000 && run.stderr.lines().count() == 2,
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn stray_arguments_are_not_repeated() {
+    let scene = Scene::without_file();
+    for arguments in [
+        vec!["ur-secret"],
+        vec!["--refreshh=ur-secret"],
+        vec!["--ur-secret"],
+        vec!["-Xur-secret"],
+        vec!["--timeout", "ur-secret"],
+        vec!["--retries", "ur-secret"],
+        vec!["--api", "ur-secret"],
+        vec!["-o", "ur-secret"],
+        vec!["-q=ur-secret"],
+        vec!["-r", "--", "ur-secret"],
+    ] {
+        let run = scene.run(&arguments);
+        run.assert_failed(2, "error: ");
+        assert!(
+            !run.stderr.contains("ur-secret"),
+            "{arguments:?}: {}",
+            run.stderr
+        );
+    }
+    let run = scene.run(["--refrseh", "x"]);
+    assert!(
+        run.stderr.contains("did you mean --refresh?"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let scene = Scene::new();
+    let elsewhere = Sandbox::start().unwrap();
+    for status in [301, 302, 307, 308] {
+        scene.server.fail_next(Fault::Reply {
+            status,
+            headers: vec![(
+                "Location",
+                elsewhere.base_url() + "/open-apis/authen/v1/refresh_access_token",
+            )],
+            body: String::new(),
+        });
+        scene.run::<&str>([]).assert_failed(1, "redirect");
+    }
+    assert!(elsewhere.requests().is_empty());
+    scene.assert_sound();
+}
+
+#[test]
+fn no_proxy_sees_what_goes_to_a_loopback_address() {
+    let scene = Scene::new();
+    let proxy = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let mut program = scene.program();
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        program.env(name, &address);
+    }
+    Run::of(program.output().unwrap()).token();
+    proxy.set_nonblocking(true).unwrap();
+    assert!(proxy.accept().is_err(), "the proxy was asked");
+    scene.assert_sound();
+}
+
+#[test]
+fn an_https_host_is_reached_through_the_proxy_which_sees_no_secret() {
+    let scene = Scene::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let seen = std::thread::spawn(move || {
+        let (mut stream, _) = proxy.accept().unwrap();
+        let mut bytes = [0; 1024];
+        let count = stream.read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    });
+    let run = scene
+        .program()
+        .args(["--base-url", "https://tokens.example", "--retries", "0"])
+        .env("HTTPS_PROXY", address)
+        .output()
+        .unwrap();
+    Run::of(run).assert_failed(5, "cannot connect");
+    let seen = seen.join().unwrap();
+    assert!(seen.starts_with("CONNECT tokens.example:443 "), "{seen}");
+    assert!(!seen.contains("sandbox0"), "{seen}");
+    scene.assert_sound();
+}
+
+#[test]
+fn secrets_from_outside_go_to_no_host_that_only_the_file_names() {
+    let scene = Scene::new();
+    let refresh = scene.server.refresh_token();
+    scene
+        .run(["-r", &refresh])
+        .assert_failed(3, "only feishu-config.ini names");
+    let run = scene
+        .program()
+        .env("FEISHU_APP_ACCESS_TOKEN", "a-1")
+        .output()
+        .unwrap();
+    Run::of(run).assert_failed(3, "only feishu-config.ini names");
+    assert!(scene.server.requests().is_empty());
+    // Named from outside, it may have them.
+    scene
+        .run(["-r", &refresh, "--base-url", &scene.server.base_url()])
+        .token();
+}
+
+#[test]
+fn the_rotated_pair_is_private_while_it_is_written() {
+    let scene = Scene::new();
+    scene.run::<&str>([]).token();
+    // The file was replaced by one that began with mode 0600, whatever the mask.
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(fs::metadata(scene.file()).unwrap().mode() & 0o7777, 0o600);
+}
+
+/// A server whose certificate nobody signed.
+#[test]
+fn an_untrusted_certificate_is_a_configuration_error() {
+    let scene = Scene::new();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("https://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        // The client hangs up in the handshake: no request ever comes.
+        let mut plain = Vec::new();
+        let _ = rustls::Stream::new(&mut session, &mut stream).read_to_end(&mut plain);
+        plain
+    });
+    let run = scene.run(["--base-url", &base]);
+    run.assert_failed(3, "invalid peer certificate");
+    assert!(
+        run.stderr.contains("the file is as it was"),
+        "{}",
+        run.stderr
+    );
+    assert!(server.join().unwrap().is_empty());
+    scene.assert_sound();
+}

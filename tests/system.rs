@@ -1,0 +1,357 @@
+//! Disks, permissions, locks, pipes.
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Run, Scene, is_root};
+use crate::sandbox::Fault;
+
+/// Some user and group other than root.
+const STRANGER: u32 = 54321;
+
+#[test]
+fn owner_group_and_mode_stay() {
+    let scene = Scene::new();
+    fs::set_permissions(scene.file(), Permissions::from_mode(0o640)).unwrap();
+    if is_root() {
+        chown(scene.file(), Some(STRANGER), Some(STRANGER + 1)).unwrap();
+    }
+    let before = fs::metadata(scene.file()).unwrap();
+    let run = scene.run::<&str>([]);
+    run.token();
+    let after = fs::metadata(scene.file()).unwrap();
+    assert_ne!(
+        after.ino(),
+        before.ino(),
+        "the file is replaced, not written"
+    );
+    let of = |file: &fs::Metadata| (file.uid(), file.gid(), file.mode());
+    assert_eq!(of(&after), of(&before));
+    scene.assert_sound();
+}
+
+#[test]
+fn a_file_that_others_can_read_is_reported() {
+    let scene = Scene::new();
+    fs::set_permissions(scene.file(), Permissions::from_mode(0o644)).unwrap();
+    let run = scene.run::<&str>([]);
+    run.token();
+    assert!(
+        run.stderr.contains("mode 0644") && run.stderr.contains("chmod 600 '"),
+        "{}",
+        run.stderr
+    );
+    scene.assert_sound();
+}
+
+#[test]
+fn a_symbolic_link_stays_a_link() {
+    let scene = Scene::new();
+    fs::create_dir(scene.folder().join("real")).unwrap();
+    let real = scene.folder().join("real/tokens.ini");
+    fs::rename(scene.file(), &real).unwrap();
+    symlink("real/tokens.ini", scene.file()).unwrap();
+    let run = scene.run::<&str>([]);
+    assert!(fs::symlink_metadata(scene.file()).unwrap().is_symlink());
+    assert!(fs::read_to_string(&real).unwrap().contains(run.token()));
+    // One that leads nowhere is followed when the file is made.
+    fs::remove_file(&real).unwrap();
+    let (app, refresh) = (scene.server.app_token(), scene.server.refresh_token());
+    scene
+        .run([
+            "-a",
+            &app,
+            "-r",
+            &refresh,
+            "--base-url",
+            &scene.server.base_url(),
+        ])
+        .token();
+    assert!(real.exists() && fs::symlink_metadata(scene.file()).unwrap().is_symlink());
+}
+
+#[test]
+fn two_paths_to_one_file_share_one_lock() {
+    let scene = Scene::new();
+    symlink("feishu-config.ini", scene.folder().join("link.ini")).unwrap();
+    let holder = File::open(scene.file()).unwrap();
+    holder.lock().unwrap();
+    let run = scene.run(["-c", "link.ini", "--lock-timeout", "0.1"]);
+    run.assert_failed(5, "another run is still working on link.ini");
+    assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn a_failed_run_leaves_no_empty_file_behind() {
+    let scene = Scene::without_file();
+    let base = scene.server.base_url();
+    let arguments = ["-a", "a-1", "-r", "ur-1", "--base-url", &base];
+    scene.run(arguments).assert_failed(3, "20014");
+    scene
+        .run(["-a", "a-1", "-r", "ur-1", "--base-url", "nonsense"])
+        .assert_failed(3, "base URL");
+    scene.run::<&str>([]).assert_failed(3, "does not exist");
+    assert!(scene.file_names().is_empty());
+    // One that was there stays, empty as it was.
+    scene.write("");
+    scene.run(arguments).assert_failed(3, "20014");
+    assert_eq!(scene.text(), "");
+}
+
+#[test]
+fn an_unwritable_stdout_loses_nothing() {
+    let scene = Scene::new();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = scene.program().stdout(full).output().unwrap();
+    Run::of(output).assert_failed(1, "cannot write to stdout");
+    scene.assert_sound();
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = scene.program().stdout(writer).output().unwrap();
+    Run::of(output).assert_failed(1, "cannot write to stdout");
+    scene.assert_sound();
+
+    // Nor does an unwritable stderr.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = scene
+        .program()
+        .arg("-v")
+        .stdout(Stdio::piped())
+        .stderr(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    scene.assert_sound();
+    assert_eq!(scene.server.rotations(), 3);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_costs_nothing() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let before = scene.text();
+    let folder = scene.folder();
+    // The program itself may stand where a stranger cannot go.
+    let program = folder.join("program");
+    fs::copy(env!("CARGO_BIN_EXE_feishu-refresh"), &program).unwrap();
+    fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
+    chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
+    let run = Command::new(&program)
+        .current_dir(folder)
+        .env_clear()
+        .uid(STRANGER)
+        .gid(STRANGER)
+        .output()
+        .unwrap();
+    Run::of(run).assert_failed(3, "Permission denied");
+    assert_eq!(scene.text(), before);
+    assert!(scene.server.requests().is_empty());
+}
+
+/// A file system of our own, unmounted when the test ends.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(arguments)
+            .arg(at)
+            .stderr(Stdio::null())
+            .status();
+        if !mount.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: this machine does not let a test mount {arguments:?}");
+            return None;
+        }
+        Some(Mount(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let disk = scene.folder().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let tmpfs = ["-t", "tmpfs", "-o", "size=256k", "tmpfs"];
+    let Some(_mount) = Mount::new(&tmpfs, &disk) else {
+        return;
+    };
+    let file = disk.join("feishu-config.ini");
+    fs::copy(scene.file(), &file).unwrap();
+    let before = fs::read(&file).unwrap();
+    let filler = disk.join("filler");
+    // Fill it to the last page.
+    let _ = std::io::copy(&mut std::io::repeat(1), &mut File::create(&filler).unwrap());
+    let run = scene.run(["-c".as_ref(), file.as_os_str()]);
+    run.assert_failed(5, "No space left on device");
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert!(scene.server.requests().is_empty());
+    let names: Vec<_> = fs::read_dir(&disk)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    // With room again, it works.
+    fs::remove_file(&filler).unwrap();
+    scene.run(["-c".as_ref(), file.as_os_str()]).token();
+}
+
+#[test]
+fn a_read_only_disk_costs_nothing() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let folder = scene.folder().to_owned();
+    let Some(_mount) = Mount::new(&["--bind", folder.to_str().unwrap()], &folder) else {
+        return;
+    };
+    let remount = Command::new("mount")
+        .args(["-o", "remount,ro,bind"])
+        .arg(&folder)
+        .status();
+    assert!(remount.unwrap().success());
+    let before = scene.text();
+    scene
+        .run::<&str>([])
+        .assert_failed(3, "Read-only file system");
+    assert_eq!(scene.text(), before);
+    assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn a_file_that_cannot_be_renamed_over_is_refused_before_anything_is_sent() {
+    let scene = Scene::new();
+    let before = scene.text();
+    let other = scene.folder().join("other.ini");
+    fs::hard_link(scene.file(), &other).unwrap();
+    scene.run::<&str>([]).assert_failed(3, "several hard links");
+    fs::remove_file(&other).unwrap();
+
+    if is_root() {
+        fs::write(&other, &before).unwrap();
+        if let Some(_mount) = Mount::new(&["--bind", other.to_str().unwrap()], &scene.file()) {
+            scene.run::<&str>([]).assert_failed(3, "is a mount point");
+            assert_eq!(scene.text(), before);
+        }
+    }
+    assert_eq!(scene.text(), before);
+    assert!(scene.server.requests().is_empty());
+    assert!(!scene.rescue_file().exists());
+}
+
+#[test]
+fn what_a_dead_run_left_is_cleared_away_unless_it_holds_tokens() {
+    let scene = Scene::new();
+    for blank in [&b""[..], &[0; 4096]] {
+        fs::write(scene.rescue_file(), blank).unwrap();
+        scene.run::<&str>([]).token();
+        scene.assert_sound();
+    }
+    fs::write(scene.rescue_file(), "[TOKEN]\nrefresh_token = ur-1\n").unwrap();
+    let before = scene.text();
+    scene.run::<&str>([]).assert_failed(3, "could not save");
+    assert_eq!(scene.text(), before);
+    assert!(scene.rescue_file().exists());
+    assert_eq!(scene.server.rotations(), 2);
+}
+
+/// Starts a run and waits until its request is at the server, which holds it.
+fn start_and_hold(scene: &Scene) -> (Child, BufReader<impl Read + use<>>) {
+    scene.server.fail_next(Fault::Hold);
+    let mut command = scene.program();
+    command
+        .arg("-v")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("POST ") {
+        assert!(
+            stderr.read_line(&mut said).unwrap() > 0,
+            "it ended with {said}"
+        );
+    }
+    (child, stderr)
+}
+
+fn let_go(scene: &Scene, (child, mut stderr): (Child, BufReader<impl Read>)) -> Run {
+    scene.server.release();
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    let mut run = Run::of(child.wait_with_output().unwrap());
+    run.stderr = said;
+    run
+}
+
+#[test]
+fn what_an_editor_writes_meanwhile_stays() {
+    let scene = Scene::new();
+    let held = start_and_hold(&scene);
+    let edited = scene
+        .text()
+        .replace("; A demo", "# Edited meanwhile\n; A demo")
+        + "\n[new]\nx = 1\n";
+    scene.write(&edited);
+    let run = let_go(&scene, held);
+    let text = scene.text();
+    assert!(text.starts_with("# Edited meanwhile\n; A demo") && text.ends_with("\n[new]\nx = 1\n"));
+    assert_eq!(scene.value("user_access_token"), run.token());
+    scene.assert_sound();
+}
+
+#[test]
+fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
+    let scene = Scene::new();
+    let held = start_and_hold(&scene);
+    let third = scene.server.refresh_token();
+    let edited = scene.text().replace(&scene.value("refresh_token"), &third);
+    scene.write(&edited);
+    let run = let_go(&scene, held);
+    run.assert_failed(6, "another program put another refresh token");
+    assert_eq!(scene.text(), edited);
+    let rescue = fs::read_to_string(scene.rescue_file()).unwrap();
+    let ours = crate::harness::value_in(&rescue, "refresh_token");
+    assert!(scene.server.is_live(&ours) && scene.server.is_live(&third));
+    assert!(
+        run.stderr.contains("feishu-config.ini.rescue"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(
+        fs::metadata(scene.rescue_file()).unwrap().mode() & 0o7777,
+        0o600
+    );
+}
+
+#[test]
+fn a_file_broken_meanwhile_is_left_and_the_pair_kept_beside() {
+    let scene = Scene::new();
+    let held = start_and_hold(&scene);
+    scene.write("[TOKEN]\nhalf a li");
+    let run = let_go(&scene, held);
+    run.assert_failed(6, "line 2");
+    assert_eq!(scene.text(), "[TOKEN]\nhalf a li");
+    let rescue = fs::read_to_string(scene.rescue_file()).unwrap();
+    assert!(
+        scene
+            .server
+            .is_live(&crate::harness::value_in(&rescue, "refresh_token"))
+    );
+}
