@@ -14,8 +14,8 @@
 //! ```
 //! use feishu_refresh::{Kind, blocking::refresh_user_access_token};
 //!
-//! # #[allow(dead_code, unused)]
-//! # mod sandbox { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sandbox/server.rs")); }
+//! # #[allow(dead_code)]
+//! # #[path = "../tests/sandbox/server.rs"] mod sandbox;
 //! # let server = sandbox::Sandbox::start().unwrap();
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let file = &folder.path().join("feishu-config.ini");

@@ -103,7 +103,7 @@ fn a_reply_without_a_refresh_token_leaves_the_old_one() {
         let scene = Scene::new();
         let before = scene.value("refresh_token");
         scene.server.fail_next(altered(move |reply| {
-            reply["data"]["refresh_token"] = gone.clone()
+            reply["data"]["refresh_token"] = gone.clone();
         }));
         let run = scene.run::<&str>([]);
         assert_eq!(scene.value("user_access_token"), run.token());
@@ -123,7 +123,7 @@ fn a_reply_with_the_same_refresh_token_is_no_rotation() {
     let before = scene.value("refresh_token");
     let same = before.clone();
     scene.server.fail_next(altered(move |reply| {
-        reply["data"]["refresh_token"] = json!(same)
+        reply["data"]["refresh_token"] = json!(same);
     }));
     scene.run::<&str>([]).token();
     assert_eq!(scene.value("refresh_token"), before);
@@ -200,7 +200,7 @@ fn a_refresh_token_that_is_none_is_not_saved() {
         let scene = Scene::new();
         let before = scene.value("refresh_token");
         scene.server.fail_next(altered(move |reply| {
-            reply["data"]["refresh_token"] = token.clone()
+            reply["data"]["refresh_token"] = token.clone();
         }));
         scene
             .run::<&str>([])

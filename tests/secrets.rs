@@ -1,6 +1,5 @@
 //! Where a token must not go.
 
-use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -162,15 +161,6 @@ fn secrets_from_outside_go_to_no_host_that_only_the_file_names() {
     scene
         .run(["-r", &refresh, "--base-url", &scene.server.base_url()])
         .token();
-}
-
-#[test]
-fn the_rotated_pair_is_private_while_it_is_written() {
-    let scene = Scene::new();
-    scene.run::<&str>([]).token();
-    // The file was replaced by one that began with mode 0600, whatever the mask.
-    use std::os::unix::fs::MetadataExt;
-    assert_eq!(fs::metadata(scene.file()).unwrap().mode() & 0o7777, 0o600);
 }
 
 /// A server whose certificate nobody signed.

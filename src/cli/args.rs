@@ -113,8 +113,8 @@ pub(super) enum Parsed {
 ///
 /// # Errors
 /// [`Kind::Usage`], in words that repeat no value.
-pub(super) fn parse(arguments: Vec<OsString>) -> Result<Parsed> {
-    match Asked::try_parse_from(&arguments) {
+pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
+    match Asked::try_parse_from(arguments) {
         Ok(asked) => Ok(Parsed::Run(Box::new(asked))),
         Err(error)
             if matches!(
@@ -124,7 +124,7 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Parsed> {
         {
             Ok(Parsed::Text(error.to_string()))
         }
-        Err(error) => Err(usage_error(&error, &arguments)),
+        Err(error) => Err(usage_error(&error, arguments)),
     }
 }
 

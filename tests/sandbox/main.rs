@@ -116,7 +116,7 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
         sandbox.app_token(),
         sandbox.refresh_token(),
     ))?;
-    for name in Fault::NAMES {
+    for (name, _) in Fault::NAMED {
         say(&format!("curl -X POST {base}/sandbox/fault/{name}\n"))?;
     }
     loop {

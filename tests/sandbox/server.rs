@@ -45,6 +45,9 @@ pub enum Fault {
     Alter(Box<dyn Fn(&mut Value) + Send>),
 }
 
+/// A name, and how to make the fault.
+type NamedFault = (&'static str, fn() -> Fault);
+
 impl Fault {
     /// A reply of this status and body.
     pub fn reply(status: u16, body: impl Into<String>) -> Self {
@@ -68,43 +71,28 @@ impl Fault {
         Fault::reply(status, "<html><body><h1>Bad gateway</h1></body></html>")
     }
 
-    /// The fault of that name, for those who ask for one over HTTP.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "close-before-spending" => Fault::CloseBeforeSpending,
-            "close-after-spending" => Fault::CloseAfterSpending,
-            "truncate" => Fault::Truncate,
-            "endless" => Fault::Endless,
-            "delay" => Fault::Delay(Duration::from_secs(3)),
-            "html" => Fault::html(502),
-            "500" => Fault::reply(500, r#"{"code":20050,"msg":"System error"}"#),
-            "503" => Fault::reply(503, ""),
-            "429" => Fault::Reply {
-                status: 429,
-                headers: vec![("x-ogw-ratelimit-reset", "2".to_owned())],
-                body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
-            },
-            "redirect" => Fault::Reply {
-                status: 302,
-                headers: vec![("location", "http://127.0.0.1:9/elsewhere".to_owned())],
-                body: String::new(),
-            },
-            _ => return None,
-        })
-    }
-
-    /// The names that [`Fault::named`] knows.
-    pub const NAMES: [&str; 10] = [
-        "close-before-spending",
-        "close-after-spending",
-        "truncate",
-        "endless",
-        "delay",
-        "html",
-        "500",
-        "503",
-        "429",
-        "redirect",
+    /// The faults that can be asked for over HTTP, by name.
+    pub const NAMED: [NamedFault; 10] = [
+        ("close-before-spending", || Fault::CloseBeforeSpending),
+        ("close-after-spending", || Fault::CloseAfterSpending),
+        ("truncate", || Fault::Truncate),
+        ("endless", || Fault::Endless),
+        ("delay", || Fault::Delay(Duration::from_secs(3))),
+        ("html", || Fault::html(502)),
+        ("500", || {
+            Fault::reply(500, r#"{"code":20050,"msg":"System error"}"#)
+        }),
+        ("503", || Fault::reply(503, "")),
+        ("429", || Fault::Reply {
+            status: 429,
+            headers: vec![("x-ogw-ratelimit-reset", "2".to_owned())],
+            body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
+        }),
+        ("redirect", || Fault::Reply {
+            status: 302,
+            headers: vec![("location", "http://127.0.0.1:9/elsewhere".to_owned())],
+            body: String::new(),
+        }),
     ];
 }
 
@@ -332,9 +320,12 @@ impl State {
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     while let Some(request) = read_request(stream)? {
         if let Some(name) = request.path.strip_prefix(FAULT_PATH) {
-            let known = Fault::named(name);
+            let known = Fault::NAMED.iter().find(|(known, _)| *known == name);
             let status = if known.is_some() { 200 } else { 404 };
-            shared.state().faults.extend(known);
+            shared
+                .state()
+                .faults
+                .extend(known.map(|(_, fault)| fault()));
             write_reply(stream, status, &[], "\n")?;
             continue;
         }

@@ -2,6 +2,7 @@
 //! values change, and Python's own reader sees what we see.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -28,8 +29,10 @@ fn edited(text: &str, changes: &[(&str, &str)]) -> String {
         .into()
 }
 
+type Changes = &'static [(&'static str, &'static str)];
+
 /// What was before, the changes to `[TOKEN]`, what must come out.
-const EDITS: &[(&str, &[(&str, &str)], &str)] = &[
+const EDITS: &[(&str, Changes, &str)] = &[
     // A value changes, nothing else does.
     (
         "[TOKEN]\na = 1\nb = 2\n",
