@@ -316,6 +316,25 @@ fn what_an_editor_writes_meanwhile_stays() {
     scene.assert_sound();
 }
 
+/// An editor that saves by renaming takes the locked file away from under its name; a second run
+/// could then lock the new one, and send the same token.
+#[test]
+fn a_second_run_keeps_out_when_an_editor_has_replaced_the_file() {
+    let scene = Scene::new();
+    let held = start_and_hold(&scene);
+    let edited = scene.folder().join("edited.ini");
+    fs::write(&edited, format!("# Edited\n{}", scene.text())).unwrap();
+    fs::rename(&edited, scene.file()).unwrap();
+    scene
+        .run::<&str>([])
+        .assert_failed(5, "another run is still working");
+    let run = let_go(&scene, held);
+    assert_eq!(scene.value("user_access_token"), run.token());
+    assert!(scene.text().starts_with("# Edited\n"));
+    assert_eq!(scene.server.requests().len(), 1);
+    scene.assert_sound();
+}
+
 #[test]
 fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
     let scene = Scene::new();

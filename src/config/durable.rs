@@ -225,20 +225,26 @@ fn rescue_path(path: &Path) -> PathBuf {
 
 /// Clears away what a run left that died before it had anything to write.
 fn remove_if_blank(rescue: &Path) -> Result<()> {
-    let Some(bytes) = read(rescue)? else {
-        return Ok(());
+    let unusable = |error| Error::file("cannot clear away", rescue, error);
+    let mut file = match platform::open_options().open(rescue) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unusable(error)),
     };
-    if bytes.iter().any(|byte| *byte != 0) {
-        let message = format!(
-            "{} holds tokens that an earlier run could not save",
-            rescue.display()
-        );
+    check_regular(rescue, &file)?;
+    // It is alive if it is locked: its run holds a file that was since replaced under our path.
+    if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
+        return Err(lock_busy(rescue));
+    }
+    if read_open(rescue, &mut file)?.iter().any(|byte| *byte != 0) {
+        let rescue = rescue.display();
+        let message = format!("{rescue} holds tokens that an earlier run could not save");
         return Err(Error::config(message).with_hint(Hint::fixed(
             "if it is complete and newer than the file beside it, rename it over that file; else remove it",
             "若它内容完整且比旁边的配置文件更新，请用它覆盖该文件；否则请将其删除",
         )));
     }
-    fs::remove_file(rescue).map_err(|error| Error::file("cannot remove", rescue, error))
+    fs::remove_file(rescue).map_err(unusable)
 }
 
 fn lock_busy(path: &Path) -> Error {
@@ -277,8 +283,9 @@ fn cannot_replace(path: &Path, reason: Fixed) -> Error {
 /// Proof that a new text can be saved: a locked file, and reserved space beside it.
 #[derive(Debug)]
 pub(crate) struct Room {
-    lock: Lock,
+    // Dropped first, so that the lock outlives what it protects.
     beside: Beside,
+    lock: Lock,
 }
 
 /// How far a save came that failed.
@@ -297,48 +304,27 @@ impl Room {
     }
 
     /// Puts `text` in the file's place, durably (P2). The lock goes on, on the new file.
-    pub(crate) fn replace(self, text: &[u8]) -> Result<Lock, SaveError> {
-        let Room {
-            mut lock,
-            mut beside,
-        } = self;
-        beside.write(text)?;
-        let renamed = fs::metadata(&lock.path)
-            .and_then(|old| {
-                platform::take_owner(&beside.file, &old)?;
-                platform::take_mode(&beside.file, &old)
-            })
-            .and_then(|()| beside.file.sync_all())
-            // The next run queues at the old file or at the new: both are locked.
-            .and_then(|()| beside.file.try_lock().map_err(io::Error::from))
-            .and_then(|()| fs::rename(&beside.path, &lock.path));
-        if let Err(source) = renamed {
-            return Err(SaveError {
-                source,
-                rescue: Some(beside.path.clone()),
-            });
-        }
-        if let Some(folder) = lock.path.parent() {
+    pub(crate) fn replace(mut self, text: &[u8]) -> Result<Lock, SaveError> {
+        self.beside.write(text)?;
+        self.beside.take_place_of(&self.lock.path)?;
+        if let Some(folder) = self.lock.path.parent() {
             platform::sync_folder(folder);
         }
-        mem::swap(&mut lock.file, &mut beside.file);
-        Ok(lock)
+        mem::swap(&mut self.lock.file, &mut self.beside.file);
+        Ok(self.lock)
     }
 
-    /// Leaves `text` beside the file, durably, for a person or the next run to put in place.
+    /// Leaves `text` beside the file, durably, for a person to put in place.
     pub(crate) fn keep(mut self, text: &[u8]) -> Result<PathBuf, SaveError> {
         self.beside.write(text)?;
-        match self.beside.file.sync_all() {
-            Ok(()) => Ok(self.beside.path.clone()),
-            Err(source) => Err(SaveError {
-                source,
-                rescue: Some(self.beside.path.clone()),
-            }),
-        }
+        let synced = self.beside.file.sync_all();
+        synced.map_err(|error| self.beside.save_error(error))?;
+        Ok(self.beside.path.clone())
     }
 }
 
-/// The file beside, under its one name, for its owner alone.
+/// The file beside, under its one name, for its owner alone. It is locked like the file itself, so
+/// that no other run takes it for a dead one's.
 #[derive(Debug)]
 struct Beside {
     file: File,
@@ -349,7 +335,12 @@ struct Beside {
 
 impl Beside {
     fn make(path: &Path, bytes: u64, model: &Metadata) -> Result<Self> {
-        let blocked = |error| Error::file("no room for new tokens: cannot make", path, error);
+        let blocked = |error| {
+            Error::file("no room for new tokens: cannot make", path, error).with_hint(Hint::fixed(
+                "nothing was sent; the new file is made beside the old one, so their folder must be writable",
+                "尚未发送任何请求；新文件会先写在原文件旁边，因此该目录必须可写且有空间",
+            ))
+        };
         remove_if_blank(path)?;
         let file = platform::create_private(path).map_err(blocked)?;
         let mut beside = Beside {
@@ -357,6 +348,11 @@ impl Beside {
             path: path.to_owned(),
             precious: false,
         };
+        beside
+            .file
+            .try_lock()
+            .map_err(io::Error::from)
+            .map_err(blocked)?;
         platform::reserve(&mut beside.file, bytes)
             .and_then(|()| platform::take_owner(&beside.file, model))
             .map_err(blocked)?;
@@ -376,11 +372,32 @@ impl Beside {
         self.precious = true;
         Ok(())
     }
+
+    /// Becomes the file at `path`, with its owner, group and mode. A run that queues waits at the
+    /// old file or at this one: both are locked.
+    fn take_place_of(&self, path: &Path) -> Result<(), SaveError> {
+        fs::metadata(path)
+            .and_then(|old| {
+                platform::take_owner(&self.file, &old)?;
+                platform::take_mode(&self.file, &old)
+            })
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| fs::rename(&self.path, path))
+            .map_err(|error| self.save_error(error))
+    }
+
+    fn save_error(&self, source: io::Error) -> SaveError {
+        let there = is_same(&self.path, &self.file);
+        SaveError {
+            source,
+            rescue: there.then(|| self.path.clone()),
+        }
+    }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        if !self.precious {
+        if !self.precious && is_same(&self.path, &self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
