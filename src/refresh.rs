@@ -83,8 +83,11 @@ pub struct Outcome {
 /// # Errors
 /// See [`Kind`]: each kind says what became of the refresh token.
 pub(crate) async fn refresh(options: &Options) -> Result<Outcome> {
+    // Whoever reads a message may not know the directory it was written in.
+    let path = std::path::absolute(&options.config_file);
+    let path = path.unwrap_or_else(|_| options.config_file.clone());
     let place = Place {
-        file: &options.config_file,
+        file: &path,
         profile: &options.profile,
     };
     let before = config::look(place);

@@ -14,10 +14,10 @@ use crate::sandbox::Fault;
 /// `{pair}` for the two tokens.
 #[rustfmt::skip]
 const FILES: &[(&str, i32, &str)] = &[
-    ("", 3, "no refresh_token in [TOKEN]"),
-    ("[token]\nrefresh_token = ur-1\n", 3, "no refresh_token in [TOKEN]"),
-    ("[TOKEN]\nrefresh_token =\n", 3, "no refresh_token in [TOKEN]"),
-    ("[TOKEN]\nrefresh_token = ur-1\n", 3, "no app_access_token in [TOKEN]"),
+    ("", 3, "has no section [TOKEN]"),
+    ("[token]\nrefresh_token = ur-1\n", 3, "has no section [TOKEN]"),
+    ("[TOKEN]\nrefresh_token =\n", 3, "no refresh_token, and none given"),
+    ("[TOKEN]\nrefresh_token = ur-1\n", 3, "no app_access_token, and none given"),
     ("[TOKEN]\n{all}\nREFRESH_TOKEN = ur-2\n", 3, "line 5: repeats the key of line 4"),
     ("[TOKEN]\n{all}\n[X]\n[TOKEN]\n", 3, "line 6: repeats the section of line 1"),
     ("{all}\n[TOKEN]\n", 3, "line 1: stands before the first [section]; line 2"),
@@ -31,10 +31,12 @@ const FILES: &[(&str, i32, &str)] = &[
     ("[TOKEN]\n{all}\nx = 1\ry = 2\n", 3, "line 5: holds a carriage return"),
     ("[TOKEN]\n{all}\nuser_access_token = 50%\n", 3, "line 5: a percent sign"),
     ("[TOKEN]\n{all}\nuser_access_token = %(x)s\n", 3, "line 5: a percent sign"),
-    ("[TOKEN]\n{all}\napi = v9\n", 3, "the api of [TOKEN] in feishu-config.ini is not known"),
-    ("[TOKEN]\napp_access_token = a b\nrefresh_token = ur-1\n", 3, "app_access_token has a character"),
-    ("[TOKEN]\napp_access_token = а\nrefresh_token = ur-1\n", 3, "app_access_token has a character"),
-    ("[TOKEN]\n{pair}\nbase_url = tokens.example\n", 3, "the base URL is none"),
+    ("[TOKEN]\n{all}\napi = v9\n", 3, "the api is not known"),
+    ("[TOKEN]\napp_access_token = a b\nrefresh_token = ur-1\n", 3, "app_access_token holds more than a token"),
+    ("[TOKEN]\napp_access_token = а\nrefresh_token = ur-1\n", 3, "app_access_token holds more than a token"),
+    ("[TOKEN]\n{all} ; since May\n", 3, "refresh_token holds more than a token"),
+    ("[TOKEN]\napp_access_token = a-1\nrefresh_token = \"ur-1\"\n", 3, "refresh_token holds more than a token"),
+    ("[TOKEN]\n{pair}\nbase_url = tokens.example\n", 3, "the base URL is not a URL"),
     ("[TOKEN]\n{pair}\nbase_url = http://tokens.example\n", 3, "would send secrets unencrypted"),
     ("[TOKEN]\n{pair}\nbase_url = http://127.0.0.1.example\n", 3, "would send secrets unencrypted"),
     ("[TOKEN]\n{pair}\nbase_url = ftp://127.0.0.1\n", 3, "neither https:// nor http://"),
@@ -54,8 +56,8 @@ const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["--timeout=-1"], 2, "not a number of seconds"),
     (&["--timeout", "inf"], 2, "not a number of seconds"),
     (&["--timeout", "NaN"], 2, "not a number of seconds"),
-    (&["--retries", "many"], 2, "not a number it can have"),
-    (&["--retries", "99999999999"], 2, "not a number it can have"),
+    (&["--retries", "many"], 2, "not a whole number from 0 to 1000"),
+    (&["--retries", "99999999999"], 2, "not a whole number from 0 to 1000"),
     (&["--lock-timeout", "1e99"], 2, "not a number of seconds"),
     (&["--api", "v9"], 2, "--api <API> can be: v1"),
     (&["-o", "xml"], 2, "--output <OUTPUT> can be: token, json"),
@@ -67,14 +69,14 @@ const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["-p", "DEFAULT"], 3, "the profile's name"),
     (&["-p", "a]b"], 3, "the profile's name"),
     (&["-p", "a\nb"], 3, "the profile's name"),
-    (&["-p", "OTHER"], 3, "no refresh_token in [OTHER]"),
+    (&["-p", "OTHER"], 3, "has no section [OTHER]"),
     (&["-c", ""], 2, "--config-file <PATH> needs a value"),
     (&["-c", "nowhere.ini"], 3, "nowhere.ini does not exist"),
-    (&["-c", "no/such/folder.ini", "-a", "a-1", "-r", "ur-1"], 3, "cannot make no/such/folder.ini"),
-    (&["-c", "."], 3, "cannot open .: Is a directory"),
+    (&["-c", "no/such/folder.ini", "-a", "a-1", "-r", "ur-1"], 3, "cannot make /"),
+    (&["-c", "."], 3, "Is a directory"),
     (&["-c", "/dev/null"], 3, "not a regular file"),
     (&["-c", "pipe"], 3, "not a regular file"),
-    (&["-c", "socket"], 3, "cannot open socket"),
+    (&["-c", "socket"], 3, "cannot open /"),
     (&["--base-url", "http://192.0.2.1"], 3, "would send secrets unencrypted"),
 ];
 
@@ -84,7 +86,7 @@ const ENVIRONMENTS: &[(&str, &[u8], i32, &str)] = &[
     ("FEISHU_PROFILE", b"\xff", 3, "FEISHU_PROFILE is not UTF-8"),
     ("FEISHU_REFRESH_TOKEN", b"\xff", 3, "FEISHU_REFRESH_TOKEN is not UTF-8"),
     ("FEISHU_REFRESH_TOKEN", b" ", 3, "the refresh_token given is empty"),
-    ("FEISHU_BASE_URL", b"nonsense", 3, "the base URL is none"),
+    ("FEISHU_BASE_URL", b"nonsense", 3, "the base URL is not a URL"),
     ("FEISHU_CONFIG_FILE", b"/dev/null", 3, "not a regular file"),
 ];
 
@@ -193,7 +195,7 @@ fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
     run.assert_failed(code, says);
     let lines: Vec<_> = run.stderr.lines().collect();
     assert!(
-        lines[0].starts_with("error: ") && lines.len() <= 2,
+        lines[0].starts_with("feishu-refresh: ") && lines.len() <= 2,
         "{}",
         run.stderr
     );

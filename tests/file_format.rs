@@ -134,7 +134,7 @@ fn the_example_file_is_a_file_that_works() {
     // As it stands it holds no tokens.
     scene
         .run::<&str>([])
-        .assert_failed(3, "no refresh_token in [TOKEN]");
+        .assert_failed(3, "no refresh_token, and none given");
     assert_eq!(scene.text(), example);
     let (app, refresh) = (scene.server.app_token(), scene.server.refresh_token());
     scene

@@ -158,7 +158,7 @@ fn a_secret_given_as_a_dash_is_read_from_stdin() {
         .assert_failed(2, "only one secret");
     scene
         .run_with_stdin(&arguments, "\n")
-        .assert_failed(3, "empty");
+        .assert_failed(3, "stdin was empty");
 }
 
 #[test]

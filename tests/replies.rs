@@ -78,7 +78,7 @@ fn a_lost_reply_is_told_plainly() {
         let before = scene.text();
         scene.server.fail_next(fault);
         let run = scene.run(["--retries", "1"]);
-        run.assert_failed(4, "earlier reply was lost");
+        run.assert_failed(4, "its successor is lost");
         assert!(run.stderr.contains("authorise again"), "{}", run.stderr);
         assert_eq!(scene.text(), before);
         assert_eq!(scene.file_names(), ["feishu-config.ini"]);
@@ -110,7 +110,7 @@ fn a_reply_without_a_refresh_token_leaves_the_old_one() {
         assert_eq!(scene.value("refresh_token"), before);
         assert!(
             run.stderr
-                .contains("warning: the reply held no new refresh token"),
+                .contains("feishu-refresh: warning: the reply held no new refresh token"),
             "{}",
             run.stderr
         );

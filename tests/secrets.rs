@@ -64,7 +64,7 @@ fn stray_arguments_are_not_repeated() {
         vec!["-r", "--", "ur-secret"],
     ] {
         let run = scene.run(&arguments);
-        run.assert_failed(2, "error: ");
+        run.assert_failed(2, "feishu-refresh: ");
         assert!(
             !run.stderr.contains("ur-secret"),
             "{arguments:?}: {}",
@@ -149,13 +149,13 @@ fn secrets_from_outside_go_to_no_host_that_only_the_file_names() {
     let refresh = scene.server.refresh_token();
     scene
         .run(["-r", &refresh])
-        .assert_failed(3, "only feishu-config.ini names");
+        .assert_failed(3, "feishu-config.ini names");
     let run = scene
         .program()
         .env("FEISHU_APP_ACCESS_TOKEN", "a-1")
         .output()
         .unwrap();
-    Run::of(run).assert_failed(3, "only feishu-config.ini names");
+    Run::of(run).assert_failed(3, "feishu-config.ini names");
     assert!(scene.server.requests().is_empty());
     // Named from outside, it may have them.
     scene

@@ -29,7 +29,7 @@ const LONGEST_SECRET: u64 = 64 << 10;
     after_help = "\
 Exit codes:
   0  the token on stdout is valid and saved
-  1  a reply or a state that nothing explains; stdout not writable
+  1  an unexpected reply or state; stdout not writable
   2  the command line cannot be read
   3  input is missing or wrong; nothing was spent
   4  the server refuses this refresh token or user: authorise again
@@ -67,19 +67,19 @@ pub(super) struct Asked {
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
 
-    /// One attempt's limit
+    /// How long one attempt may take
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout)]
     timeout: Duration,
 
     /// Further attempts after a temporary failure
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = retries)]
     retries: u32,
 
     /// How long to wait for another run on the same file
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
     lock_timeout: Duration,
 
-    /// What stdout gets
+    /// Print the access token alone, or one JSON object
     #[arg(short, long, value_enum, default_value_t = Output::Token)]
     output: Output,
 
@@ -95,9 +95,7 @@ pub(super) struct Asked {
 /// What stdout gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// The access token alone
     Token,
-    /// One object with all that is known
     Json,
 }
 
@@ -177,39 +175,26 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
             _ => format!("{argument} has a value that it cannot have"),
         },
         ErrorKind::ValueValidation => match std::error::Error::source(error) {
-            Some(reason) => format!("{argument}: {}", number_reason(&reason.to_string())),
+            // Our own parsers' words: they repeat no value.
+            Some(reason) => format!("{argument}: {reason}"),
             None => format!("{argument} has a value that it cannot have"),
         },
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the arguments do not fit together".to_owned(),
     };
-    let suggestion = named(ContextKind::SuggestedArg);
-    let (english, chinese) = match suggestion {
-        Some(name) => (
+    let (english, chinese) = match (named(ContextKind::SuggestedArg), error.kind()) {
+        (Some(name), _) => (
             format!("did you mean {name}?"),
             format!("您是否想用 {name}？"),
         ),
-        None => (
-            "see feishu-refresh --help; a value that begins with - is given as --option=VALUE"
-                .to_owned(),
-            "请参阅 feishu-refresh --help；以 - 开头的值请写成 --option=VALUE".to_owned(),
+        (None, ErrorKind::UnknownArgument | ErrorKind::InvalidValue) => (
+            "see -h; a value that begins with - is given as --option=VALUE".to_owned(),
+            "请参阅 -h；以 - 开头的值请写成 --option=VALUE".to_owned(),
         ),
+        _ => ("see -h".to_owned(), "请参阅 -h".to_owned()),
     };
     Error::new(Kind::Usage, message).with_hint(Hint::naming(english, chinese))
 }
-
-/// clap's own number parser repeats the value; ours never do.
-fn number_reason(reason: &str) -> &str {
-    if NUMBER_REASONS.contains(&reason) {
-        reason
-    } else {
-        "not a number it can have"
-    }
-}
-
-const NOT_SECONDS: &str = "not a number of seconds";
-const NO_TIME: &str = "must be more than 0 seconds";
-const NUMBER_REASONS: [&str; 2] = [NOT_SECONDS, NO_TIME];
 
 #[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
@@ -225,8 +210,14 @@ fn api_parser() -> impl TypedValueParser<Value = Api> {
     PossibleValuesParser::new(["v1"]).try_map(|name| Api::named(&name).ok_or("not an api"))
 }
 
+fn retries(text: &str) -> Result<u32, &'static str> {
+    let number = text.parse().ok().filter(|number| *number <= 1000);
+    number.ok_or("not a whole number from 0 to 1000")
+}
+
 /// Seconds, with or without a fraction.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
+    const NOT_SECONDS: &str = "not a number of seconds";
     let seconds: f64 = text.parse().map_err(|_| NOT_SECONDS)?;
     // A year: more is a mistake.
     if !(0.0..=31_536_000.0).contains(&seconds) {
@@ -236,13 +227,12 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 fn timeout(text: &str) -> Result<Duration, &'static str> {
-    seconds(text).and_then(|time| {
-        if time.is_zero() {
-            Err(NO_TIME)
-        } else {
-            Ok(time)
-        }
-    })
+    let time = seconds(text)?;
+    if time.is_zero() {
+        Err("must be more than 0 seconds")
+    } else {
+        Ok(time)
+    }
 }
 
 /// Looks up an environment variable; an empty one counts as unset.
@@ -350,6 +340,17 @@ fn read_secret<const N: usize>(
     let mut text = String::new();
     let read = stdin.take(LONGEST_SECRET).read_to_string(&mut text);
     read.map_err(|error| Error::config(format!("cannot read the secret from stdin: {error}")))?;
-    *secret = Some(trimmed(&text));
+    let text = trimmed(&text);
+    if text.expose_secret().is_empty() {
+        return Err(
+            Error::config("stdin was empty, where a secret was to come from").with_hint(
+                Hint::fixed(
+                    "the command before the pipe may have failed",
+                    "管道前的命令可能执行失败",
+                ),
+            ),
+        );
+    }
+    *secret = Some(text);
     Ok(())
 }

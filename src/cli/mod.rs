@@ -36,7 +36,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let report = Report::new(console.env, args::wants_json(&arguments));
     let mut profile = None;
-    match main(&arguments, console, &mut profile) {
+    match dispatch(&arguments, console, &mut profile) {
         Ok(()) => 0,
         Err(error) => {
             report.failure(console.stderr, &error, profile.as_deref());
@@ -45,8 +45,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<
     }
 }
 
-/// Parses, dispatches; notes the profile as soon as it is known, for the report of a failure.
-fn main(
+/// Parses, and does what was asked; notes the profile as soon as it is known, for the report of a failure.
+fn dispatch(
     arguments: &[OsString],
     console: &mut Console<'_>,
     profile: &mut Option<String>,

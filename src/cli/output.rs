@@ -12,6 +12,9 @@ use crate::error::{Error, Kind, Result};
 use crate::refresh::{Options, Outcome};
 use crate::token::Tokens;
 
+/// Begins every line for people: in a log they stand between others.
+const PROGRAM: &str = "feishu-refresh";
+
 #[derive(Serialize)]
 struct ResultJson<'a> {
     profile: &'a str,
@@ -98,7 +101,16 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
         None => String::new(),
     };
     let file = options.config_file.display();
-    let _ = writeln!(stderr, "{what} [{}] of {file}{until}", options.profile);
+    say(
+        stderr,
+        &format!("{what} [{}] of {file}{until}", options.profile),
+    );
+}
+
+/// Writes one line in one go, so that runs at once do not tear each other's. A stderr that takes
+/// nothing is no reason to fail.
+fn say(stderr: &mut dyn Write, line: &str) {
+    let _ = stderr.write_all(format!("{PROGRAM}: {line}\n").as_bytes());
 }
 
 fn duration_until(end: Timestamp) -> String {
@@ -160,7 +172,7 @@ impl Report {
             let hint = hint
                 .map(|hint| format!("hint: {hint}\n"))
                 .unwrap_or_default();
-            format!("error: {error}\n{hint}")
+            format!("{PROGRAM}: {error}\n{hint}")
         };
         let _ = stderr
             .write_all(text.as_bytes())
@@ -199,7 +211,7 @@ impl log::Log for StderrLog {
             } else {
                 ""
             };
-            let _ = writeln!(io::stderr(), "{what}{}", record.args());
+            say(&mut io::stderr(), &format!("{what}{}", record.args()));
         }
     }
 

@@ -191,7 +191,7 @@ fn checked(base_url: &str) -> Result<Url> {
             "base URL 形如 https://open.feishu.cn；明文 http 仅限本机回环地址",
         ))
     };
-    let url = Url::parse(base_url).map_err(|error| wrong(&format!("is none: {error}")))?;
+    let url = Url::parse(base_url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
     if !url.has_host() {
         return Err(wrong("names no host"));
     }

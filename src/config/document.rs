@@ -57,6 +57,11 @@ impl Document {
         &self.text
     }
 
+    /// Whether there is a section of that name.
+    pub(crate) fn has_section(&self, name: &str) -> bool {
+        self.layout.section_index.contains_key(name)
+    }
+
     /// A value as `configparser` would give it, `%%` read as `%`; none if section or key is missing.
     /// An error if readers could disagree about this key.
     pub(crate) fn value(&self, section: &str, key: &str) -> Result<Option<String>, Problem> {
@@ -177,11 +182,11 @@ impl Document {
                 replaced.push(self.replacement(pair, value));
                 continue;
             }
-            let place = self.place_for(section, changes, index);
+            let spot = self.spot_for(section, changes, index);
             let line_end = self.line_end();
-            let text = format!("{line_end}{}{key}{}{value}", place.indent, place.separator);
+            let text = format!("{line_end}{}{key}{}{value}", spot.indent, spot.separator);
             added.push(Splice {
-                at: place.at..place.at,
+                at: spot.at..spot.at,
                 text,
             });
         }
@@ -204,7 +209,7 @@ impl Document {
 
     /// Where a person would put the missing key `changes[index]`: behind the nearest key before it
     /// in `changes`, else in front of the nearest after it, else behind the section's last pair.
-    fn place_for(&self, section: usize, changes: &[(&str, &str)], index: usize) -> Place<'_> {
+    fn spot_for(&self, section: usize, changes: &[(&str, &str)], index: usize) -> Spot<'_> {
         let find = |(key, _): &(&str, &str)| self.pair_in(section, key);
         let mut pairs = self
             .layout
@@ -219,7 +224,7 @@ impl Document {
             (None, None) => pairs.next_back(),
         };
         let model = above.or(after);
-        Place {
+        Spot {
             at: above.map_or(self.layout.sections[section].end, |pair| pair.end),
             indent: model.map_or("", |pair| &self.text[pair.indent.clone()]),
             separator: model.map_or(" = ".to_owned(), |pair| self.separator_like(pair)),
@@ -276,7 +281,7 @@ impl Document {
 }
 
 /// Where and in what style a missing key is added.
-struct Place<'a> {
+struct Spot<'a> {
     at: usize,
     indent: &'a str,
     separator: String,

@@ -44,6 +44,8 @@ pub(crate) struct Given<'a> {
 /// Everything one refresh sends, and where to.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// Whose refresh it is, for messages: the profile and its file.
+    pub(crate) subject: String,
     pub(crate) api: Api,
     pub(crate) base_url: String,
     pub(crate) grant: Grant,
@@ -140,21 +142,15 @@ impl LockedFile<'_> {
     pub(crate) fn order(&self) -> Result<Order> {
         let own = &self.profile.tokens.refresh_token;
         let refresh_token = self.new_token().or(own.as_ref());
-        let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN, "-r"))?;
+        let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
         let app_access_token = self.given.app_access_token;
         let app_access_token = app_access_token.or(self.profile.app_access_token.as_ref());
         let app_access_token =
-            app_access_token.ok_or_else(|| self.missing(key::APP_ACCESS_TOKEN, "-a"))?;
-        if !app_access_token
-            .expose_secret()
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic())
-        {
-            return Err(Error::config(
-                "app_access_token has a character that no token has",
-            ));
-        }
+            app_access_token.ok_or_else(|| self.missing(key::APP_ACCESS_TOKEN))?;
+        self.check_sendable(key::REFRESH_TOKEN, refresh_token)?;
+        self.check_sendable(key::APP_ACCESS_TOKEN, app_access_token)?;
         Ok(Order {
+            subject: self.place.to_string(),
             api: self.api(),
             base_url: self.base_url()?,
             grant: Grant {
@@ -187,15 +183,41 @@ impl LockedFile<'_> {
         Ok(own.clone())
     }
 
-    fn missing(&self, key: &str, flag: &str) -> Error {
+    /// Refuses what a person left around a token in the file: the server would only call the whole
+    /// invalid, as if a new consent were needed.
+    fn check_sendable(&self, key: &str, token: &SecretString) -> Result<()> {
+        let text = token.expose_secret();
+        let quoted = ['"', '\''].iter().any(|quote| text.starts_with(*quote));
+        if !quoted && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(());
+        }
+        let message = format!("{}: {key} holds more than a token", self.place);
+        Err(Error::config(message).with_hint(Hint::fixed(
+            "take away quotes, spaces and comments around it; nothing was sent",
+            "请去掉其前后的引号、空格和注释；尚未发送任何请求",
+        )))
+    }
+
+    fn missing(&self, key: &str) -> Error {
         let Place { file, profile } = self.place;
         let file = file.display();
-        Error::config(format!("no {key} in [{profile}] of {file}, and none given")).with_hint(
-            Hint::naming(
-                format!("put it into the file, or give it once with {flag}"),
-                format!("请将其写入配置文件，或用 {flag} 传入"),
+        if !self.document.has_section(profile) {
+            let message = format!("{file} has no section [{profile}]");
+            return Error::config(message).with_hint(Hint::fixed(
+                "-p names another section; a run that gives both -a and -r adds this one",
+                "可用 -p 指定其他节；同时给出 -a 与 -r 运行一次即可添加该节",
+            ));
+        }
+        Error::config(format!("{}: no {key}, and none given", self.place)).with_hint(match key {
+            key::REFRESH_TOKEN => Hint::fixed(
+                "put it into the file, or give it once with -r",
+                "请将其写入配置文件，或用 -r 传入一次",
             ),
-        )
+            _ => Hint::fixed(
+                "put it into the file, or give it with -a each time; it lives two hours",
+                "请将其写入配置文件，或每次用 -a 传入；其有效期为两小时",
+            ),
+        })
     }
 
     /// Makes room for the tokens that this order will bring: the edit is tried on the text, and
@@ -308,25 +330,20 @@ impl ReservedText {
     }
 
     fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: Tokens) -> Error {
-        let profile = &self.profile;
+        let subject = self.place();
         let Some(rescue) = rescue else {
-            let message = format!("[{profile}] was rotated, but could be saved nowhere: {why}");
+            let message =
+                format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
             return Error::new(Kind::Unsaved, message)
                 .with_unsaved(reply)
-                .with_hint(Hint::naming(
-                    format!(
-                        "put the pair into [{profile}] of {} by hand, now",
-                        self.file.display()
-                    ),
-                    format!(
-                        "请立即手动将这对令牌写入 {} 的 [{profile}]",
-                        self.file.display()
-                    ),
+                .with_hint(Hint::fixed(
+                    "put the two values above into that section by hand, now",
+                    "请立即将上面两个值手动写入该节",
                 ));
         };
         let rescue = rescue.display();
         let message =
-            format!("[{profile}] was rotated, but not saved: {why}; {rescue} has the pair");
+            format!("{subject}: rotated, but not saved: {why}; the new pair is in {rescue}");
         Error::new(Kind::Unsaved, message).with_hint(Hint::naming(
             format!("keep {rescue}: nothing else holds the new refresh token"),
             format!("请保留 {rescue}：新的 refresh_token 仅存于此"),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// Why a file cannot be replaced by renaming another over it.
@@ -68,16 +68,28 @@ pub(crate) fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// Sets space aside. The file stays empty where the file system knows how to reserve, and holds
-/// NULs where it does not.
+/// Sets space aside. The file stays empty where the system knows how to reserve, and holds NULs
+/// where it does not.
 pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
-    match fallocate(&*file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+    match allocate(file, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
             file.flush()
         }
         done => Ok(done?),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, bytes: u64) -> Result<(), Errno> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes)
+}
+
+/// Other systems reserve only by changing the file's length.
+#[cfg(not(target_os = "linux"))]
+fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
+    Err(Errno::OPNOTSUPP)
 }
 
 /// Whether and why the file cannot be replaced by renaming.

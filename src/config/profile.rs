@@ -32,6 +32,12 @@ pub(crate) struct Place<'a> {
     pub(crate) profile: &'a str,
 }
 
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] of {}", self.profile, self.file.display())
+    }
+}
+
 /// What a profile's section says.
 #[derive(Debug, Clone)]
 pub(super) struct Profile {
@@ -159,9 +165,8 @@ pub(super) fn edit(
 
 fn api_named(place: Place<'_>, name: &str) -> Result<Api> {
     Api::named(name).ok_or_else(|| {
-        let Place { file, profile } = place;
-        let message = format!("the api of [{profile}] in {} is not known", file.display());
-        Error::config(message).with_hint(Hint::fixed("api can be: v1", "api 可取值：v1"))
+        Error::config(format!("{place}: the api is not known"))
+            .with_hint(Hint::fixed("api can be: v1", "api 可取值：v1"))
     })
 }
 

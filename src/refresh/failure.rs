@@ -20,8 +20,8 @@ const CONSENT: Hint = Hint::fixed(
     "请在浏览器中重新授权以获取新的 refresh_token",
 );
 const LOOK: Hint = Hint::fixed(
-    "check the address and any proxy on the way to it; support will ask for the log id",
-    "请检查服务地址及途中的代理；联系技术支持时请提供 log id",
+    "check the address and any proxy on the way to it",
+    "请检查服务地址及途中的代理",
 );
 
 /// The error for a refusal that stands. `lost_before` says whether an earlier attempt may have
@@ -41,7 +41,7 @@ pub(super) fn refused(
     let maybe_lost = lost_before || refusal.maybe_spent;
     let (fate, hint) = match kind {
         Kind::Reauthorize if lost_before => (
-            "an earlier reply was lost, and the new refresh token with it",
+            "an earlier attempt got no usable reply: if it spent the token, its successor is lost",
             CONSENT,
         ),
         Kind::Reauthorize => ("the file is as it was", CONSENT),
@@ -55,13 +55,21 @@ pub(super) fn refused(
     let what = without_secrets(&refusal.message, order);
     let server = server_text(refusal.code, refusal.log_id.as_deref());
     // A lost reply outweighs what the server's code suggests.
-    let own = refusal.hint.filter(|_| !lost_before);
-    Error::new(kind, format!("{}: {what}{server}; {fate}", client.host()))
-        .with_hint(own.unwrap_or(hint))
-        .with_server(ServerAnswer {
-            code: refusal.code,
-            log_id: refusal.log_id,
-        })
+    let outweighed = lost_before || (kind == Kind::Temporary && maybe_lost);
+    let own = refusal.hint.filter(|_| !outweighed);
+    Error::new(
+        kind,
+        format!(
+            "{}: {}: {what}{server}; {fate}",
+            order.subject,
+            client.host()
+        ),
+    )
+    .with_hint(own.unwrap_or(hint))
+    .with_server(ServerAnswer {
+        code: refusal.code,
+        log_id: refusal.log_id,
+    })
 }
 
 /// The error for a success reply with something wrong in it, if there is.
@@ -77,7 +85,8 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
     let flaws = rotation.flaws.join(", ");
     let server = server_text(None, rotation.log_id.as_deref());
     let message = format!(
-        "{}: a reply that says yes, but {flaws}{server}; {saved}",
+        "{}: {}: a reply that says yes, but {flaws}{server}; {saved}",
+        order.subject,
         client.host()
     );
     let answer = ServerAnswer {

@@ -110,7 +110,7 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
          feishu-refresh -o json -v        # more of what happened\n\
          feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\
          for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh & done; wait\n\n\
-         The next request fails after one of these:\n\n",
+         After one of these the next request fails (-v shows it, --retries 0 lets it stand):\n\n",
         program.display(),
         folder.display(),
         sandbox.app_token(),
@@ -119,6 +119,11 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     for (name, _) in Fault::NAMED {
         say(&format!("curl -X POST {base}/sandbox/fault/{name}\n"))?;
     }
+    say(&format!(
+        "\nThree of them spend the token: close-after-spending, truncate, endless. \
+         For a new one, as if a user had consented again:\n\n\
+         feishu-refresh --base-url {base} -r $(curl -s -X POST {base}/sandbox/login)\n"
+    ))?;
     loop {
         std::thread::park();
     }

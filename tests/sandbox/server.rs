@@ -20,6 +20,7 @@ const REFRESH_TOKEN_LIFE: u64 = 2_591_940;
 
 const REFRESH_PATH: &str = "/open-apis/authen/v1/refresh_access_token";
 const FAULT_PATH: &str = "/sandbox/fault/";
+const LOGIN_PATH: &str = "/sandbox/login";
 
 /// What goes wrong with one request.
 pub enum Fault {
@@ -163,10 +164,7 @@ impl Sandbox {
 
     /// A new refresh token, as if a user had just consented.
     pub fn refresh_token(&self) -> String {
-        let mut state = self.shared.state();
-        let token = state.new_token("ur");
-        state.live.insert(token.clone());
-        token
+        self.shared.state().new_refresh_token()
     }
 
     /// A configuration file for this stand-in, with fresh tokens in it.
@@ -267,6 +265,12 @@ impl State {
         token
     }
 
+    fn new_refresh_token(&mut self) -> String {
+        let token = self.new_token("ur");
+        self.live.insert(token.clone());
+        token
+    }
+
     /// The reply to a refresh, and what it does to the tokens.
     fn refresh(&mut self, request: &Recorded) -> Value {
         let refusal = |code: i64, msg: &str| json!({ "code": code, "msg": msg });
@@ -297,8 +301,7 @@ impl State {
         }
         self.spent.insert(token.to_owned());
         self.rotations += 1;
-        let (access, refresh) = (self.new_token("u"), self.new_token("ur"));
-        self.live.insert(refresh.clone());
+        let (access, refresh) = (self.new_token("u"), self.new_refresh_token());
         self.access_tokens.insert(access.clone());
         json!({
             "code": 0,
