@@ -156,16 +156,29 @@ impl Error {
         Error::new(Kind::Temporary, message)
     }
 
-    /// A failed operation on a file: `what` reads like "cannot read". A full disk passes, so it is
+    /// A failed operation on a file before anything is sent: `what` reads like "cannot read". A full disk passes, so it is
     /// temporary; anything else needs a person.
     pub(crate) fn file(what: &str, path: &Path, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Temporary,
             _ => Kind::Config,
         };
+        let hint = match source.kind() {
+            _ if kind == Kind::Temporary => {
+                Hint::fixed("free some space, then run again", "请释放磁盘空间后重试")
+            }
+            io::ErrorKind::PermissionDenied => Hint::fixed(
+                "check as which user this runs, and that user's rights on the file and its folder",
+                "请检查运行用户及其对该文件和所在目录的权限",
+            ),
+            _ => Hint::fixed(
+                "check the path; nothing was sent",
+                "请检查该路径；尚未发送任何请求",
+            ),
+        };
         let mut error = Error::new(kind, format!("{what} {}: {source}", path.display()));
         error.source = Some(Box::new(source));
-        error
+        error.with_hint(hint)
     }
 
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {

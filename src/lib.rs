@@ -41,6 +41,7 @@ mod config;
 mod error;
 mod protocol;
 mod refresh;
+mod text;
 mod token;
 
 use std::path::Path;
@@ -88,10 +89,14 @@ pub async fn refresh(options: Options) -> Result<Outcome> {
     thread::Builder::new()
         .name("feishu-refresh".to_owned())
         .spawn(work)
-        .map_err(|error| Error::temporary(format!("no thread: {error}; nothing was sent")))?;
+        .map_err(|error| no_thread(&error))?;
     result
         .await
         .unwrap_or_else(|_| Err(Error::new(Kind::Unexpected, "the refresh broke off")))
+}
+
+fn no_thread(error: &std::io::Error) -> Error {
+    Error::temporary(format!("cannot start a thread: {error}; nothing was sent"))
 }
 
 fn options(
@@ -133,7 +138,11 @@ pub mod blocking {
     /// See [`super::Kind`].
     pub fn refresh(options: &Options) -> Result<Outcome> {
         // A thread of its own, since a runtime cannot be started inside another.
-        let done = thread::scope(|scope| scope.spawn(|| super::refresh::run(options)).join());
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread::scope(|scope| {
+            let thread =
+                thread::Builder::new().spawn_scoped(scope, || super::refresh::run(options));
+            let done = thread.map_err(|error| super::no_thread(&error))?.join();
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }

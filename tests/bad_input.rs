@@ -134,9 +134,9 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
         ),
         (Fault::code(424_242), 1, "as asked for (code 424242"),
         (Fault::code(-1), 1, "(code -1"),
-        (ok("null".into()), 1, "says neither yes nor no"),
-        (ok("[]".into()), 1, "says neither yes nor no"),
-        (ok("\"ok\"".into()), 1, "says neither yes nor no"),
+        (ok("null".into()), 5, "not the token endpoint's"),
+        (ok("[]".into()), 5, "not the token endpoint's"),
+        (ok("\"ok\"".into()), 5, "not the token endpoint's"),
         (
             ok(r#"{"code":null,"data":{}}"#.into()),
             1,
@@ -147,26 +147,22 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
             1,
             "says neither yes nor no",
         ),
-        (
-            ok(r#"{"code":1e999}"#.into()),
-            5,
-            "not the token endpoint's",
-        ),
+        (ok(r#"{"code":1e999}"#.into()), 1, "says neither yes nor no"),
         (
             ok(r#"{"code":99999999999999999999}"#.into()),
             1,
             "says neither yes nor no",
         ),
-        (ok(r#"{"code":0}"#.into()), 1, "no usable access_token"),
+        (ok(r#"{"code":0}"#.into()), 1, "it has no access_token"),
         (
             ok(r#"{"code":0,"data":[]}"#.into()),
             1,
-            "no usable access_token",
+            "it has no access_token",
         ),
         (
             ok(r#"{"code":0,"data":"u-1"}"#.into()),
             1,
-            "no usable access_token",
+            "it has no access_token",
         ),
         (
             ok(json!({"code": 0, "data": {"refresh_token": {"a": 1}}}).to_string()),
@@ -229,8 +225,15 @@ fn bad_files_are_refused_before_anything_is_sent() {
     }
     scene.write(b"[TOKEN]\n# \xff\n");
     assert_refused(&scene, &mut scene.program(), 3, "line 2: is not UTF-8 text");
-    scene.write(vec![b'\n'; (64 << 20) + 1]);
+    scene.write(vec![b'\n'; (32 << 20) + 1]);
     assert_refused(&scene, &mut scene.program(), 3, "too long");
+    scene.write("; many lines\n".repeat(200_001));
+    assert_refused(
+        &scene,
+        &mut scene.program(),
+        3,
+        "line 200001: is one too many",
+    );
     assert!(scene.server.requests().is_empty());
 }
 

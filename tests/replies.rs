@@ -109,8 +109,7 @@ fn a_reply_without_a_refresh_token_leaves_the_old_one() {
         assert_eq!(scene.value("user_access_token"), run.token());
         assert_eq!(scene.value("refresh_token"), before);
         assert!(
-            run.stderr
-                .contains("feishu-refresh: warning: the reply held no new refresh token"),
+            run.stderr.contains("the reply held no new refresh token"),
             "{}",
             run.stderr
         );
@@ -187,12 +186,59 @@ fn a_refresh_token_is_saved_whatever_else_is_wrong() {
     }
 }
 
+/// The same for replies that are no sound JSON, or end too soon: what stands there whole is kept.
+#[test]
+fn a_refresh_token_is_saved_from_a_garbled_reply() {
+    let garblings: Vec<fn(String) -> Vec<u8>> = vec![
+        |reply| reply.replace("zhangsan", "\\ud800").into_bytes(),
+        |reply| reply.replace("7140", "1e999").into_bytes(),
+        |reply| [b"\xef\xbb\xbf", reply.as_bytes()].concat(),
+        |reply| [reply.as_bytes(), b"\n<!-- served by a proxy -->"].concat(),
+        |reply| [&reply.as_bytes()[..reply.len() - 2], b""].concat(),
+        |reply| {
+            let (head, tail) = reply.split_once("zhangsan").unwrap();
+            [head.as_bytes(), b"\xff\xfe", tail.as_bytes()].concat()
+        },
+        |reply| {
+            reply
+                .replace("\"data\":{", "")
+                .replace("}}", "}")
+                .into_bytes()
+        },
+    ];
+    for (index, garble) in garblings.into_iter().enumerate() {
+        let scene = Scene::new();
+        let before = scene.value("refresh_token");
+        scene.server.fail_next(Fault::Garble(garble));
+        let run = scene.run::<&str>([]);
+        assert!(run.code == 0 || run.code == 1, "{index}: {}", run.stderr);
+        assert_ne!(
+            scene.value("refresh_token"),
+            before,
+            "{index}: {}",
+            run.stderr
+        );
+        assert_eq!(
+            scene.server.requests().len(),
+            1,
+            "{index}: nothing is sent again"
+        );
+        scene.assert_sound();
+    }
+    // Cut off behind the refresh token, with the connection.
+    let scene = Scene::new();
+    scene.server.fail_next(Fault::TruncateLate);
+    scene.run::<&str>([]).assert_failed(1, "it is not whole");
+    assert_eq!(scene.server.requests().len(), 1);
+    scene.assert_sound();
+}
+
 /// Replies that say yes but bring a refresh token that is none: the old one stays.
 #[test]
 fn a_refresh_token_that_is_none_is_not_saved() {
     for token in [
         json!("ur-1\nx"),
-        json!(" ur-1"),
+        json!("ur 1 "),
         json!(7),
         json!({"a": 1}),
         json!("a\u{1b}[2Jb"),

@@ -25,6 +25,22 @@ fn no_message_shows_a_secret() {
         "{}",
         run.stderr
     );
+    // Cut off in the middle, disguised, on the way to a retry, as a log id: nowhere.
+    let disguises: [fn(&str) -> String; 2] = [
+        |secret| format!("{}{secret}", "x".repeat(180)),
+        |secret| secret.replace("box", "bo\u{200b}x"),
+    ];
+    for disguise in disguises {
+        let refresh = scene.value("refresh_token");
+        scene.server.fail_next(Fault::Reply {
+            status: 200,
+            headers: vec![("X-Tt-Logid", format!("log {refresh}"))],
+            body: json!({ "code": 20007, "msg": disguise(&refresh) }).to_string(),
+        });
+        let run = scene.run(["-v", "--retries", "1"]);
+        assert!(!run.stderr.contains("sandbox0"), "{}", run.stderr);
+        assert!(run.stderr.contains("log id log ***"), "{}", run.stderr);
+    }
     let run = scene.run(["-v"]);
     let shown = run.stderr.replace(run.token(), "");
     assert!(!shown.contains("sandbox0"), "{shown}");

@@ -129,24 +129,35 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
 /// Whether a command line asks for JSON, even if the rest of it cannot be read: then its error is
 /// read by a program, too.
 pub(super) fn wants_json(arguments: &[OsString]) -> bool {
-    let arguments = arguments
-        .iter()
-        .map(|argument| argument.to_str().unwrap_or_default());
     let mut wanted = false;
-    let mut before = "";
-    for argument in arguments {
-        let value = match before {
-            "-o" | "--output" => Some(argument),
-            _ => argument
-                .strip_prefix("--output=")
-                .or_else(|| argument.strip_prefix("-o")),
+    let mut value_follows = false;
+    for argument in arguments
+        .iter()
+        .map(|argument| argument.to_str().unwrap_or_default())
+    {
+        let value = if value_follows {
+            Some(argument)
+        } else {
+            output_value(argument)
         };
+        value_follows = value == Some("") && !value_follows;
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            wanted = value.trim_start_matches('=') == "json";
+            wanted = value == "json";
         }
-        before = argument;
     }
     wanted
+}
+
+/// What an argument gives `--output`: nothing, a value, or an empty one if it is the next argument.
+fn output_value(argument: &str) -> Option<&str> {
+    let value = match argument.strip_prefix("--output") {
+        Some(value) => value,
+        None => argument
+            .strip_prefix('-')?
+            .trim_start_matches(['q', 'v'])
+            .strip_prefix('o')?,
+    };
+    Some(value.strip_prefix('=').unwrap_or(value))
 }
 
 fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
@@ -338,8 +349,11 @@ fn read_secret<const N: usize>(
         ));
     }
     let mut text = String::new();
-    let read = stdin.take(LONGEST_SECRET).read_to_string(&mut text);
+    let read = stdin.take(LONGEST_SECRET + 1).read_to_string(&mut text);
     read.map_err(|error| Error::config(format!("cannot read the secret from stdin: {error}")))?;
+    if text.len() as u64 > LONGEST_SECRET {
+        return Err(Error::config("stdin holds more than any secret"));
+    }
     let text = trimmed(&text);
     if text.expose_secret().is_empty() {
         return Err(

@@ -8,8 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::args::Output;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Hint, Kind, Result};
 use crate::refresh::{Options, Outcome};
+use crate::text::printable;
 use crate::token::Tokens;
 
 /// Begins every line for people: in a log they stand between others.
@@ -82,9 +83,11 @@ pub(super) fn print(stdout: &mut dyn Write, text: &str) -> Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
     written.map_err(|error| {
-        Error::new(
-            Kind::Unexpected,
-            format!("cannot write to stdout: {error}; what was saved stays saved"),
+        Error::new(Kind::Unexpected, format!("cannot write to stdout: {error}")).with_hint(
+            Hint::fixed(
+                "a token that was renewed is in the file",
+                "已刷新的令牌保存在配置文件中",
+            ),
         )
     })
 }
@@ -110,7 +113,7 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
 /// Writes one line in one go, so that runs at once do not tear each other's. A stderr that takes
 /// nothing is no reason to fail.
 fn say(stderr: &mut dyn Write, line: &str) {
-    let _ = stderr.write_all(format!("{PROGRAM}: {line}\n").as_bytes());
+    let _ = stderr.write_all(format!("{PROGRAM}: {}\n", printable(line)).as_bytes());
 }
 
 fn duration_until(end: Timestamp) -> String {
@@ -170,9 +173,9 @@ impl Report {
             })
         } else {
             let hint = hint
-                .map(|hint| format!("hint: {hint}\n"))
+                .map(|hint| format!("hint: {}\n", printable(hint)))
                 .unwrap_or_default();
-            format!("{PROGRAM}: {error}\n{hint}")
+            format!("{PROGRAM}: {}\n{hint}", printable(&error.to_string()))
         };
         let _ = stderr
             .write_all(text.as_bytes())

@@ -11,7 +11,7 @@ mod tls;
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
@@ -30,15 +30,16 @@ pub(crate) struct Client {
     base: Url,
 }
 
-/// Why there is no reply.
-#[derive(Debug)]
+/// Why there is no whole reply.
 pub(crate) struct SendError {
     /// What happened.
     pub(crate) message: String,
     /// Whether the server may have read the request, and acted on it.
     pub(crate) maybe_sent: bool,
-    /// Whether trying again can help.
-    pub(crate) temporary: bool,
+    /// Whether the server's certificate was refused, so that trying again would not help.
+    pub(crate) untrusted: bool,
+    /// What had come of the reply.
+    pub(crate) partial: Option<Response>,
 }
 
 impl Client {
@@ -57,6 +58,8 @@ impl Client {
             .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(retry::never())
+            // A little less, so that it is known where the time went.
+            .connect_timeout(timeout.mul_f64(0.9))
             .timeout(timeout);
         if is_loopback(&base) {
             // A name that a resolver could send elsewhere is not a loopback address.
@@ -74,52 +77,53 @@ impl Client {
 
     /// Sends one request, once, and waits for the whole reply.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
-        let url = format!(
-            "{}{}",
-            self.base.as_str().trim_end_matches('/'),
-            request.path
-        );
-        let started = Instant::now();
-        log::info!("POST {url}");
-        let response = self.exchange(&url, request).await?;
-        let log_id = response.log_id().unwrap_or_else(|| "none".to_owned());
-        let took = started.elapsed().as_millis();
-        log::info!("HTTP {} after {took} ms, log id {log_id}", response.status);
-        Ok(response)
-    }
-
-    async fn exchange(&self, url: &str, request: &Request) -> Result<Response, SendError> {
         let mut builder = self
             .http
-            .post(url)
+            .post(self.url(request))
             .header(CONTENT_TYPE, request.content_type)
             .body(request.body.expose_secret().to_owned());
         if let Some(token) = &request.bearer {
             builder = builder.header(AUTHORIZATION, bearer(token.expose_secret())?);
         }
         let mut reply = builder.send().await.map_err(|error| failure(&error))?;
+        let text = |value: &HeaderValue| Some(value.to_str().ok()?.to_owned());
+        let headers = reply.headers().iter();
         let mut response = Response {
             status: reply.status().as_u16(),
-            headers: reply
-                .headers()
-                .iter()
-                .filter_map(|(name, value)| {
-                    Some((name.to_string(), value.to_str().ok()?.to_owned()))
-                })
+            headers: headers
+                .filter_map(|(name, v)| Some((name.to_string(), text(v)?)))
                 .collect(),
             body: Vec::new(),
         };
-        while let Some(chunk) = reply.chunk().await.map_err(|error| failure(&error))? {
-            if response.body.len() + chunk.len() > LONGEST_REPLY {
-                return Err(SendError {
+        loop {
+            let error = match reply.chunk().await {
+                Ok(None) => return Ok(response),
+                Ok(Some(chunk)) if response.body.len() + chunk.len() <= LONGEST_REPLY => {
+                    response.body.extend_from_slice(&chunk);
+                    continue;
+                }
+                Ok(Some(_)) => SendError {
                     message: "the reply is longer than any of a token endpoint".to_owned(),
                     maybe_sent: true,
-                    temporary: true,
-                });
-            }
-            response.body.extend_from_slice(&chunk);
+                    untrusted: false,
+                    partial: None,
+                },
+                Err(error) => failure(&error),
+            };
+            return Err(SendError {
+                partial: Some(response),
+                ..error
+            });
         }
-        Ok(response)
+    }
+
+    /// Where a request goes.
+    pub(crate) fn url(&self, request: &Request) -> String {
+        format!(
+            "{}{}",
+            self.base.as_str().trim_end_matches('/'),
+            request.path
+        )
     }
 
     /// The service's name, for messages.
@@ -144,7 +148,8 @@ fn failure(error: &reqwest::Error) -> SendError {
             format!("{what}: {cause}")
         },
         maybe_sent: !error.is_connect() && !error.is_builder(),
-        temporary: !is_untrusted(error),
+        untrusted: is_untrusted(error),
+        partial: None,
     }
 }
 
@@ -157,7 +162,7 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Whether the server's certificate was refused, so that trying again would not help.
+/// Whether a refused certificate is behind an error.
 fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
         return true;
@@ -176,7 +181,8 @@ fn bearer(token: &str) -> Result<HeaderValue, SendError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| SendError {
         message: "app_access_token has a character that cannot be sent".to_owned(),
         maybe_sent: false,
-        temporary: false,
+        untrusted: false,
+        partial: None,
     })?;
     value.set_sensitive(true);
     Ok(value)

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use super::platform::{self, Fixed};
 use crate::error::{Error, Hint, Kind, Result};
 
-/// A file longer than this is not a configuration: thousands of profiles fit many times over.
-const LONGEST_FILE: u64 = 64 << 20;
+/// A file longer than this is not a configuration: thousands of profiles fit in it.
+const LONGEST_FILE: u64 = 32 << 20;
 
 /// How often a lock that others hold is tried again: the work under it takes about one round trip.
 const LOCK_POLL: Duration = Duration::from_millis(10);
@@ -85,24 +85,33 @@ impl Lock {
     /// cannot be opened or its file system has no locks.
     pub(crate) fn acquire(path: &Path, may_make: bool, deadline: Instant) -> Result<Self> {
         let mut made = false;
+        let mut told = false;
         loop {
             let (file, just_made) = open(path, may_make)?;
             made |= just_made;
             check_regular(path, &file)?;
-            wait_for(&file, path, deadline)?;
-            // Another run may have renamed a new file into place while this one waited.
-            let real = match path.canonicalize() {
-                Ok(real) => real,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::file("cannot find", path, error)),
-            };
-            if is_same(&real, &file) {
-                return Ok(Lock {
-                    path: real,
-                    file,
-                    made,
-                });
+            match file.try_lock() {
+                Ok(()) => {
+                    // Another run may have renamed a new file into place while this one waited.
+                    if let Some(path) = real_path(path, &file)? {
+                        return Ok(Lock { path, file, made });
+                    }
+                }
+                Err(fs::TryLockError::WouldBlock) => {}
+                Err(fs::TryLockError::Error(error)) if is_interrupted(&error) => {}
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(Error::file("cannot lock", path, error).with_kind(Kind::Config));
+                }
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(lock_busy(path));
+            }
+            if !told {
+                log::info!("waiting for another run on {}", path.display());
+                told = true;
+            }
+            thread::sleep(LOCK_POLL.min(left));
         }
     }
 
@@ -121,7 +130,8 @@ impl Lock {
             .and_then(|m| platform::mode_if_readable_by_others(&m));
         if let Some(mode) = mode {
             let path = self.path.display();
-            log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{path}'");
+            let quoted = path.to_string().replace('\'', r"'\''");
+            log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
         }
     }
 
@@ -186,27 +196,17 @@ fn open(path: &Path, may_make: bool) -> Result<(File, bool)> {
     }
 }
 
-fn wait_for(file: &File, path: &Path, deadline: Instant) -> Result<()> {
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(fs::TryLockError::Error(error)) => {
-                return Err(Error::file("cannot lock", path, error).with_kind(Kind::Config));
-            }
-            Err(fs::TryLockError::WouldBlock) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(lock_busy(path));
-                }
-                if !told {
-                    log::info!("waiting for another run on {}", path.display());
-                    told = true;
-                }
-                thread::sleep(LOCK_POLL.min(left));
-            }
-        }
+/// The path with its links resolved, if it still leads to this very file.
+fn real_path(path: &Path, file: &File) -> Result<Option<PathBuf>> {
+    match path.canonicalize() {
+        Ok(real) => Ok(is_same(&real, file).then_some(real)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("cannot find", path, error)),
     }
+}
+
+fn is_interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
 }
 
 fn is_same(path: &Path, file: &File) -> bool {
@@ -265,6 +265,11 @@ fn cannot_replace(path: &Path, reason: Fixed) -> Error {
             "mount its folder instead of the file",
             "请挂载该文件所在的目录，而不是文件本身",
         )),
+        Fixed::Immutable => Error::config(format!("{path} or its folder cannot be changed"))
+            .with_hint(Hint::fixed(
+                "take away the immutable or append-only attribute: see lsattr and chattr",
+                "请移除不可变或仅追加属性：参见 lsattr 与 chattr",
+            )),
         Fixed::Replaced => Error::config(format!("{path} was replaced behind its mount"))
             .with_hint(Hint::fixed(
                 "mount its folder instead of the file",
@@ -318,7 +323,10 @@ impl Room {
     pub(crate) fn keep(mut self, text: &[u8]) -> Result<PathBuf, SaveError> {
         self.beside.write(text)?;
         let synced = self.beside.file.sync_all();
-        synced.map_err(|error| self.beside.save_error(error))?;
+        synced.map_err(|source| SaveError {
+            source,
+            rescue: None,
+        })?;
         Ok(self.beside.path.clone())
     }
 }
@@ -381,9 +389,14 @@ impl Beside {
                 platform::take_owner(&self.file, &old)?;
                 platform::take_mode(&self.file, &old)
             })
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| fs::rename(&self.path, path))
-            .map_err(|error| self.save_error(error))
+            .map_err(|error| self.save_error(error))?;
+        // What a failed sync leaves may never reach the disk: it is no safe place.
+        let unsafe_place = |source| SaveError {
+            source,
+            rescue: None,
+        };
+        self.file.sync_all().map_err(unsafe_place)?;
+        fs::rename(&self.path, path).map_err(|error| self.save_error(error))
     }
 
     fn save_error(&self, source: io::Error) -> SaveError {

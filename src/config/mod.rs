@@ -169,7 +169,7 @@ impl LockedFile<'_> {
         let Some(own) = &self.profile.base_url else {
             return Ok(self.api().home().to_owned());
         };
-        let outside = self.given.refresh_token.is_some() || self.given.app_access_token.is_some();
+        let outside = self.new_token().is_some() || self.given.app_access_token.is_some();
         if outside && !Api::is_vendor(own) {
             let file = self.place.file.display();
             let message = format!(
@@ -206,6 +206,16 @@ impl LockedFile<'_> {
             return Error::config(message).with_hint(Hint::fixed(
                 "-p names another section; a run that gives both -a and -r adds this one",
                 "可用 -p 指定其他节；同时给出 -a 与 -r 运行一次即可添加该节",
+            ));
+        }
+        if key == key::REFRESH_TOKEN && self.given.refresh_token.is_some() {
+            let message = format!(
+                "{}: the refresh token given is spent, its successor is gone",
+                self.place
+            );
+            return Error::config(message).with_hint(Hint::fixed(
+                "authorise again in a browser to get a new one",
+                "请在浏览器中重新授权以获取新的令牌",
             ));
         }
         Error::config(format!("{}: no {key}, and none given", self.place)).with_hint(match key {

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 pub(crate) enum Fixed {
     /// Something is mounted on the file itself.
     MountPoint,
+    /// The file or its folder is immutable or append-only.
+    Immutable,
     /// The file has other names, which would keep the old text.
     HardLinks,
     /// The file is open but gone from its folder: a mounted file that was replaced on the host.
@@ -83,7 +85,7 @@ pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, bytes: u64) -> Result<(), Errno> {
     use rustix::fs::{FallocateFlags, fallocate};
-    fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes)
+    rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes))
 }
 
 /// Other systems reserve only by changing the file's length.
@@ -96,8 +98,8 @@ fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
 pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
     if metadata.nlink() == 0 {
         Some(Fixed::Replaced)
-    } else if is_mount_point(path) {
-        Some(Fixed::MountPoint)
+    } else if let Some(reason) = attributes::fixed(path) {
+        Some(reason)
     } else if metadata.nlink() > 1 {
         Some(Fixed::HardLinks)
     } else {
@@ -106,15 +108,35 @@ pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
 }
 
 #[cfg(target_os = "linux")]
-fn is_mount_point(path: &Path) -> bool {
+mod attributes {
+    use super::{Fixed, Path};
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-    // A kernel too old for statx does not know; the rename then fails instead.
-    statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
-        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+
+    /// What Linux knows of a path beyond its metadata. A kernel too old to tell lets the rename
+    /// fail instead.
+    pub(super) fn fixed(path: &Path) -> Option<Fixed> {
+        const UNCHANGEABLE: StatxAttributes =
+            StatxAttributes::IMMUTABLE.union(StatxAttributes::APPEND);
+        let of = |path: &Path| {
+            let found = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+            found.map_or(StatxAttributes::empty(), |found| found.stx_attributes)
+        };
+        let file = of(path);
+        let folder = path.parent().map_or(StatxAttributes::empty(), of);
+        if (file | folder).intersects(UNCHANGEABLE) {
+            Some(Fixed::Immutable)
+        } else if file.contains(StatxAttributes::MOUNT_ROOT) {
+            Some(Fixed::MountPoint)
+        } else {
+            None
+        }
+    }
 }
 
 /// Only Linux mounts files.
 #[cfg(not(target_os = "linux"))]
-fn is_mount_point(_path: &Path) -> bool {
-    false
+mod attributes {
+    pub(super) fn fixed(_path: &super::Path) -> Option<super::Fixed> {
+        None
+    }
 }

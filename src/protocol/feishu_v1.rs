@@ -5,8 +5,9 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::json::{self, Fields};
 use super::{Grant, Refusal, Reply, Request, Response, Rotation};
 use crate::token;
 
@@ -30,54 +31,83 @@ pub(super) fn request(grant: &Grant) -> Request {
     }
 }
 
-pub(super) fn reply(response: &Response) -> Reply {
-    let Ok(body) = serde_json::from_slice::<Value>(&response.body) else {
-        return Reply::Refused(Refusal::by_status(response));
+pub(super) fn reply(grant: &Grant, response: &Response) -> Reply {
+    let is_success = matches!(response.status, 200..=299);
+    let text = json::text(&response.body);
+    let Some(body) = json::fields(&text) else {
+        let salvaged = Some(json::salvage(&text)).filter(|_| is_success);
+        return match salvaged.filter(|tokens| tokens.contains_key("refresh_token")) {
+            Some(tokens) => {
+                Reply::Rotated(rotation(grant, response, &tokens, &["it is not whole"]))
+            }
+            None => Reply::Refused(Refusal::by_status(grant, response)),
+        };
     };
-    let data = &body["data"];
-    match number(&body["code"]) {
-        Some(0) => Reply::Rotated(rotation(response, data, Vec::new())),
+    let data = body
+        .get("data")
+        .and_then(|data| json::fields(data.get()))
+        .unwrap_or_default();
+    let code = body.get("code").and_then(|code| json::integer(code));
+    match code {
+        Some(0) if !data.contains_key("refresh_token") && body.contains_key("refresh_token") => {
+            Reply::Rotated(rotation(
+                grant,
+                response,
+                &body,
+                &["its tokens stand outside data"],
+            ))
+        }
+        Some(0) => Reply::Rotated(rotation(grant, response, &data, &[])),
         Some(code) => {
-            let message = body["msg"].as_str().or_else(|| body["message"].as_str());
+            let message = ["msg", "message"]
+                .iter()
+                .find_map(|name| json::string(body.get(*name)?));
             Reply::Refused(Refusal::by_code(
+                grant,
                 response,
                 code,
-                message.unwrap_or_default(),
+                &message.unwrap_or_default(),
             ))
         }
         // No code, yet what only a success brings: it must not be lost for a missing number.
-        None if matches!(response.status, 200..=299) && data["refresh_token"].is_string() => {
-            Reply::Rotated(rotation(response, data, vec!["it has no code"]))
+        None if is_success && data.contains_key("refresh_token") => {
+            Reply::Rotated(rotation(grant, response, &data, &["it has no code"]))
         }
-        None => Reply::Refused(Refusal::unusable(response)),
+        None => Reply::Refused(Refusal::unusable(grant, response)),
     }
 }
 
-fn rotation(response: &Response, data: &Value, mut flaws: Vec<&'static str>) -> Rotation {
-    let mut flaw = |what| flaws.push(what);
-    let access_token = secret(&data["access_token"]);
-    if !matches!(access_token, Field::Good(_)) {
-        flaw("it has no usable access_token");
+fn rotation(
+    grant: &Grant,
+    response: &Response,
+    data: &Fields<'_>,
+    flaws: &[&'static str],
+) -> Rotation {
+    let mut flaws = flaws.to_vec();
+    let mut take = |field: Field<_>, flaw| field.good_or(flaw, &mut flaws);
+    let access_token = take(
+        secret(data.get("access_token")),
+        "its access_token is not one",
+    );
+    let refresh_token = take(
+        secret(data.get("refresh_token")),
+        "its refresh_token is not one",
+    );
+    if access_token.is_none() && flaws.is_empty() {
+        flaws.push("it has no access_token");
     }
-    let refresh_token = secret(&data["refresh_token"]);
-    if matches!(refresh_token, Field::Bad) {
-        flaw("its refresh_token is not one");
-    }
-    let expires_in = seconds(&data["expires_in"]);
-    if matches!(expires_in, Field::Bad) {
-        flaw("its expires_in is not a number of seconds");
-    }
-    let refresh_expires_in = seconds(&data["refresh_expires_in"]);
-    if matches!(refresh_expires_in, Field::Bad) {
-        flaw("its refresh_expires_in is not a number of seconds");
-    }
+    let mut take = |field: Field<_>, flaw| field.good_or(flaw, &mut flaws);
+    let not_seconds = "its expires_in is not a number of seconds";
+    let expires_in = take(seconds(data.get("expires_in")), not_seconds);
+    let not_seconds = "its refresh_expires_in is not a number of seconds";
+    let refresh_expires_in = take(seconds(data.get("refresh_expires_in")), not_seconds);
     Rotation {
-        access_token: access_token.good(),
-        expires_in: expires_in.good(),
-        refresh_token: refresh_token.good(),
-        refresh_expires_in: refresh_expires_in.good(),
+        access_token,
+        expires_in,
+        refresh_token,
+        refresh_expires_in,
         flaws,
-        log_id: response.log_id(),
+        log_id: response.log_id(grant),
     }
 }
 
@@ -89,37 +119,38 @@ enum Field<T> {
 }
 
 impl<T> Field<T> {
-    fn good(self) -> Option<T> {
+    fn good_or(self, flaw: &'static str, flaws: &mut Vec<&'static str>) -> Option<T> {
         match self {
-            Field::Good(value) => Some(value),
-            Field::Missing | Field::Bad => None,
+            Field::Good(value) => return Some(value),
+            Field::Missing => {}
+            Field::Bad => flaws.push(flaw),
         }
+        None
     }
 }
 
-fn secret(value: &Value) -> Field<SecretString> {
+fn secret(value: Option<&&RawValue>) -> Field<SecretString> {
     match value {
-        Value::Null => Field::Missing,
-        Value::String(text) if text.is_empty() => Field::Missing,
-        Value::String(text) if token::is_plausible(text) => Field::Good(text.as_str().into()),
-        _ => Field::Bad,
+        None => Field::Missing,
+        Some(value) if value.get() == "null" => Field::Missing,
+        Some(value) => match json::string(value) {
+            Some(text) if text.is_empty() => Field::Missing,
+            Some(text) if token::is_plausible(&text) => Field::Good(text.into()),
+            _ => Field::Bad,
+        },
     }
 }
 
-/// Longer than any token lives; more is a mistake, and less than the calendar's end.
+/// Longer than any token lives; more is a mistake.
 const LONGEST_LIFE: u64 = 100 * 366 * 24 * 3600;
 
-fn seconds(value: &Value) -> Field<u64> {
-    match number(value).map(u64::try_from) {
-        Some(Ok(seconds)) if seconds <= LONGEST_LIFE => Field::Good(seconds),
-        None if value.is_null() => Field::Missing,
-        _ => Field::Bad,
+fn seconds(value: Option<&&RawValue>) -> Field<u64> {
+    match value {
+        None => Field::Missing,
+        Some(value) if value.get() == "null" => Field::Missing,
+        Some(value) => match json::integer(value).map(u64::try_from) {
+            Some(Ok(seconds)) if seconds <= LONGEST_LIFE => Field::Good(seconds),
+            _ => Field::Bad,
+        },
     }
-}
-
-/// An integer, or a text that holds one.
-fn number(value: &Value) -> Option<i64> {
-    value
-        .as_i64()
-        .or_else(|| value.as_str()?.trim().parse().ok())
 }

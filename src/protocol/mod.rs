@@ -8,14 +8,16 @@
 
 mod codes;
 mod feishu_v1;
+mod json;
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use codes::Verdict;
 
 use crate::error::Hint;
+use crate::text::{printable, shortened};
 
 /// Which token endpoint, and so which request and which form of reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +70,9 @@ impl Api {
     }
 
     /// What the reply to that request means.
-    pub(crate) fn refresh_reply(self, response: &Response) -> Reply {
+    pub(crate) fn refresh_reply(self, grant: &Grant, response: &Response) -> Reply {
         match self {
-            Api::V1 => feishu_v1::reply(response),
+            Api::V1 => feishu_v1::reply(grant, response),
         }
     }
 }
@@ -82,6 +84,23 @@ pub(crate) struct Grant {
     pub(crate) refresh_token: SecretString,
 }
 
+/// A secret shorter than this is no secret, and would blot out half of a message.
+const SHORTEST_SECRET: usize = 8;
+
+impl Grant {
+    /// A server's text, fit to be shown: servers and proxies repeat what they were sent.
+    fn clean(&self, text: &str, longest: usize) -> String {
+        let secrets =
+            [&self.app_access_token, &self.refresh_token].map(ExposeSecret::expose_secret);
+        let secrets = secrets
+            .into_iter()
+            .filter(|secret| secret.len() >= SHORTEST_SECRET);
+        // Masked before it is cut, so that no half of a secret is left at the end.
+        let masked = secrets.fold(printable(text), |text, secret| text.replace(secret, "***"));
+        shortened(masked.trim(), longest)
+    }
+}
+
 /// A POST to send, relative to the service's address.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -91,8 +110,8 @@ pub(crate) struct Request {
     pub(crate) body: SecretString,
 }
 
-/// What came back, whole.
-#[derive(Debug, Default)]
+/// What came back. It holds tokens, so it has no `Debug`.
+#[derive(Default)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     /// Names in lower case.
@@ -109,20 +128,18 @@ impl Response {
     }
 
     /// The id under which the vendor's support finds this reply.
-    pub(crate) fn log_id(&self) -> Option<String> {
+    pub(crate) fn log_id(&self, grant: &Grant) -> Option<String> {
         let id = self
             .header("x-tt-logid")
             .or_else(|| self.header("x-request-id"))?;
-        let id = cleaned(id, 80);
-        (!id.is_empty()).then_some(id)
+        Some(grant.clean(id, 80)).filter(|id| !id.is_empty())
     }
 
     /// How long the server asks to wait: Feishu's rate-limit header, else the standard one.
     fn wait(&self) -> Option<Duration> {
-        let seconds = self
-            .header("x-ogw-ratelimit-reset")
-            .or_else(|| self.header("retry-after"))?;
-        seconds.trim().parse().ok().map(Duration::from_secs)
+        let seconds = |name| self.header(name)?.trim().parse().ok();
+        let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
+        wait.map(Duration::from_secs)
     }
 }
 
@@ -164,23 +181,24 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// A refusal by a code of the reply's body.
-    fn by_code(response: &Response, code: i64, message: &str) -> Self {
+    fn by_code(grant: &Grant, response: &Response, code: i64, message: &str) -> Self {
         let entry = codes::look_up(code);
         let verdict = entry.map_or(Verdict::Unexpected, |entry| entry.verdict);
         Refusal {
             verdict,
             code: Some(code),
-            message: cleaned(message, 200),
+            message: grant.clean(message, 200),
             hint: entry.map(|entry| entry.hint.clone()),
-            log_id: response.log_id(),
+            log_id: response.log_id(grant),
             wait: response.wait(),
-            maybe_spent: verdict == Verdict::Temporary && response.status >= 500,
+            // The documents do not say how far the server came.
+            maybe_spent: verdict == Verdict::Temporary,
         }
     }
 
     /// A reply of the right form that lacks what it must have.
-    fn unusable(response: &Response) -> Self {
-        let refusal = Refusal::by_status(response);
+    fn unusable(grant: &Grant, response: &Response) -> Self {
+        let refusal = Refusal::by_status(grant, response);
         match refusal.verdict {
             Verdict::Temporary if response.status < 300 => Refusal {
                 verdict: Verdict::Unusable,
@@ -195,7 +213,7 @@ impl Refusal {
     }
 
     /// A reply without a code: all there is to go by is the HTTP status.
-    fn by_status(response: &Response) -> Self {
+    fn by_status(grant: &Grant, response: &Response) -> Self {
         let status = response.status;
         let (verdict, maybe_spent, what) = match status {
             200..=299 => (
@@ -226,33 +244,9 @@ impl Refusal {
             code: None,
             message: format!("HTTP {status}: {what}"),
             hint: None,
-            log_id: response.log_id(),
+            log_id: response.log_id(grant),
             wait: response.wait(),
             maybe_spent,
         }
     }
-}
-
-/// Makes a server's text fit for a terminal and a log: one line, no control characters, bounded.
-fn cleaned(text: &str, longest: usize) -> String {
-    let mut clean: String = text
-        .chars()
-        .map(|c| {
-            if c.is_control() || is_invisible(c) {
-                ' '
-            } else {
-                c
-            }
-        })
-        .take(longest)
-        .collect();
-    if text.chars().nth(longest).is_some() {
-        clean.push('…');
-    }
-    clean.trim().to_owned()
-}
-
-/// Characters that reorder or hide text on a terminal.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

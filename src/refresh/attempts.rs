@@ -3,7 +3,7 @@
 //! This is where a refresh token is spent. A reply that may have been lost is asked for again with
 //! the same token; if the server then calls that token spent, the error says what happened (P8).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -11,8 +11,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::failure;
 use crate::client::{Client, SendError};
 use crate::config::Order;
-use crate::error::{Error, Result};
-use crate::protocol::{Refusal, Reply, Rotation, Verdict};
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{Refusal, Reply, Request, Rotation, Verdict};
 use crate::token::{self, Tokens};
 
 /// The longest wait that a server may ask for; a longer one is for the next run.
@@ -39,10 +39,7 @@ pub(super) async fn spend(client: &Client, order: &Order, retries: u32) -> Resul
     let mut attempt = 0;
     loop {
         let sent_at = Timestamp::now();
-        let reply = match client.send(&request).await {
-            Ok(response) => order.api.refresh_reply(&response),
-            Err(error) => Reply::Refused(no_reply(error)),
-        };
+        let reply = exchange(client, order, &request).await;
         let refusal = match reply {
             Reply::Rotated(rotation) => return received(client, order, rotation, sent_at),
             Reply::Refused(refusal) => refusal,
@@ -61,17 +58,49 @@ pub(super) async fn spend(client: &Client, order: &Order, retries: u32) -> Resul
     }
 }
 
-fn no_reply(error: SendError) -> Refusal {
+/// Sends once and judges the reply, or what came of it.
+async fn exchange(client: &Client, order: &Order, request: &Request) -> Reply {
+    let started = Instant::now();
+    log::info!("POST {}", client.url(request));
+    let result = client.send(request).await;
+    let response = match &result {
+        Ok(response) => Some(response),
+        Err(error) => error.partial.as_ref(),
+    };
+    let log_id = response.and_then(|response| response.log_id(&order.grant));
+    if let Some(response) = response {
+        let took = started.elapsed().as_millis();
+        let log_id = log_id.as_deref().unwrap_or("none");
+        log::info!("HTTP {} after {took} ms, log id {log_id}", response.status);
+    }
+    let judge = |response| order.api.refresh_reply(&order.grant, response);
+    match result {
+        Ok(response) => judge(&response),
+        Err(error) => match error.partial.as_ref().map(judge) {
+            // Enough of it came to hold the next refresh token.
+            Some(Reply::Rotated(rotation)) if rotation.refresh_token.is_some() => {
+                Reply::Rotated(rotation)
+            }
+            _ => Reply::Refused(no_reply(error, log_id)),
+        },
+    }
+}
+
+fn no_reply(error: SendError, log_id: Option<String>) -> Refusal {
+    const UNTRUSTED: Hint = Hint::fixed(
+        "its certificate is not one of a public authority for this host; a proxy may stand between",
+        "对方证书并非公共 CA 为该主机签发；中间可能有代理",
+    );
     Refusal {
-        verdict: if error.temporary {
-            Verdict::Temporary
-        } else {
+        verdict: if error.untrusted {
             Verdict::Config
+        } else {
+            Verdict::Temporary
         },
         code: None,
         message: error.message,
-        hint: None,
-        log_id: None,
+        hint: error.untrusted.then_some(UNTRUSTED),
+        log_id,
         wait: None,
         maybe_spent: error.maybe_sent,
     }
@@ -89,11 +118,19 @@ fn received(
         complaint => complaint,
     };
     match &rotation.refresh_token {
-        None => log::warn!("the reply held no new refresh token: the old one stays"),
-        Some(token) if token::same(token, &order.grant.refresh_token) => {
-            log::warn!("the server gave the same refresh token again");
+        None if complaint.is_none() => {
+            log::warn!(
+                "{}: the reply held no new refresh token: the old one stays",
+                order.subject
+            );
         }
-        Some(_) => {}
+        Some(token) if token::same(token, &order.grant.refresh_token) => {
+            log::warn!(
+                "{}: the server gave the same refresh token again",
+                order.subject
+            );
+        }
+        _ => {}
     }
     // Counted from the sending, an expiry errs on the safe side.
     let end = |seconds: Option<u64>| seconds.and_then(|seconds| token::expiry(sent_at, seconds));

@@ -1,14 +1,9 @@
 //! The words for a refresh that failed: what happened, what became of the token, what to do next.
 
-use secrecy::{ExposeSecret, SecretString};
-
 use crate::client::Client;
 use crate::config::Order;
 use crate::error::{Error, Hint, Kind, ServerAnswer};
 use crate::protocol::{Refusal, Rotation, Verdict};
-
-/// A secret shorter than this is no secret, and would blot out half of a message.
-const SHORTEST_SECRET: usize = 8;
 
 const AGAIN: Hint = Hint::fixed("run again later", "请稍后重试");
 const SOON: Hint = Hint::fixed(
@@ -45,14 +40,18 @@ pub(super) fn refused(
             CONSENT,
         ),
         Kind::Reauthorize => ("the file is as it was", CONSENT),
-        Kind::Temporary if maybe_lost => {
-            ("the reply may have been lost; the file is as it was", SOON)
-        }
+        Kind::Temporary if maybe_lost => (
+            "a reply may have been lost and the refresh token spent; the file is as it was",
+            SOON,
+        ),
         Kind::Temporary => ("the refresh token was not spent", AGAIN),
-        _ if maybe_lost => ("the reply may have been lost; the file is as it was", LOOK),
+        _ if maybe_lost => (
+            "a reply may have been lost and the refresh token spent; the file is as it was",
+            LOOK,
+        ),
         _ => ("the file is as it was", LOOK),
     };
-    let what = without_secrets(&refusal.message, order);
+    let what = &refusal.message;
     let server = server_text(refusal.code, refusal.log_id.as_deref());
     // A lost reply outweighs what the server's code suggests.
     let outweighed = lost_before || (kind == Kind::Temporary && maybe_lost);
@@ -93,7 +92,6 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
         code: None,
         log_id: rotation.log_id.clone(),
     };
-    let message = without_secrets(&message, order);
     Some(
         Error::new(Kind::Unexpected, message)
             .with_hint(LOOK)
@@ -108,14 +106,4 @@ fn server_text(code: Option<i64>, log_id: Option<&str>) -> String {
         (None, Some(id)) => format!(" (log id {id})"),
         (None, None) => String::new(),
     }
-}
-
-/// A server may repeat in its message what it was sent.
-fn without_secrets(text: &str, order: &Order) -> String {
-    let secrets: [&SecretString; 2] = [&order.grant.app_access_token, &order.grant.refresh_token];
-    let secrets = secrets.map(ExposeSecret::expose_secret);
-    let long = secrets
-        .into_iter()
-        .filter(|secret| secret.len() >= SHORTEST_SECRET);
-    long.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }

@@ -120,7 +120,7 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
         say(&format!("curl -X POST {base}/sandbox/fault/{name}\n"))?;
     }
     say(&format!(
-        "\nThree of them spend the token: close-after-spending, truncate, endless. \
+        "\nFour of them spend the token for nothing: close-after-spending, truncate, endless, no-refresh-token. \
          For a new one, as if a user had consented again:\n\n\
          feishu-refresh --base-url {base} -r $(curl -s -X POST {base}/sandbox/login)\n"
     ))?;

@@ -30,6 +30,10 @@ pub enum Fault {
     CloseAfterSpending,
     /// Spend the token, then send half of the reply.
     Truncate,
+    /// Spend the token, then send all of the reply but its last two bytes.
+    TruncateLate,
+    /// Do what is asked, but send other bytes for the reply's.
+    Garble(fn(String) -> Vec<u8>),
     /// Spend the token, then send a body without end.
     Endless,
     /// Take this long before doing what is asked.
@@ -73,13 +77,24 @@ impl Fault {
     }
 
     /// The faults that can be asked for over HTTP, by name.
-    pub const NAMED: [NamedFault; 10] = [
+    pub const NAMED: [NamedFault; 13] = [
         ("close-before-spending", || Fault::CloseBeforeSpending),
         ("close-after-spending", || Fault::CloseAfterSpending),
         ("truncate", || Fault::Truncate),
         ("endless", || Fault::Endless),
         ("delay", || Fault::Delay(Duration::from_secs(3))),
         ("html", || Fault::html(502)),
+        ("html-200", || Fault::html(200)),
+        ("no-refresh-token", || {
+            Fault::Alter(Box::new(|reply| {
+                reply["data"]["refresh_token"] = Value::Null;
+            }))
+        }),
+        ("hostile", || {
+            Fault::Alter(Box::new(|reply| {
+                reply["data"]["access_token"] = json!("u\n\u{1b}[2J");
+            }))
+        }),
         ("500", || {
             Fault::reply(500, r#"{"code":20050,"msg":"System error"}"#)
         }),
@@ -329,7 +344,13 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                 .state()
                 .faults
                 .extend(known.map(|(_, fault)| fault()));
-            write_reply(stream, status, &[], "\n")?;
+            let said = if known.is_some() { "armed" } else { "unknown" };
+            write_reply(stream, status, &[], format!("{said}: {name}\n"))?;
+            continue;
+        }
+        if request.path == LOGIN_PATH {
+            let token = shared.state().new_refresh_token();
+            write_reply(stream, 200, &[], format!("{token}\n"))?;
             continue;
         }
         let fault = {
@@ -362,12 +383,19 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let headers = [("X-Tt-Logid", format!("sandbox-log-{serial}"))];
         match fault {
             Some(Fault::CloseAfterSpending) => return Ok(()),
-            Some(Fault::Truncate) => return write_half(stream, &reply.to_string()),
+            Some(Fault::Truncate) => return write_part(stream, &reply.to_string(), |all| all / 2),
+            Some(Fault::TruncateLate) => {
+                return write_part(stream, &reply.to_string(), |all| all - 2);
+            }
+            Some(Fault::Garble(garble)) => {
+                write_reply(stream, 200, &headers, garble(reply.to_string()))?;
+                continue;
+            }
             Some(Fault::Endless) => return write_endlessly(stream),
             Some(Fault::Alter(alter)) => alter(&mut reply),
             _ => {}
         }
-        write_reply(stream, 200, &headers, &reply.to_string())?;
+        write_reply(stream, 200, &headers, reply.to_string())?;
     }
     Ok(())
 }
@@ -415,28 +443,28 @@ fn write_reply(
     mut stream: &TcpStream,
     status: u16,
     headers: &[(&str, String)],
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> io::Result<()> {
-    let mut reply = format!(
+    let body = body.as_ref();
+    let mut head = format!(
         "HTTP/1.1 {status} Sandbox\r\nContent-Length: {}\r\n",
         body.len()
     );
-    reply.push_str("Content-Type: application/json; charset=utf-8\r\n");
+    head.push_str("Content-Type: application/json; charset=utf-8\r\n");
     for (name, value) in headers {
-        reply.push_str(&format!("{name}: {value}\r\n"));
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
-    reply.push_str("\r\n");
-    reply.push_str(body);
-    stream.write_all(reply.as_bytes())
+    head.push_str("\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat())
 }
 
-fn write_half(mut stream: &TcpStream, body: &str) -> io::Result<()> {
-    let half = &body[..body.len() / 2];
+/// Promises the whole body, sends a part of it and hangs up.
+fn write_part(mut stream: &TcpStream, body: &str, part: fn(usize) -> usize) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 200 Sandbox\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(format!("{head}{half}").as_bytes())
+    stream.write_all(format!("{head}{}", &body[..part(body.len())]).as_bytes())
 }
 
 /// Sends until the client has had enough; at most a gigabyte.

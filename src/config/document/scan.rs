@@ -115,11 +115,24 @@ pub(super) fn key_of(line: &str) -> Option<String> {
     Some(key.trim_matches(is_space).to_lowercase())
 }
 
+/// Each line costs memory many times its length: this bounds it, far beyond any use.
+const MOST_LINES: usize = 200_000;
+
+/// A file with this many problems is not read any further.
+const MOST_PROBLEMS: usize = 20;
+
 /// Lays out a text, or lists what is wrong with it, in the order of the lines.
 pub(super) fn scan(text: &str) -> Result<Layout, Vec<Problem>> {
     let mut scanner = Scanner::new(text);
     for line in lines(text) {
-        scanner.line(&line);
+        if line.number > MOST_LINES {
+            scanner.refuse(&line, "is one too many for a configuration file");
+        } else {
+            scanner.line(&line);
+        }
+        if scanner.problems.len() == MOST_PROBLEMS {
+            break;
+        }
     }
     if scanner.problems.is_empty() {
         Ok(scanner.layout)

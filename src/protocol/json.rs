@@ -1,0 +1,60 @@
+//! Reads replies so that one bad field spoils no other: a refresh token is worth more than the
+//! reply's good form (P5).
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+/// The fields of an object, each still unread. Of equal names the last counts.
+pub(super) type Fields<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+/// A body as text, whatever its bytes; a byte order mark is no part of it.
+pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
+    match String::from_utf8_lossy(body) {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim_start_matches('\u{feff}')),
+        Cow::Owned(text) => Cow::Owned(text.trim_start_matches('\u{feff}').to_owned()),
+    }
+}
+
+/// The fields of the object that a text begins with; none if it begins with something else.
+pub(super) fn fields(text: &str) -> Option<Fields<'_>> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Fields<'_>>();
+    values.next()?.ok()
+}
+
+/// An integer, or a text that holds one.
+pub(super) fn integer(value: &RawValue) -> Option<i64> {
+    match string(value) {
+        Some(text) => text.trim().parse().ok(),
+        None => value.get().parse().ok(),
+    }
+}
+
+/// A string.
+pub(super) fn string(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// The tokens of a success reply that was cut off or garbled, as far as they stand there whole.
+/// Nothing without a `code` of 0.
+pub(super) fn salvage(text: &str) -> Fields<'_> {
+    let find = |name: &'static str| {
+        let rest = text.split_once(&format!("\"{name}\""))?.1;
+        let rest = rest.trim_start().strip_prefix(':')?;
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        let value = values.next()?.ok()?;
+        // A number at the very end may go on.
+        (values.byte_offset() < rest.len()).then_some((Cow::Borrowed(name), value))
+    };
+    if find("code").and_then(|(_, code)| integer(code)) != Some(0) {
+        return Fields::new();
+    }
+    let names = [
+        "access_token",
+        "expires_in",
+        "refresh_token",
+        "refresh_expires_in",
+    ];
+    names.into_iter().filter_map(find).collect()
+}

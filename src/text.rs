@@ -1,0 +1,26 @@
+//! Makes text from outside fit for a terminal and a log.
+
+/// One line without control characters, and without those that reorder or hide text.
+pub(crate) fn printable(text: &str) -> String {
+    let visible = text.chars().filter(|c| !is_invisible(*c));
+    visible
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// The beginning of a text, with a mark where it was cut.
+pub(crate) fn shortened(text: &str, longest: usize) -> String {
+    let mut short: String = text.chars().take(longest).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    )
+}
