@@ -359,8 +359,13 @@ fn a_failure_as_json_is_the_last_line_on_stderr() {
     );
     assert!(error["hint"].is_string());
     // Even when the command line cannot be read.
-    let run = scene.run(["-o", "json", "--nonsense"]);
-    let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
-    assert_eq!(error["error"]["kind"], "usage");
-    assert_eq!(error["error"]["exit_code"], 2);
+    for arguments in [
+        ["-o", "json", "--nonsense"],
+        ["-qojson", "-v", "--nonsense"],
+    ] {
+        let run = scene.run(arguments);
+        let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(error["error"]["kind"], "usage");
+        assert_eq!(error["error"]["exit_code"], 2);
+    }
 }

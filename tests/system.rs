@@ -1,11 +1,13 @@
 //! Disks, permissions, locks, pipes.
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::harness::{Run, Scene, is_root};
 use crate::sandbox::Fault;
@@ -128,6 +130,67 @@ fn an_unwritable_stdout_loses_nothing() {
     assert_eq!(output.status.code(), Some(0));
     scene.assert_sound();
     assert_eq!(scene.server.rotations(), 3);
+}
+
+#[test]
+fn the_pair_is_saved_before_the_token_is_shown() {
+    let scene = Scene::new();
+    let before = scene.value("refresh_token");
+    // A pipe that is full: the program has to wait before it can show anything.
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'-'; 4096]).is_ok() {}
+    while writer.write(b"-").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+    let mut child = scene.program().stdout(writer).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while scene.value("refresh_token") == before {
+        assert!(
+            Instant::now() < deadline,
+            "it waits for stdout before it saves"
+        );
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended without saving"
+        );
+        std::thread::yield_now();
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    let mut shown = String::new();
+    reader.read_to_string(&mut shown).unwrap();
+    assert_eq!(
+        shown.trim_start_matches('-').trim_end(),
+        scene.value("user_access_token")
+    );
+    assert!(child.wait().unwrap().success());
+    scene.assert_sound();
+}
+
+#[test]
+fn a_file_that_is_gone_but_open_does_not_hold_a_run_for_ever() {
+    let scene = Scene::new();
+    let open = File::open(scene.file()).unwrap();
+    fs::remove_file(scene.file()).unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd());
+    scene
+        .run(["--lock-timeout", "0.2", "-c", &path])
+        .assert_failed(5, "another run is still working on");
+}
+
+#[test]
+fn an_immutable_file_costs_nothing() {
+    let scene = Scene::new();
+    let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(scene.file()).output();
+    if !chattr("+i").is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this user or file system does not let a test use chattr");
+        return;
+    }
+    let run = scene.run::<&str>([]);
+    chattr("-i").unwrap();
+    run.assert_failed(3, "cannot be changed");
+    assert!(scene.server.requests().is_empty());
+    scene.assert_sound();
 }
 
 #[test]
