@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::client::Client;
+use attempts::{Answer, Attempts};
+
 use crate::config::{self, Given, Place};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
@@ -78,11 +80,29 @@ pub struct Outcome {
     pub api: Api,
 }
 
+/// Puts signals off while a token is at stake (P6). The program masks its own; a library must not
+/// touch its caller's.
+pub(crate) trait Signals {
+    /// From now on, signals wait.
+    fn defer(&mut self);
+    /// Those that waited do their work now, and later ones at once.
+    fn deliver(&mut self);
+}
+
+/// Leaves signals to the caller.
+pub(crate) struct CallersSignals;
+
+impl Signals for CallersSignals {
+    fn defer(&mut self) {}
+    fn deliver(&mut self) {}
+}
+
 /// Spends the profile's refresh token, saves its successor, and returns the new access token.
 ///
 /// # Errors
-/// See [`Kind`]: each kind says what became of the refresh token.
-pub(crate) async fn refresh(options: &Options) -> Result<Outcome> {
+/// See [`Kind`]: each kind says what became of the refresh token. With [`Kind::Unsaved`], signals
+/// are still put off, so that the caller can save what the error holds.
+pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Result<Outcome> {
     // Whoever reads a message may not know the directory it was written in.
     let path = std::path::absolute(&options.config_file);
     let path = path.unwrap_or_else(|_| options.config_file.clone());
@@ -91,7 +111,7 @@ pub(crate) async fn refresh(options: &Options) -> Result<Outcome> {
         profile: &options.profile,
     };
     let before = config::look(place);
-    let file = config::lock(
+    let mut file = config::lock(
         place,
         options.given(),
         Instant::now() + options.lock_timeout,
@@ -100,25 +120,41 @@ pub(crate) async fn refresh(options: &Options) -> Result<Outcome> {
     if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
         return outcome(saved.clone(), api, false);
     }
-    let order = file.order()?;
-    let client = Client::new(&order.base_url, options.timeout)?;
-    let room = file.reserve(&order)?;
-    let reply = attempts::spend(&client, &order, options.retries).await?;
-    let saved = room.save(reply.tokens)?;
-    match reply.complaint {
-        Some(complaint) => Err(complaint),
-        None => outcome(saved, api, true),
+    let client = Client::new(&file.order()?.base_url, options.timeout)?;
+    let mut attempts = Attempts::new(options.retries);
+    loop {
+        let order = file.order()?;
+        let room = file.reserve(&order)?;
+        signals.defer();
+        match attempts.send(&client, &order).await {
+            Answer::Tokens { tokens, complaint } => {
+                let saved = room.hold(tokens).save()?;
+                signals.deliver();
+                return complaint.map_or_else(|| outcome(saved, api, true), Err);
+            }
+            Answer::Refused { pause, error } => {
+                file = room.release();
+                // Nothing is at stake until the next attempt.
+                signals.deliver();
+                let Some(pause) = pause else {
+                    return Err(error);
+                };
+                log::info!("{error}; trying again in {} ms", pause.as_millis());
+                tokio::time::sleep(pause).await;
+                file.read_again()?;
+            }
+        }
     }
 }
 
 /// Runs [`refresh`] to its end on this thread.
-pub(crate) fn run(options: &Options) -> Result<Outcome> {
+pub(crate) fn run(options: &Options, signals: &mut dyn Signals) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime
         .map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))?;
-    let result = runtime.block_on(refresh(options));
+    let result = runtime.block_on(refresh(options, signals));
     // A name look-up that hangs must not outlast the time-out that gave up on it.
     runtime.shutdown_background();
     result

@@ -27,7 +27,12 @@ pub(crate) struct Fingerprint(u64);
 impl Fingerprint {
     /// The fingerprint of a token.
     pub(crate) fn of(token: &SecretString) -> Self {
-        let hash = digest::digest(&digest::SHA256, token.expose_secret().as_bytes());
+        Fingerprint::of_bytes(token.expose_secret().as_bytes())
+    }
+
+    /// The fingerprint of any text.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        let hash = digest::digest(&digest::SHA256, bytes);
         let head = hash.as_ref().iter().take(8);
         Fingerprint(head.fold(0, |print, byte| print << 8 | u64::from(*byte)))
     }

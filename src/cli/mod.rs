@@ -8,6 +8,7 @@
 
 mod args;
 mod output;
+mod signals;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::refresh;
 use args::Parsed;
 use output::Report;
+use signals::Mask;
 
 /// The world around a run, so that a run can be had in any.
 pub struct Console<'a> {
@@ -36,7 +38,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let report = Report::new(console.env, args::wants_json(&arguments));
     let mut profile = None;
-    match dispatch(&arguments, console, &mut profile) {
+    // Dropped after the report: a pair that could not be saved is printed before a signal counts.
+    let mut mask = Mask::default();
+    match dispatch(&arguments, console, &mut mask, &mut profile) {
         Ok(()) => 0,
         Err(error) => {
             report.failure(console.stderr, &error, profile.as_deref());
@@ -49,6 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<
 fn dispatch(
     arguments: &[OsString],
     console: &mut Console<'_>,
+    mask: &mut Mask,
     profile: &mut Option<String>,
 ) -> Result<()> {
     let asked = match args::parse(arguments)? {
@@ -58,7 +63,7 @@ fn dispatch(
     output::log_to_stderr(asked.verbosity());
     let options = asked.options(console.env, console.stdin)?;
     *profile = Some(options.profile.clone());
-    let outcome = refresh::run(&options)?;
+    let outcome = refresh::run(&options, mask)?;
     output::print(
         console.stdout,
         &output::result(asked.output(), &options, &outcome),

@@ -86,6 +86,7 @@ impl Client {
             builder = builder.header(AUTHORIZATION, bearer(token.expose_secret())?);
         }
         let mut reply = builder.send().await.map_err(|error| failure(&error))?;
+        fail_point!("after-send");
         let text = |value: &HeaderValue| Some(value.to_str().ok()?.to_owned());
         let headers = reply.headers().iter();
         let mut response = Response {

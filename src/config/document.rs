@@ -57,6 +57,14 @@ impl Document {
         &self.text
     }
 
+    /// The names of all sections, in the order of the file.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &str> {
+        self.layout
+            .sections
+            .iter()
+            .map(|section| section.name.as_str())
+    }
+
     /// Whether there is a section of that name.
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.layout.section_index.contains_key(name)

@@ -12,9 +12,10 @@
 
 mod document;
 mod durable;
-mod platform;
 mod profile;
+mod replay;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -76,7 +77,7 @@ fn fingerprint(profile: &Profile) -> Option<Fingerprint> {
     profile.tokens.refresh_token.as_ref().map(Fingerprint::of)
 }
 
-/// Waits until this run alone may work on the file, then reads it.
+/// Waits until this run alone may work on the file, puts back what a dead run left, and reads it.
 pub(crate) fn lock<'a>(
     place: Place<'a>,
     given: Given<'a>,
@@ -85,11 +86,13 @@ pub(crate) fn lock<'a>(
     check_profile_name(place.profile)?;
     check_given("app_access_token", given.app_access_token)?;
     check_given("refresh_token", given.refresh_token)?;
-    // A file is made only for a run that brings what belongs in it.
-    let may_make = given.refresh_token.is_some() && given.app_access_token.is_some();
+    // A file is made only for a run that brings what belongs in it, or finds it there.
+    let brings_all = given.refresh_token.is_some() && given.app_access_token.is_some();
+    let may_make = brings_all || durable::path_beside(place.file).exists();
     let lock = Lock::acquire(place.file, may_make, deadline)?;
-    let document = understood(place.file, &lock.read()?)?;
-    let profile = Profile::read(place, &document)?;
+    fail_point!("after-lock");
+    let (lock, replayed) = replay::replay(lock, place, given.refresh_token.map(Fingerprint::of))?;
+    let (document, profile) = read(place, &lock)?;
     lock.warn_if_readable_by_others();
     Ok(LockedFile {
         place,
@@ -97,7 +100,14 @@ pub(crate) fn lock<'a>(
         lock,
         document,
         profile,
+        replayed,
     })
+}
+
+fn read(place: Place<'_>, lock: &Lock) -> Result<(Document, Profile)> {
+    let document = understood(place.file, &lock.read()?)?;
+    let profile = Profile::read(place, &document)?;
+    Ok((document, profile))
 }
 
 /// A file that no other run can touch.
@@ -107,9 +117,12 @@ pub(crate) struct LockedFile<'a> {
     lock: Lock,
     document: Document,
     profile: Profile,
+    /// Whether it holds a pair that a dead run got: then it has changed, but nobody refreshed it
+    /// just now.
+    replayed: bool,
 }
 
-impl LockedFile<'_> {
+impl<'a> LockedFile<'a> {
     /// The endpoint this profile is refreshed at.
     pub(crate) fn api(&self) -> Api {
         self.given.api.or(self.profile.api).unwrap_or(Api::V1)
@@ -125,7 +138,8 @@ impl LockedFile<'_> {
         let current = fingerprint(&self.profile);
         let changed = current.is_some() && current != *before;
         let valid = tokens.access_token.is_some() && tokens.access_expires_at? > now;
-        (changed && valid && self.new_token().is_none()).then_some(tokens)
+        let shared = changed && !self.replayed;
+        (shared && valid && self.new_token().is_none()).then_some(tokens)
     }
 
     /// The refresh token given from outside, unless the file knows it: then it stands for its
@@ -230,102 +244,153 @@ impl LockedFile<'_> {
         })
     }
 
-    /// Makes room for the tokens that this order will bring: the edit is tried on the text, and
-    /// the space is set aside (P1).
-    pub(crate) fn reserve(self, order: &Order) -> Result<ReservedFile> {
+    /// Reads the file again before another attempt: a program that knows no locks may have put a
+    /// token there that is worth more than asking again (P8).
+    pub(crate) fn read_again(&mut self) -> Result<()> {
+        (self.document, self.profile) = read(self.place, &self.lock)?;
+        Ok(())
+    }
+
+    /// Makes room for the tokens that this order will bring: the edit is tried on the text, the way
+    /// of saving is chosen, the space is set aside (P1).
+    pub(crate) fn reserve(self, order: &Order) -> Result<ReservedFile<'a>> {
         let sent = order.grant.refresh_token.clone();
         let given = self.given.refresh_token.map(Fingerprint::of);
-        let reserved = ReservedText {
-            file: self.place.file.to_owned(),
-            profile: self.place.profile.to_owned(),
+        let plan = Plan {
             is_new: self.new_token().is_some(),
             spent: self.profile.spent.after(given, Fingerprint::of(&sent)),
             sent,
-            old: self.profile.tokens,
+            place: self.place,
+            old: self.profile.tokens.refresh_token.clone(),
             document: self.document,
         };
-        let edited = reserved.edit(&reserved.document, &trial())?;
+        let edited = plan.edit(&plan.document, &trial())?;
         let room = self
             .lock
             .reserve(edited.text().len() as u64 + SPARE_BYTES)?;
+        fail_point!("after-reserve");
         Ok(ReservedFile {
-            text: reserved,
+            plan,
+            given: self.given,
+            profile: self.profile,
             room,
         })
     }
 }
 
 /// A file with room for what the server will say.
-pub(crate) struct ReservedFile {
-    text: ReservedText,
+pub(crate) struct ReservedFile<'a> {
+    plan: Plan<'a>,
+    given: Given<'a>,
+    profile: Profile,
     room: Room,
 }
 
-impl ReservedFile {
-    /// Saves what a reply gave, durably (P2), and says what the profile holds now. What the reply
-    /// did not give stays as it was (P5).
+impl<'a> ReservedFile<'a> {
+    /// Gives the room back after an attempt that brought nothing.
+    pub(crate) fn release(self) -> LockedFile<'a> {
+        LockedFile {
+            place: self.plan.place,
+            given: self.given,
+            lock: self.room.release(),
+            document: self.plan.document,
+            profile: self.profile,
+            replayed: false,
+        }
+    }
+
+    /// Takes charge of what a reply brought. From here on it is not lost, whatever happens.
+    pub(crate) fn hold(self, reply: Tokens) -> HeldTokens<'a> {
+        HeldTokens {
+            plan: self.plan,
+            room: self.room,
+            reply,
+        }
+    }
+}
+
+/// New tokens that must not be lost: until they are saved, dropping this leaves them in a rescue
+/// file, also when a panic unwinds through here.
+pub(crate) struct HeldTokens<'a> {
+    plan: Plan<'a>,
+    room: Room,
+    reply: Tokens,
+}
+
+impl HeldTokens<'_> {
+    /// Saves them, durably (P2), and says what the profile holds now. What the reply did not give
+    /// stays as it was (P5).
     ///
     /// # Errors
     /// [`Kind::Unsaved`], naming the file that holds the pair, or with the pair itself.
-    pub(crate) fn save(self, reply: Tokens) -> Result<Tokens> {
-        let ReservedFile { text, room } = self;
-        let current = room.read().and_then(|bytes| text.current(&bytes, &reply));
-        match current.and_then(|current| text.edit(&current, &reply)) {
-            Ok(edited) => match room.replace(edited.text().as_bytes()) {
-                Ok(_lock) => Ok(Profile::read(text.place(), &edited)?.tokens),
+    pub(crate) fn save(mut self) -> Result<Tokens> {
+        fail_point!("after-reply");
+        let current = self
+            .room
+            .read()
+            .and_then(|bytes| self.plan.current(&bytes, &self.reply));
+        match current.and_then(|current| self.plan.edit(&current, &self.reply)) {
+            Ok(edited) => match self.room.save(edited.text().as_bytes()) {
+                Ok(()) => Ok(Profile::read(self.plan.place, &edited)?.tokens),
                 Err(SaveError { source, rescue }) => {
-                    let why = format!("cannot write {}: {source}", text.file.display());
-                    Err(text.unsaved(&why, rescue, reply))
+                    Err(self.plan.unsaved(&source.to_string(), rescue, &self.reply))
                 }
             },
-            // Another program broke or took over the file: ours goes beside it.
+            // Another program broke or took over the file: ours goes to a rescue file.
             Err(why) => {
-                let ours = text.edit(&text.document, &reply);
-                let rescue = ours
-                    .ok()
-                    .and_then(|ours| room.keep(ours.text().as_bytes()).ok());
-                Err(text.unsaved(&why.to_string(), rescue, reply))
+                let rescue = self.keep();
+                Err(self.plan.unsaved(&why.to_string(), rescue, &self.reply))
+            }
+        }
+    }
+
+    fn keep(&mut self) -> Option<PathBuf> {
+        let ours = self.plan.edit(&self.plan.document, &self.reply).ok()?;
+        self.room.keep(ours.text().as_bytes())
+    }
+}
+
+impl Drop for HeldTokens<'_> {
+    fn drop(&mut self) {
+        if !self.room.is_saved() {
+            let kept = panic::catch_unwind(AssertUnwindSafe(|| self.keep()));
+            if let Ok(Some(path)) = kept {
+                log::info!(
+                    "the new pair of {} is in {}",
+                    self.plan.place,
+                    path.display()
+                );
             }
         }
     }
 }
 
 /// What the file said when it was locked, and what of it the reply will change.
-struct ReservedText {
-    file: PathBuf,
-    profile: String,
+struct Plan<'a> {
+    place: Place<'a>,
     document: Document,
-    old: Tokens,
+    /// The refresh token it held.
+    old: Option<SecretString>,
     sent: SecretString,
     /// Whether the sent token came from outside and was none of this file's.
     is_new: bool,
     spent: Spent,
 }
 
-impl ReservedText {
-    fn place(&self) -> Place<'_> {
-        Place {
-            file: &self.file,
-            profile: &self.profile,
-        }
-    }
-
+impl Plan<'_> {
     /// The file as it is at the time of saving, unless another program put a refresh token there
     /// that is neither the one we knew nor the one we bring (P12).
     fn current(&self, bytes: &[u8], reply: &Tokens) -> Result<Document> {
-        let document = understood(&self.file, bytes)?;
-        let found = Profile::read(self.place(), &document)?.tokens.refresh_token;
-        let known = [&self.old.refresh_token, &reply.refresh_token]
-            .into_iter()
-            .flatten();
+        let document = understood(self.place.file, bytes)?;
+        let found = Profile::read(self.place, &document)?.tokens.refresh_token;
+        let known = [&self.old, &reply.refresh_token].into_iter().flatten();
         let is_known = |found| known.into_iter().any(|known| token::same(known, found));
         if found.as_ref().is_none_or(is_known) {
             Ok(document)
         } else {
-            let file = self.file.display();
-            Err(Error::config(format!(
-                "another program put another refresh token into {file}"
-            )))
+            Err(Error::config(
+                "another program put another refresh token there",
+            ))
         }
     }
 
@@ -336,16 +401,16 @@ impl ReservedText {
             .as_ref()
             .is_some_and(|new| !token::same(new, &self.sent));
         let spent = (rotated || self.is_new).then_some(&self.spent);
-        profile::edit(self.place(), document, reply, rotated, spent)
+        profile::edit(self.place, document, reply, rotated, spent)
     }
 
-    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: Tokens) -> Error {
-        let subject = self.place();
+    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Tokens) -> Error {
+        let subject = self.place;
         let Some(rescue) = rescue else {
             let message =
                 format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
             return Error::new(Kind::Unsaved, message)
-                .with_unsaved(reply)
+                .with_unsaved(reply.clone())
                 .with_hint(Hint::fixed(
                     "put the two values above into that section by hand, now",
                     "请立即将上面两个值手动写入该节",

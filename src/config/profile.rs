@@ -66,6 +66,11 @@ impl Spent {
         }
     }
 
+    /// The latest that was spent.
+    pub(super) fn latest(&self) -> Option<Fingerprint> {
+        self.latest
+    }
+
     pub(super) fn lists(&self, token: Fingerprint) -> bool {
         [&self.outside, &self.latest]
             .into_iter()

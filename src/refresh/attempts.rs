@@ -1,4 +1,4 @@
-//! Sends the grant until the server gives a verdict, or the attempts are used up.
+//! Sends a grant, judges the answer, and says whether and when to send again.
 //!
 //! This is where a refresh token is spent. A reply that may have been lost is asked for again with
 //! the same token; if the server then calls that token spent, the error says what happened (P8).
@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
+use secrecy::SecretString;
 
 use super::failure;
 use crate::client::{Client, SendError};
 use crate::config::Order;
-use crate::error::{Error, Hint, Result};
+use crate::error::{Error, Hint};
 use crate::protocol::{Refusal, Reply, Request, Rotation, Verdict};
-use crate::token::{self, Tokens};
+use crate::token::{self, Fingerprint, Tokens};
 
 /// The longest wait that a server may ask for; a longer one is for the next run.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
@@ -24,37 +25,59 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Pauses stop growing after this many doublings.
 const DOUBLINGS: u32 = 4;
 
-/// What a success reply brought.
-pub(super) struct Received {
-    /// The tokens, their life times turned into moments.
-    pub(super) tokens: Tokens,
-    /// What else in the reply was wrong; to be raised once the tokens are safe.
-    pub(super) complaint: Option<Error>,
+/// What an attempt came to.
+pub(super) enum Answer {
+    /// The server gave new tokens, their life times turned into moments.
+    Tokens {
+        tokens: Tokens,
+        /// What else in the reply was wrong; to be raised once the tokens are safe.
+        complaint: Option<Error>,
+    },
+    /// It did not.
+    Refused {
+        /// How long to wait before the next attempt; none if this was the last.
+        pause: Option<Duration>,
+        error: Error,
+    },
 }
 
-/// Spends the order's refresh token, in at most `retries` attempts after the first.
-pub(super) async fn spend(client: &Client, order: &Order, retries: u32) -> Result<Received> {
-    let request = order.api.refresh_request(&order.grant);
-    let mut maybe_spent = false;
-    let mut attempt = 0;
-    loop {
+/// The attempts of one run.
+pub(super) struct Attempts {
+    /// How many there were.
+    made: u32,
+    /// How many may follow the first.
+    retries: u32,
+    /// The token that was sent without a clear answer, if there is one.
+    maybe_spent: Option<Fingerprint>,
+}
+
+impl Attempts {
+    pub(super) fn new(retries: u32) -> Self {
+        Attempts {
+            made: 0,
+            retries,
+            maybe_spent: None,
+        }
+    }
+
+    /// Sends the order once.
+    pub(super) async fn send(&mut self, client: &Client, order: &Order) -> Answer {
+        let request = order.api.refresh_request(&order.grant);
         let sent_at = Timestamp::now();
         let reply = exchange(client, order, &request).await;
+        self.made += 1;
         let refusal = match reply {
             Reply::Rotated(rotation) => return received(client, order, rotation, sent_at),
             Reply::Refused(refusal) => refusal,
         };
-        let Some(pause) = pause(attempt, &refusal).filter(|_| attempt < retries) else {
-            return Err(failure::refused(client, order, refusal, maybe_spent));
-        };
-        log::info!(
-            "{}; trying again in {} ms",
-            refusal.message,
-            pause.as_millis()
-        );
-        maybe_spent |= refusal.maybe_spent;
-        tokio::time::sleep(pause).await;
-        attempt += 1;
+        let token = Fingerprint::of(&order.grant.refresh_token);
+        let lost_before = self.maybe_spent == Some(token);
+        if refusal.maybe_spent {
+            self.maybe_spent = Some(token);
+        }
+        let pause = pause(self.made, &refusal).filter(|_| self.made <= self.retries);
+        let error = failure::refused(client, order, refusal, lost_before);
+        Answer::Refused { pause, error }
     }
 }
 
@@ -106,57 +129,56 @@ fn no_reply(error: SendError, log_id: Option<String>) -> Refusal {
     }
 }
 
-fn received(
-    client: &Client,
-    order: &Order,
-    rotation: Rotation,
-    sent_at: Timestamp,
-) -> Result<Received> {
-    let gave_nothing = rotation.access_token.is_none() && rotation.refresh_token.is_none();
-    let complaint = match failure::flawed(client, order, &rotation) {
-        Some(complaint) if gave_nothing => return Err(complaint),
-        complaint => complaint,
-    };
-    match &rotation.refresh_token {
-        None if complaint.is_none() => {
-            log::warn!(
-                "{}: the reply held no new refresh token: the old one stays",
-                order.subject
-            );
+fn received(client: &Client, order: &Order, rotation: Rotation, sent_at: Timestamp) -> Answer {
+    let complaint = failure::flawed(client, order, &rotation);
+    match (&rotation.access_token, &rotation.refresh_token, complaint) {
+        (None, None, Some(error)) => Answer::Refused { pause: None, error },
+        (_, refresh_token, complaint) => {
+            if complaint.is_none() {
+                warn_of_old_token(order, refresh_token.as_ref());
+            }
+            Answer::Tokens {
+                tokens: tokens(rotation, sent_at),
+                complaint,
+            }
         }
-        Some(token) if token::same(token, &order.grant.refresh_token) => {
-            log::warn!(
-                "{}: the server gave the same refresh token again",
-                order.subject
-            );
-        }
-        _ => {}
     }
+}
+
+fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
+    let subject = &order.subject;
+    match refresh_token {
+        None => log::warn!("{subject}: the reply held no new refresh token: the old one stays"),
+        Some(token) if token::same(token, &order.grant.refresh_token) => {
+            log::warn!("{subject}: the server gave the same refresh token again");
+        }
+        Some(_) => {}
+    }
+}
+
+fn tokens(rotation: Rotation, sent_at: Timestamp) -> Tokens {
     // Counted from the sending, an expiry errs on the safe side.
     let end = |seconds: Option<u64>| seconds.and_then(|seconds| token::expiry(sent_at, seconds));
-    Ok(Received {
-        tokens: Tokens {
-            access_expires_at: end(rotation.expires_in),
-            access_token: rotation.access_token,
-            refresh_expires_at: end(rotation.refresh_expires_in),
-            refresh_token: rotation.refresh_token,
-        },
-        complaint,
-    })
+    Tokens {
+        access_expires_at: end(rotation.expires_in),
+        access_token: rotation.access_token,
+        refresh_expires_at: end(rotation.refresh_expires_in),
+        refresh_token: rotation.refresh_token,
+    }
 }
 
 /// How long to wait before the next attempt; none if another attempt would not help.
 ///
 /// A random half is taken off, so that many runs do not come back at once; the server's own word
 /// counts where it is longer.
-fn pause(attempt: u32, refusal: &Refusal) -> Option<Duration> {
+fn pause(attempts: u32, refusal: &Refusal) -> Option<Duration> {
     if !matches!(
         refusal.verdict,
         Verdict::Temporary | Verdict::RateLimit | Verdict::Unusable
     ) {
         return None;
     }
-    let half = FIRST_PAUSE / 2 * 2u32.pow(attempt.min(DOUBLINGS));
+    let half = FIRST_PAUSE / 2 * 2u32.pow((attempts - 1).min(DOUBLINGS));
     let mut random = [u8::MAX];
     // Without random numbers the pauses are merely not spread.
     let _ = SystemRandom::new().fill(&mut random);

@@ -1,8 +1,8 @@
 //! What the careful file asks of a Unix system beyond std.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 /// Why a file cannot be replaced by renaming another over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fixed {
+pub(super) enum Fixed {
     /// Something is mounted on the file itself.
     MountPoint,
     /// The file or its folder is immutable or append-only.
@@ -22,12 +22,12 @@ pub(crate) enum Fixed {
 }
 
 /// Names one file on this machine, whatever its path.
-pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
+pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
 /// Options that open at once even what is not a file, so that it can be looked at and refused.
-pub(crate) fn open_options() -> OpenOptions {
+pub(super) fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
         .read(true)
@@ -37,12 +37,36 @@ pub(crate) fn open_options() -> OpenOptions {
 }
 
 /// A new file for its owner alone; never an old one, never through a link.
-pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
     open_options().write(true).create_new(true).open(path)
 }
 
+/// Opens a file, but no link.
+pub(super) fn open_unlinked(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+/// Makes a folder for this user alone, and the folders above it.
+pub(super) fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The user this program acts as.
+pub(super) fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether a file is this user's, under one name, and nobody else's to read or write.
+pub(super) fn is_private(metadata: &Metadata) -> bool {
+    metadata.uid() == user() && metadata.nlink() == 1 && metadata.mode() & 0o077 == 0
+}
+
 /// Gives `file` the owner and group of `model`; an error if that is not allowed.
-pub(crate) fn take_owner(file: &File, model: &Metadata) -> io::Result<()> {
+pub(super) fn take_owner(file: &File, model: &Metadata) -> io::Result<()> {
     let own = file.metadata()?;
     let uid = (own.uid() != model.uid()).then_some(model.uid());
     let gid = (own.gid() != model.gid()).then_some(model.gid());
@@ -54,30 +78,38 @@ pub(crate) fn take_owner(file: &File, model: &Metadata) -> io::Result<()> {
 }
 
 /// Gives `file` the permissions of `model`.
-pub(crate) fn take_mode(file: &File, model: &Metadata) -> io::Result<()> {
+pub(super) fn take_mode(file: &File, model: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))
 }
 
 /// The permission bits, if they let someone besides the owner read.
-pub(crate) fn mode_if_readable_by_others(metadata: &Metadata) -> Option<u32> {
+pub(super) fn mode_if_readable_by_others(metadata: &Metadata) -> Option<u32> {
     let mode = metadata.mode() & 0o7777;
     (mode & 0o044 != 0).then_some(mode)
 }
 
 /// Makes a rename in this folder survive a power cut, where the file system can promise that.
 /// A folder that cannot be synced is no failure: the file itself is.
-pub(crate) fn sync_folder(folder: &Path) {
+pub(super) fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
 /// Sets space aside. The file stays empty where the system knows how to reserve, and holds NULs
 /// where it does not.
-pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
+pub(super) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
     match allocate(file, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
             file.flush()
         }
+        done => Ok(done?),
+    }
+}
+
+/// Sets space aside for a file that has a text already, where the system knows how to.
+pub(super) fn reserve_beyond(file: &File, bytes: u64) -> io::Result<()> {
+    match allocate(file, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         done => Ok(done?),
     }
 }
@@ -95,7 +127,7 @@ fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
 }
 
 /// Whether and why the file cannot be replaced by renaming.
-pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
+pub(super) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
     if metadata.nlink() == 0 {
         Some(Fixed::Replaced)
     } else if let Some(reason) = attributes::fixed(path) {

@@ -1,0 +1,162 @@
+//! One run at a time on one file.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{check_regular, is_same, platform, read};
+use crate::error::{Error, Hint, Kind, Result};
+
+/// How often a lock that others hold is tried again: the work under it takes about one round trip.
+const LOCK_POLL: Duration = Duration::from_millis(10);
+
+/// The right to be the only run that reads, spends and writes this file.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    /// Where the file really is, links resolved.
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    /// Whether the open file can be written, too.
+    pub(super) writable: bool,
+    /// Whether this run found no file and made an empty one.
+    made: bool,
+}
+
+impl Lock {
+    /// Waits for the file's lock until `deadline`. A missing file is made, empty, if `may_make`.
+    ///
+    /// # Errors
+    /// [`Kind::Temporary`] if other runs hold the lock for longer; [`Kind::Config`] if the file
+    /// cannot be opened or its file system has no locks.
+    pub(crate) fn acquire(path: &Path, may_make: bool, deadline: Instant) -> Result<Self> {
+        let mut made = false;
+        let mut told = false;
+        loop {
+            let opened = open(path, may_make)?;
+            made |= opened.made;
+            check_regular(path, &opened.file)?;
+            match opened.file.try_lock() {
+                Ok(()) => {
+                    // Another run may have renamed a new file into place while this one waited.
+                    if let Some(path) = real_path(path, &opened.file)? {
+                        return Ok(Lock {
+                            path,
+                            file: opened.file,
+                            writable: opened.writable,
+                            made,
+                        });
+                    }
+                }
+                Err(fs::TryLockError::WouldBlock) => {}
+                Err(fs::TryLockError::Error(error))
+                    if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(Error::file("cannot lock", path, error).with_kind(Kind::Config));
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(busy(path));
+            }
+            if !told {
+                log::info!("waiting for another run on {}", path.display());
+                told = true;
+            }
+            thread::sleep(LOCK_POLL.min(left));
+        }
+    }
+
+    /// The file as it is now, by its path: a program that knows no locks may have replaced it.
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        let gone = || Error::config(format!("{} has vanished", self.path.display()));
+        read(&self.path)?.ok_or_else(gone)
+    }
+
+    /// Reports a file that others can read, with the command that mends it.
+    pub(crate) fn warn_if_readable_by_others(&self) {
+        let mode = self
+            .file
+            .metadata()
+            .ok()
+            .and_then(|m| platform::mode_if_readable_by_others(&m));
+        if let Some(mode) = mode {
+            let path = self.path.display().to_string();
+            let quoted = path.replace('\'', r"'\''");
+            log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// A run that made the file and failed leaves no empty one behind.
+    fn drop(&mut self) {
+        let empty = || {
+            self.file
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == 0)
+        };
+        if self.made && empty() && is_same(&self.path, &self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A file that is open, but perhaps another run's.
+struct Opened {
+    file: File,
+    writable: bool,
+    made: bool,
+}
+
+/// Opens the file, made if it is missing and may be.
+fn open(path: &Path, may_make: bool) -> Result<Opened> {
+    let opened = |file, writable, made| Opened {
+        file,
+        writable,
+        made,
+    };
+    let error = match platform::open_options().write(true).open(path) {
+        Ok(file) => return Ok(opened(file, true, false)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::NotFound if may_make => {
+            let made = platform::open_options().write(true).create(true).open(path);
+            let made = made.map_err(|error| Error::file("cannot make", path, error))?;
+            Ok(opened(made, true, true))
+        }
+        io::ErrorKind::NotFound => {
+            let message = format!("{} does not exist", path.display());
+            Err(Error::config(message).with_hint(Hint::fixed(
+                "it is made by a run that gives both -a and -r; -c names another file",
+                "同时给出 -a 与 -r 运行一次即可创建；也可用 -c 指定其他文件",
+            )))
+        }
+        // Not ours to write, perhaps still ours to replace.
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let file = platform::open_options().open(path);
+            let file = file.map_err(|error| Error::file("cannot open", path, error))?;
+            Ok(opened(file, false, false))
+        }
+        _ => Err(Error::file("cannot open", path, error)),
+    }
+}
+
+/// The path with its links resolved, if it still leads to this very file.
+fn real_path(path: &Path, file: &File) -> Result<Option<PathBuf>> {
+    match path.canonicalize() {
+        Ok(real) => Ok(is_same(&real, file).then_some(real)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("cannot find", path, error)),
+    }
+}
+
+pub(super) fn busy(path: &Path) -> Error {
+    let message = format!("another run is still working on {}", path.display());
+    Error::temporary(message).with_hint(Hint::fixed(
+        "run again later, or wait longer with --lock-timeout",
+        "请稍后重试，或用 --lock-timeout 延长等待时间",
+    ))
+}

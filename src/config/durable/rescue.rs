@@ -1,0 +1,264 @@
+//! The rescue file: the new text, whole and on disk, before the file itself is touched.
+//!
+//! Promises:
+//! - It stands under one fixed name in the first of a few places that takes it: beside the file,
+//!   in the user's state folder, in the temporary folder; for its owner alone, never through a link.
+//! - It is whole or recognisably not: its first byte is written last ([`overwrite`]).
+//! - It is locked while its run lives, so that nobody takes it for a dead one's.
+
+use std::env;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::lock::{Lock, busy};
+use super::{check_regular, is_same, platform, read_open};
+use crate::error::{Error, Result};
+use crate::token::Fingerprint;
+
+/// Where a rescue file for this file can be, in order of preference.
+fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
+    // One name for each file, however deep it lies; the places are shared by all files.
+    let name = format!(
+        "{}.rescue",
+        Fingerprint::of_bytes(path.as_os_str().as_encoded_bytes())
+    );
+    let absolute = |folder: PathBuf| Some(folder).filter(|folder| folder.is_absolute());
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .and_then(absolute);
+    let state = state.or_else(home).and_then(absolute);
+    let user = platform::user();
+    let temporary = env::temp_dir().join(format!("feishu-refresh-{user}-{name}"));
+    let state = state.map(|state| state.join("feishu-refresh").join(&name));
+    [Some(path_beside(path)), state, Some(temporary)]
+        .into_iter()
+        .flatten()
+}
+
+/// The place beside the file.
+pub(crate) fn path_beside(path: &Path) -> PathBuf {
+    with_suffix(path, ".rescue")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Whether a text is the beginning of a write that did not end: see [`overwrite`].
+pub(crate) fn is_torn(text: &[u8]) -> bool {
+    text.first() == Some(&0)
+}
+
+/// Writes a text over a file, so that whoever reads it later knows whether all of it came: the
+/// first byte is NUL, which no sound file has, until the rest is there. With `sync`, this order
+/// also holds for a power cut.
+pub(super) fn overwrite(file: &File, text: &[u8], sync: bool) -> io::Result<()> {
+    let settle = || if sync { file.sync_all() } else { Ok(()) };
+    let (first, rest) = text.split_at(text.len().min(1));
+    file.write_all_at(&[0], 0)?;
+    settle()?;
+    file.write_all_at(rest, 1)?;
+    file.set_len(text.len() as u64)?;
+    settle()?;
+    file.write_all_at(first, 0)?;
+    settle()
+}
+
+/// A rescue file of this run.
+#[derive(Debug)]
+pub(super) struct Rescue {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    holds: Holds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Nothing yet: it goes when its run ends.
+    Nothing,
+    /// The whole text, perhaps not on disk yet.
+    Text,
+    /// The whole text, on disk.
+    SyncedText,
+    /// Who knows: a write or a sync failed, and a failed sync cannot be trusted to be repeated.
+    Doubt,
+    /// Nothing that is not elsewhere.
+    Copy,
+}
+
+impl Rescue {
+    /// Makes one beside the file, where it can be renamed over it.
+    pub(super) fn make_beside(path: &Path, bytes: u64) -> io::Result<Self> {
+        Rescue::make(path_beside(path), bytes)
+    }
+
+    /// Makes one beside the file under a name of its own, for a text that also stands elsewhere.
+    pub(super) fn make_scratch(path: &Path, bytes: u64) -> io::Result<Self> {
+        let path = with_suffix(path, ".rescue.replay");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Rescue::make(path, bytes)
+    }
+
+    /// Makes one in the first place that takes it, but not at `except`.
+    pub(super) fn make_anywhere(path: &Path, bytes: u64, except: &Path) -> io::Result<Self> {
+        let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
+        for place in places(path).filter(|place| place != except) {
+            if let Some(folder) = place.parent() {
+                // Only the folder of our own may be missing; if it cannot be made, neither can the file.
+                let _ = platform::create_private_folder(folder);
+            }
+            result = Rescue::make(place, bytes);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    fn make(path: PathBuf, bytes: u64) -> io::Result<Self> {
+        let file = platform::create_private(&path)?;
+        let mut rescue = Rescue {
+            file,
+            path,
+            holds: Holds::Nothing,
+        };
+        rescue.file.try_lock()?;
+        platform::reserve(&mut rescue.file, bytes)?;
+        Ok(rescue)
+    }
+
+    /// Writes the text. From now on the file outlives its run.
+    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        self.holds = Holds::Doubt;
+        overwrite(&self.file, text, false)?;
+        self.holds = Holds::Text;
+        Ok(())
+    }
+
+    /// Puts the text on disk; the folder's entry too if the file is to stay where it is.
+    pub(super) fn sync(&mut self, with_folder: bool) -> io::Result<()> {
+        self.holds = Holds::Doubt;
+        self.file.sync_all()?;
+        self.holds = Holds::SyncedText;
+        if let Some(folder) = self.path.parent().filter(|_| with_folder) {
+            platform::sync_folder(folder);
+        }
+        Ok(())
+    }
+
+    /// Whether the whole text is on disk under this file's name.
+    pub(super) fn is_safe(&self) -> bool {
+        self.holds == Holds::SyncedText && is_same(&self.path, &self.file)
+    }
+
+    /// Whether writing and syncing can still be tried here.
+    pub(super) fn is_usable(&self) -> bool {
+        matches!(self.holds, Holds::Nothing | Holds::Text) && is_same(&self.path, &self.file)
+    }
+
+    /// Says that its text stands elsewhere, so that the file need not stay.
+    pub(super) fn supersede(&mut self) {
+        self.holds = Holds::Copy;
+    }
+}
+
+impl Drop for Rescue {
+    fn drop(&mut self) {
+        let disposable = matches!(self.holds, Holds::Nothing | Holds::Copy);
+        if disposable && is_same(&self.path, &self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A rescue file that a dead run left.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    /// Keeps others away from it.
+    _file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) text: Vec<u8>,
+}
+
+impl Lock {
+    /// What dead runs left of this file's rescue files. Blank ones are cleared away.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if one belongs to a run that lives: it holds a file that an editor
+    /// has since replaced under this path. [`crate::Kind::Config`] if one beside the file cannot be
+    /// read: what it holds may be the only copy.
+    pub(crate) fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let beside = path_beside(&self.path);
+        let mut found = Vec::new();
+        for place in places(&self.path) {
+            let shared = place != beside;
+            match open_leftover(&place, shared) {
+                Ok(Some(leftover)) if leftover.text.iter().all(|byte| *byte == 0) => {
+                    leftover.remove()?;
+                }
+                Ok(leftover) => found.extend(leftover),
+                // In a folder that others use, anything may stand under that name.
+                Err(error) if shared => log::warn!("{error}"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn open_leftover(path: &Path, shared: bool) -> Result<Option<Leftover>> {
+    let mut file = match platform::open_unlinked(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if shared && error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+        Err(error) => return Err(Error::file("cannot read", path, error)),
+    };
+    let metadata = check_regular(path, &file)?;
+    if shared && !platform::is_private(&metadata) {
+        let message = format!(
+            "{} is not this user's alone: it was ignored",
+            path.display()
+        );
+        return Err(Error::config(message));
+    }
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(busy(path));
+    }
+    let text = read_open(path, &mut file)?;
+    Ok(Some(Leftover {
+        _file: file,
+        path: path.to_owned(),
+        text,
+    }))
+}
+
+impl Leftover {
+    /// Takes it away: what it held is saved.
+    pub(crate) fn remove(self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("cannot remove", &self.path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives it a name of its own, so that it stays and is not found again. Returns the name.
+    pub(crate) fn set_aside(self) -> Result<PathBuf> {
+        let aside = with_suffix(
+            &self.path,
+            &format!(".{}", Fingerprint::of_bytes(&self.text)),
+        );
+        let renamed = fs::rename(&self.path, &aside);
+        renamed.map_err(|error| Error::file("cannot rename", &self.path, error))?;
+        Ok(aside)
+    }
+}

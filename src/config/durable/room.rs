@@ -1,0 +1,239 @@
+//! Room for a new text, and the ways to save it.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use super::lock::{Lock, busy};
+use super::platform::{self, Fixed};
+use super::rescue::{Rescue, overwrite};
+use super::{check_regular, is_same};
+use crate::error::{Error, Hint, Kind, Result};
+
+/// Proof that a new text can be saved: a locked file, a way, and reserved space.
+#[derive(Debug)]
+pub(crate) struct Room {
+    // Dropped first, so that the lock outlives what it protects.
+    rescue: Rescue,
+    lock: Lock,
+    way: Way,
+    /// Whether a new text is in the file.
+    saved: bool,
+}
+
+/// How the file gets its new text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The rescue file takes its place.
+    Rename,
+    /// The text is copied into it, once the rescue file has it: for a file that is a mount point,
+    /// has other names, or lies in a folder or belongs to a user that cannot be written or kept.
+    InPlace,
+}
+
+/// Why a text is not in the file.
+#[derive(Debug)]
+pub(crate) struct SaveError {
+    pub(crate) source: io::Error,
+    /// The file that holds the text, if any took it.
+    pub(crate) rescue: Option<PathBuf>,
+}
+
+impl Lock {
+    /// Chooses the way of saving and sets aside space for a text of up to `bytes`.
+    ///
+    /// # Errors
+    /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
+    /// Nothing is spent in either case.
+    pub(crate) fn reserve(self, bytes: u64) -> Result<Room> {
+        self.reserve_in(bytes, Rescue::make_beside)
+    }
+
+    /// The same for a text that also stands in another rescue file.
+    pub(crate) fn reserve_for_copy(self, bytes: u64) -> Result<Room> {
+        self.reserve_in(bytes, Rescue::make_scratch)
+    }
+
+    fn reserve_in(self, bytes: u64, make: fn(&Path, u64) -> io::Result<Rescue>) -> Result<Room> {
+        let old = check_regular(&self.path, &self.file)?;
+        let beside = match platform::fixed(&self.path, &old) {
+            Some(reason @ (Fixed::Replaced | Fixed::Immutable)) => {
+                return Err(cannot_change(&self.path, reason));
+            }
+            Some(Fixed::MountPoint | Fixed::HardLinks) => None,
+            None => Some(make(&self.path, bytes).and_then(|rescue| {
+                platform::take_owner(&rescue.file, &old)?;
+                Ok(rescue)
+            })),
+        };
+        match beside {
+            Some(Ok(rescue)) => Ok(Room {
+                rescue,
+                lock: self,
+                way: Way::Rename,
+                saved: false,
+            }),
+            Some(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(busy(&self.path))
+            }
+            Some(Err(error)) if is_full(&error) || !self.writable => Err(Error::file(
+                "no room for new tokens beside",
+                &self.path,
+                error,
+            )),
+            Some(Err(_)) | None => self.reserve_in_place(bytes),
+        }
+    }
+
+    fn reserve_in_place(self, bytes: u64) -> Result<Room> {
+        if !self.writable {
+            let error = io::Error::from(io::ErrorKind::PermissionDenied);
+            return Err(Error::file("cannot write", &self.path, error));
+        }
+        let blocked = |error| Error::file("no room for new tokens of", &self.path, error);
+        platform::reserve_beyond(&self.file, bytes).map_err(blocked)?;
+        let rescue = Rescue::make_anywhere(&self.path, bytes, Path::new("")).map_err(blocked)?;
+        Ok(Room {
+            rescue,
+            lock: self,
+            way: Way::InPlace,
+            saved: false,
+        })
+    }
+}
+
+impl Room {
+    /// The file as it is now.
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        self.lock.read()
+    }
+
+    /// Gives the reservation back, and keeps the lock.
+    pub(crate) fn release(self) -> Lock {
+        self.lock
+    }
+
+    /// Puts `text` into the file, durably (P2, P3), or at least into a rescue file (P7).
+    pub(crate) fn save(&mut self, text: &[u8]) -> Result<(), SaveError> {
+        let saved = match self.way {
+            Way::Rename => self.replace(text),
+            Way::InPlace => self.write_over(text),
+        };
+        match saved {
+            // What failed after the file had its new text is no loss.
+            Err(source) if !self.saved => Err(SaveError {
+                source,
+                rescue: self.keep(text),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves `text` in a rescue file, durably. None if no place takes it.
+    pub(crate) fn keep(&mut self, text: &[u8]) -> Option<PathBuf> {
+        if self.rescue.is_safe() {
+            return Some(self.rescue.path.clone());
+        }
+        if self.rescue.is_usable() && write_rescue(&mut self.rescue, text).is_ok() {
+            return Some(self.rescue.path.clone());
+        }
+        let bytes = text.len() as u64;
+        let elsewhere = Rescue::make_anywhere(&self.lock.path, bytes, &self.rescue.path);
+        let mut elsewhere = elsewhere.ok()?;
+        write_rescue(&mut elsewhere, text).ok()?;
+        mem::replace(&mut self.rescue, elsewhere).supersede();
+        Some(self.rescue.path.clone())
+    }
+
+    /// Whether the file has its new text.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.saved
+    }
+
+    fn replace(&mut self, text: &[u8]) -> io::Result<()> {
+        fail_point!("before-write");
+        self.rescue.write(text)?;
+        fail_point!("after-write");
+        let old = fs::metadata(&self.lock.path)?;
+        platform::take_owner(&self.rescue.file, &old)?;
+        platform::take_mode(&self.rescue.file, &old)?;
+        fail_point!("before-fsync");
+        self.rescue.sync(false)?;
+        fail_point!("after-fsync");
+        if !is_same(&self.rescue.path, &self.rescue.file) {
+            return Err(io::Error::other("the file written beside it is gone"));
+        }
+        fail_point!("before-rename");
+        if let Err(error) = fs::rename(&self.rescue.path, &self.lock.path) {
+            // A mount point that nothing told us of, or rights that were taken away.
+            return if self.lock.writable {
+                self.write_in_place(text)
+            } else {
+                Err(error)
+            };
+        }
+        self.saved = true;
+        // The next run queues at the old file or at the new: both are locked.
+        mem::swap(&mut self.lock.file, &mut self.rescue.file);
+        fail_point!("after-rename");
+        fail_point!("before-folder-fsync");
+        if let Some(folder) = self.lock.path.parent() {
+            platform::sync_folder(folder);
+        }
+        fail_point!("after-folder-fsync");
+        Ok(())
+    }
+
+    fn write_over(&mut self, text: &[u8]) -> io::Result<()> {
+        write_rescue(&mut self.rescue, text)?;
+        self.write_in_place(text)
+    }
+
+    /// Copies the text into the file. The rescue file, safe by now, goes once all of it is there.
+    fn write_in_place(&mut self, text: &[u8]) -> io::Result<()> {
+        if !is_same(&self.lock.path, &self.lock.file) {
+            return Err(io::Error::other("another program replaced it meanwhile"));
+        }
+        fail_point!("before-in-place-write");
+        overwrite(&self.lock.file, text, true)?;
+        self.saved = true;
+        fail_point!("after-in-place-write");
+        self.rescue.supersede();
+        Ok(())
+    }
+}
+
+fn write_rescue(rescue: &mut Rescue, text: &[u8]) -> io::Result<()> {
+    fail_point!("before-rescue-write");
+    rescue.write(text)?;
+    rescue.sync(true)?;
+    fail_point!("after-rescue-write");
+    Ok(())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn cannot_change(path: &Path, reason: Fixed) -> Error {
+    let path = path.display();
+    if reason == Fixed::Replaced {
+        let message = format!("{path} was replaced behind its mount");
+        return Error::new(Kind::Config, message).with_hint(Hint::fixed(
+            "mount its folder instead of the file, so that a new file is seen",
+            "请挂载该文件所在的目录，而不是文件本身",
+        ));
+    }
+    Error::new(
+        Kind::Config,
+        format!("{path} or its folder cannot be changed"),
+    )
+    .with_hint(Hint::fixed(
+        "take away the immutable or append-only attribute: see lsattr and chattr",
+        "请移除不可变或仅追加属性：参见 lsattr 与 chattr",
+    ))
+}
