@@ -1,5 +1,6 @@
-//! Named points at which a test can make a run fail: `FEISHU_REFRESH_FAIL=after-write=abort`, with
-//! `error`, `panic` or `abort`, several with commas. Compiled only with the feature `fail-points`,
+//! Named points at which a test can make a run fail: `FEISHU_REFRESH_FAIL=after-write=abort`. The
+//! first pass can end in `error`, `panic` or `abort`, every pass in `errors`; several points stand
+//! with commas between them. Compiled only with the feature `fail-points`,
 //! which only this package's own tests turn on.
 
 /// Fails here if the environment asks for it.
@@ -14,6 +15,7 @@ macro_rules! fail_point {
 
 #[cfg(feature = "fail-points")]
 mod armed {
+    use std::sync::{Mutex, PoisonError};
     use std::{env, io, process};
 
     use crate::error::{Error, Kind};
@@ -46,6 +48,15 @@ mod armed {
         }
     }
 
+    /// Whether a point is passed for the first time.
+    fn is_first(name: &str) -> bool {
+        static PASSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = !passed.iter().any(|point| point == name);
+        passed.push(name.to_owned());
+        first
+    }
+
     /// Whether a point is asked to return its error; the harsher requests do not return.
     #[expect(clippy::panic, reason = "what the test asked for")]
     pub(crate) fn is_asked(name: &str) -> bool {
@@ -55,9 +66,12 @@ mod armed {
             .find(|(point, _)| *point == name)
             .map(|(_, action)| action)
         {
-            Some("error") => true,
-            Some("panic") => panic!("fail point {name}"),
             Some("abort") => process::abort(),
+            Some("errors") => true,
+            Some(action) if is_first(name) => match action {
+                "panic" => panic!("fail point {name}"),
+                action => action == "error",
+            },
             _ => false,
         }
     }

@@ -9,14 +9,12 @@ use std::time::Duration;
 use crate::harness::{Run, Scene};
 use crate::sandbox::Fault;
 
-const PROGRAMS: usize = 10;
-
-/// Starts ten programs, waits until one has sent its request and the others queue behind it, lets
+/// Starts programs at once, waits until one has sent its request and the others queue behind it, lets
 /// the server answer, and returns what each printed.
-fn ten_at_once(scene: &Scene, command: impl Fn() -> Command) -> Vec<Run> {
+fn at_once(programs: usize, scene: &Scene, command: impl Fn() -> Command) -> Vec<Run> {
     scene.server.fail_next(Fault::Hold);
     let (event, events) = mpsc::channel();
-    let runs: Vec<_> = (0..PROGRAMS)
+    let runs: Vec<_> = (0..programs)
         .map(|_| {
             let child = command()
                 .arg("-v")
@@ -28,7 +26,7 @@ fn ten_at_once(scene: &Scene, command: impl Fn() -> Command) -> Vec<Run> {
             thread::spawn(move || finish(child, &event))
         })
         .collect();
-    for _ in 0..PROGRAMS {
+    for _ in 0..programs {
         events
             .recv_timeout(Duration::from_secs(60))
             .expect("a program neither sent nor queued");
@@ -63,10 +61,10 @@ fn assert_shared(scene: &Scene, runs: &[Run], rotations: usize) {
 }
 
 #[test]
-fn ten_at_once_share_one_rotation() {
+fn twenty_at_once_share_one_rotation() {
     let scene = Scene::new();
-    for round in 1..=5 {
-        let runs = ten_at_once(&scene, || scene.program());
+    for round in 1..=20 {
+        let runs = at_once(20, &scene, || scene.program());
         assert_shared(&scene, &runs, round);
     }
 }
@@ -74,18 +72,11 @@ fn ten_at_once_share_one_rotation() {
 #[test]
 fn ten_at_once_with_the_same_flags_and_no_file_share_one_rotation() {
     let scene = Scene::without_file();
-    let (app, refresh) = (scene.server.app_token(), scene.server.refresh_token());
+    let flags = scene.flags();
     for round in 1..=3 {
-        let runs = ten_at_once(&scene, || {
+        let runs = at_once(10, &scene, || {
             let mut command = scene.program();
-            command.args([
-                "-a",
-                &app,
-                "-r",
-                &refresh,
-                "--base-url",
-                &scene.server.base_url(),
-            ]);
+            command.args(&flags);
             command
         });
         assert_shared(&scene, &runs, round);
@@ -96,7 +87,7 @@ fn ten_at_once_with_the_same_flags_and_no_file_share_one_rotation() {
 fn ten_at_once_without_any_order_lose_nothing() {
     let scene = Scene::new();
     for _ in 0..5 {
-        let children: Vec<_> = (0..PROGRAMS)
+        let children: Vec<_> = (0..10)
             .map(|_| {
                 let mut command = scene.program();
                 command

@@ -2,14 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Fault, Sandbox};
 
 /// A folder with a configuration file, and the server it names.
 pub struct Scene {
@@ -106,6 +107,26 @@ impl Scene {
         Run::of(child.wait_with_output().unwrap())
     }
 
+    /// Flags that bring fresh tokens and name the server.
+    pub fn flags(&self) -> [String; 6] {
+        let (app, refresh) = (self.server.app_token(), self.server.refresh_token());
+        let flags = [
+            "-a",
+            &app,
+            "-r",
+            &refresh,
+            "--base-url",
+            &self.server.base_url(),
+        ];
+        flags.map(str::to_owned)
+    }
+
+    /// What rescue files hold beside the file, blank ones left out.
+    pub fn rescued(&self) -> Option<String> {
+        let text = fs::read_to_string(self.rescue_file()).ok()?;
+        Some(text).filter(|text| text.bytes().any(|byte| byte != 0))
+    }
+
     /// Asserts that the file holds a refresh token that works, and that none was spent twice.
     pub fn assert_sound(&self) {
         let token = self.value("refresh_token");
@@ -126,7 +147,12 @@ impl Scene {
 impl Run {
     pub fn of(output: Output) -> Self {
         Run {
-            code: output.status.code().expect("ended by a signal"),
+            // A signal counts as it does in a shell.
+            code: output
+                .status
+                .code()
+                .or(output.status.signal().map(|s| 128 + s))
+                .unwrap(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
@@ -147,6 +173,45 @@ impl Run {
             "{:?} does not say {says:?}",
             self.stderr
         );
+    }
+}
+
+/// A run whose request the server holds.
+pub struct HeldRun {
+    pub child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl HeldRun {
+    /// Starts a run and waits until its request is on the way to a server that will do this.
+    pub fn start(scene: &Scene, fault: Fault) -> Self {
+        scene.server.fail_next(fault);
+        HeldRun::spawn(scene.program().arg("-v"))
+    }
+
+    /// The same for a command that is ready to go.
+    pub fn spawn(command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("POST ") {
+            assert!(
+                stderr.read_line(&mut said).unwrap() > 0,
+                "it ended with {said}"
+            );
+        }
+        HeldRun { child, stderr }
+    }
+
+    /// Lets the server go on, and waits for the end.
+    pub fn let_go(mut self, scene: &Scene) -> Run {
+        scene.server.release();
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        let mut run = Run::of(self.child.wait_with_output().unwrap());
+        run.stderr = said;
+        run
     }
 }
 

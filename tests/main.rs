@@ -6,8 +6,10 @@
 //! - `concurrency`: several programs at once
 //! - `replies`: what the server may do, and what becomes of the token
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
+//! - `rotation`: what may interrupt a run, and that no pair is lost
 //! - `system`: disks, permissions, locks, pipes
 //! - `secrets`: where a token must not go
+//! - `readme`: what the README says of the tests
 //! - `library`: the functions for Rust callers
 //!
 //! `harness` runs the program; `sandbox/server` is the stand-in. What needs no program is tested
@@ -21,6 +23,7 @@
     reason = "a test may panic"
 )]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
+#![allow(clippy::print_stdout, reason = "some tests measure")]
 
 mod bad_input;
 mod concurrency;
@@ -28,7 +31,9 @@ mod file_format;
 mod harness;
 mod library;
 mod main_job;
+mod readme;
 mod replies;
+mod rotation;
 #[path = "sandbox/server.rs"]
 mod sandbox;
 mod secrets;

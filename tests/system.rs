@@ -1,15 +1,15 @@
 //! Disks, permissions, locks, pipes.
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Run, Scene, is_root};
+use crate::harness::{HeldRun, Run, Scene, is_root};
 use crate::sandbox::Fault;
 
 /// Some user and group other than root.
@@ -62,17 +62,7 @@ fn a_symbolic_link_stays_a_link() {
     assert!(fs::read_to_string(&real).unwrap().contains(run.token()));
     // One that leads nowhere is followed when the file is made.
     fs::remove_file(&real).unwrap();
-    let (app, refresh) = (scene.server.app_token(), scene.server.refresh_token());
-    scene
-        .run([
-            "-a",
-            &app,
-            "-r",
-            &refresh,
-            "--base-url",
-            &scene.server.base_url(),
-        ])
-        .token();
+    scene.run(scene.flags()).token();
     assert!(real.exists() && fs::symlink_metadata(scene.file()).unwrap().is_symlink());
 }
 
@@ -193,29 +183,92 @@ fn an_immutable_file_costs_nothing() {
     scene.assert_sound();
 }
 
+/// The program as another user, in a folder that user cannot write.
+fn stranger_in_a_closed_folder(scene: &Scene) -> Command {
+    let folder = scene.folder();
+    // The program itself may stand where a stranger cannot go.
+    let program = folder.join("program");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_feishu-refresh"), &program).unwrap();
+        fs::create_dir(folder.join("state")).unwrap();
+        chown(folder.join("state"), Some(STRANGER), Some(STRANGER)).unwrap();
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
+    let mut command = Command::new(&program);
+    command
+        .current_dir(folder)
+        .env_clear()
+        .uid(STRANGER)
+        .gid(STRANGER);
+    command
+        .env("XDG_STATE_HOME", folder.join("state"))
+        .env("TMPDIR", folder);
+    command
+}
+
 #[test]
-fn a_folder_that_cannot_be_written_costs_nothing() {
+fn a_file_in_a_folder_that_cannot_be_written_is_saved_in_place() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
+    let before = fs::metadata(scene.file()).unwrap();
+    let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
+    assert_eq!(scene.value("user_access_token"), run.token());
+    let after = fs::metadata(scene.file()).unwrap();
+    assert_eq!(
+        (after.ino(), after.uid(), after.mode()),
+        (before.ino(), before.uid(), before.mode())
+    );
+    assert!(scene.server.is_live(&scene.value("refresh_token")));
+
+    // Killed in the midst, it is repaired from the rescue copy in the state folder.
+    let torn = stranger_in_a_closed_folder(&scene)
+        .env("FEISHU_REFRESH_FAIL", "amid-in-place-write=abort")
+        .output()
+        .unwrap();
+    assert!(!torn.status.success());
+    assert_eq!(fs::read(scene.file()).unwrap()[0], 0, "it is not torn");
+    let state = scene.folder().join("state/feishu-refresh");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
+    assert_eq!(scene.value("user_access_token"), run.token());
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    assert_eq!(scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn a_folder_and_a_file_that_cannot_be_written_cost_nothing() {
     if !is_root() {
         return;
     }
     let scene = Scene::new();
     let before = scene.text();
-    let folder = scene.folder();
-    // The program itself may stand where a stranger cannot go.
-    let program = folder.join("program");
-    fs::copy(env!("CARGO_BIN_EXE_feishu-refresh"), &program).unwrap();
-    fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
-    chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
-    let run = Command::new(&program)
-        .current_dir(folder)
-        .env_clear()
-        .uid(STRANGER)
-        .gid(STRANGER)
-        .output()
-        .unwrap();
-    Run::of(run).assert_failed(3, "Permission denied");
+    fs::set_permissions(scene.file(), Permissions::from_mode(0o644)).unwrap();
+    let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
+    run.assert_failed(3, "Permission denied");
     assert_eq!(scene.text(), before);
     assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn another_users_file_stays_that_users() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    // Everybody may write file and folder, but only root could give the file away.
+    fs::set_permissions(scene.file(), Permissions::from_mode(0o666)).unwrap();
+    let mut stranger = stranger_in_a_closed_folder(&scene);
+    fs::set_permissions(scene.folder(), Permissions::from_mode(0o777)).unwrap();
+    Run::of(stranger.output().unwrap()).token();
+    let file = fs::metadata(scene.file()).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o777), (0, 0o666));
+    scene.run::<&str>([]).token();
+    assert_eq!(scene.server.rotations(), 2);
+    assert_eq!(scene.server.spent_seen(), 0);
 }
 
 /// A file system of our own, unmounted when the test ends.
@@ -298,81 +351,52 @@ fn a_read_only_disk_costs_nothing() {
 }
 
 #[test]
-fn a_file_that_cannot_be_renamed_over_is_refused_before_anything_is_sent() {
+fn hard_links_go_on_naming_one_file() {
     let scene = Scene::new();
-    let before = scene.text();
     let other = scene.folder().join("other.ini");
     fs::hard_link(scene.file(), &other).unwrap();
-    scene.run::<&str>([]).assert_failed(3, "several hard links");
+    let run = scene.run::<&str>([]);
+    assert!(fs::read_to_string(&other).unwrap().contains(run.token()));
+    assert_eq!(fs::metadata(&other).unwrap().nlink(), 2);
     fs::remove_file(&other).unwrap();
-
-    if is_root() {
-        fs::write(&other, &before).unwrap();
-        if let Some(_mount) = Mount::new(&["--bind", other.to_str().unwrap()], &scene.file()) {
-            scene.run::<&str>([]).assert_failed(3, "is a mount point");
-            assert_eq!(scene.text(), before);
-        }
-    }
-    assert_eq!(scene.text(), before);
-    assert!(scene.server.requests().is_empty());
-    assert!(!scene.rescue_file().exists());
+    scene.assert_sound();
 }
 
 #[test]
-fn what_a_dead_run_left_is_cleared_away_unless_it_holds_tokens() {
+fn a_file_that_is_mounted_is_saved_in_place() {
+    if !is_root() {
+        return;
+    }
     let scene = Scene::new();
-    for blank in [&b""[..], &[0; 4096]] {
-        fs::write(scene.rescue_file(), blank).unwrap();
-        scene.run::<&str>([]).token();
-        scene.assert_sound();
+    let host = scene.folder().join("host.ini");
+    fs::copy(scene.file(), &host).unwrap();
+    let Some(_mount) = Mount::new(&["--bind", host.to_str().unwrap()], &scene.file()) else {
+        return;
+    };
+    for _ in 0..2 {
+        let run = scene.run::<&str>([]);
+        assert!(fs::read_to_string(&host).unwrap().contains(run.token()));
     }
-    fs::write(scene.rescue_file(), "[TOKEN]\nrefresh_token = ur-1\n").unwrap();
-    let before = scene.text();
-    scene.run::<&str>([]).assert_failed(3, "could not save");
-    assert_eq!(scene.text(), before);
-    assert!(scene.rescue_file().exists());
+    assert_eq!(scene.file_names(), ["feishu-config.ini", "host.ini"]);
+    // Replaced on the host, the mount shows a file that nobody else will see.
+    fs::write(scene.folder().join("new.ini"), scene.text()).unwrap();
+    fs::rename(scene.folder().join("new.ini"), &host).unwrap();
+    scene
+        .run::<&str>([])
+        .assert_failed(3, "replaced behind its mount");
     assert_eq!(scene.server.rotations(), 2);
-}
-
-/// Starts a run and waits until its request is at the server, which holds it.
-fn start_and_hold(scene: &Scene) -> (Child, BufReader<impl Read + use<>>) {
-    scene.server.fail_next(Fault::Hold);
-    let mut command = scene.program();
-    command
-        .arg("-v")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("POST ") {
-        assert!(
-            stderr.read_line(&mut said).unwrap() > 0,
-            "it ended with {said}"
-        );
-    }
-    (child, stderr)
-}
-
-fn let_go(scene: &Scene, (child, mut stderr): (Child, BufReader<impl Read>)) -> Run {
-    scene.server.release();
-    let mut said = String::new();
-    stderr.read_to_string(&mut said).unwrap();
-    let mut run = Run::of(child.wait_with_output().unwrap());
-    run.stderr = said;
-    run
 }
 
 #[test]
 fn what_an_editor_writes_meanwhile_stays() {
     let scene = Scene::new();
-    let held = start_and_hold(&scene);
+    let held = HeldRun::start(&scene, Fault::Hold);
     let edited = scene
         .text()
         .replace("; A demo", "# Edited meanwhile\n; A demo")
         + "\n[new]\nx = 1\n";
     scene.write(&edited);
-    let run = let_go(&scene, held);
+    let run = held.let_go(&scene);
     let text = scene.text();
     assert!(text.starts_with("# Edited meanwhile\n; A demo") && text.ends_with("\n[new]\nx = 1\n"));
     assert_eq!(scene.value("user_access_token"), run.token());
@@ -384,14 +408,14 @@ fn what_an_editor_writes_meanwhile_stays() {
 #[test]
 fn a_second_run_keeps_out_when_an_editor_has_replaced_the_file() {
     let scene = Scene::new();
-    let held = start_and_hold(&scene);
+    let held = HeldRun::start(&scene, Fault::Hold);
     let edited = scene.folder().join("edited.ini");
     fs::write(&edited, format!("# Edited\n{}", scene.text())).unwrap();
     fs::rename(&edited, scene.file()).unwrap();
     scene
         .run::<&str>([])
         .assert_failed(5, "another run is still working");
-    let run = let_go(&scene, held);
+    let run = held.let_go(&scene);
     assert_eq!(scene.value("user_access_token"), run.token());
     assert!(scene.text().starts_with("# Edited\n"));
     assert_eq!(scene.server.requests().len(), 1);
@@ -401,11 +425,11 @@ fn a_second_run_keeps_out_when_an_editor_has_replaced_the_file() {
 #[test]
 fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
     let scene = Scene::new();
-    let held = start_and_hold(&scene);
+    let held = HeldRun::start(&scene, Fault::Hold);
     let third = scene.server.refresh_token();
     let edited = scene.text().replace(&scene.value("refresh_token"), &third);
     scene.write(&edited);
-    let run = let_go(&scene, held);
+    let run = held.let_go(&scene);
     run.assert_failed(6, "another program put another refresh token");
     assert_eq!(scene.text(), edited);
     let rescue = fs::read_to_string(scene.rescue_file()).unwrap();
@@ -425,9 +449,9 @@ fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
 #[test]
 fn a_file_broken_meanwhile_is_left_and_the_pair_kept_beside() {
     let scene = Scene::new();
-    let held = start_and_hold(&scene);
+    let held = HeldRun::start(&scene, Fault::Hold);
     scene.write("[TOKEN]\nhalf a li");
-    let run = let_go(&scene, held);
+    let run = held.let_go(&scene);
     run.assert_failed(6, "line 2");
     assert_eq!(scene.text(), "[TOKEN]\nhalf a li");
     let rescue = fs::read_to_string(scene.rescue_file()).unwrap();

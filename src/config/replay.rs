@@ -92,7 +92,8 @@ fn judge(
         let is_ours = section == place.profile && given.is_some_and(|g| theirs.spent.lists(g));
         if is_successor {
             continue;
-        } else if is_predecessor || is_ours {
+        }
+        if is_predecessor || is_ours {
             document = edit(ours, &document, &theirs.tokens, true, Some(&theirs.spent))?;
             fit = Fit::Needed(document.text().to_owned());
         } else if let Fit::AlreadyThere = fit {
@@ -103,7 +104,7 @@ fn judge(
 }
 
 fn put_back(lock: Lock, text: &str) -> Result<Lock> {
-    let mut room: Room = lock.reserve_for_copy(text.len() as u64)?;
+    let mut room: Room = lock.reserve_to_put_back(text.len() as u64)?;
     match room.save(text.as_bytes()) {
         Ok(()) => Ok(room.release()),
         Err(error) => Err(Error::temporary(format!(

@@ -40,6 +40,10 @@ pub enum Fault {
     Delay(Duration),
     /// Do nothing until [`Sandbox::release`], then what is asked.
     Hold,
+    /// Begin the reply, and then do nothing until [`Sandbox::release`].
+    HoldAfterHead,
+    /// Do nothing until [`Sandbox::release`], then hang up; nothing is spent.
+    HoldThenClose,
     /// Spend nothing and reply with this instead.
     Reply {
         status: u16,
@@ -131,7 +135,7 @@ pub struct Sandbox {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    held_changed: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -146,6 +150,8 @@ struct State {
     rotations: usize,
     spent_seen: usize,
     held: usize,
+    /// Connections that are served.
+    open: usize,
     faults: VecDeque<Fault>,
     requests: Vec<Recorded>,
 }
@@ -160,8 +166,13 @@ impl Sandbox {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&for_connections);
+                shared.state().open += 1;
                 // A connection that breaks is the client's business.
-                thread::spawn(move || serve(&stream, &shared));
+                thread::spawn(move || {
+                    let _ = serve(&stream, &shared);
+                    shared.state().open -= 1;
+                    shared.changed.notify_all();
+                });
             }
         });
         Ok(Sandbox { address, shared })
@@ -208,7 +219,22 @@ impl Sandbox {
             state = self.shared.wait(state);
         }
         state.held = 0;
-        self.shared.held_changed.notify_all();
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until all that was sent by clients that are gone has been dealt with.
+    pub fn settle(&self) -> io::Result<()> {
+        // Connections are taken in the order they came: once this one has been answered, there is
+        // none left that nobody has seen.
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.write_all(b"GET /sandbox/fault/none HTTP/1.1\r\n\r\n")?;
+        stream.read_exact(&mut [0])?;
+        drop(stream);
+        let mut state = self.shared.state();
+        while state.open > 0 {
+            state = self.shared.wait(state);
+        }
+        Ok(())
     }
 
     /// Moves the clock by which app tokens die.
@@ -250,14 +276,14 @@ impl Shared {
     fn hold(&self) {
         let mut state = self.state();
         state.held += 1;
-        self.held_changed.notify_all();
+        self.changed.notify_all();
         while state.held > 0 {
             state = self.wait(state);
         }
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.held_changed
+        self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -360,6 +386,15 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         };
         match &fault {
             Some(Fault::CloseBeforeSpending) => return Ok(()),
+            Some(Fault::HoldThenClose) => {
+                shared.hold();
+                return Ok(());
+            }
+            Some(Fault::HoldAfterHead) => {
+                write_part(stream, &" ".repeat(1000), |_| 1)?;
+                shared.hold();
+                return Ok(());
+            }
             Some(Fault::Reply {
                 status,
                 headers,

@@ -17,30 +17,50 @@ use super::{check_regular, is_same, platform, read_open};
 use crate::error::{Error, Result};
 use crate::token::Fingerprint;
 
-/// Where a rescue file for this file can be, in order of preference.
-fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
-    // One name for each file, however deep it lies; the places are shared by all files.
-    let name = format!(
-        "{}.rescue",
-        Fingerprint::of_bytes(path.as_os_str().as_encoded_bytes())
-    );
+/// What a rescue file is for, and so its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It may come to hold the only copy of a pair.
+    Rescue,
+    /// It helps to put back what another rescue file holds, and is worth nothing without it.
+    PutBack,
+}
+
+impl Purpose {
+    fn suffix(self) -> &'static str {
+        match self {
+            Purpose::Rescue => ".rescue",
+            Purpose::PutBack => ".rescue.put-back",
+        }
+    }
+}
+
+/// Where such a file for this file can be, in order of preference.
+fn places(path: &Path, purpose: Purpose) -> impl Iterator<Item = PathBuf> {
+    // One name for each file, however deep it lies; the other places are shared by all files.
+    let hash = Fingerprint::of_bytes(path.as_os_str().as_encoded_bytes());
+    let name = format!("{hash}{}", purpose.suffix());
     let absolute = |folder: PathBuf| Some(folder).filter(|folder| folder.is_absolute());
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let state = env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
         .and_then(absolute);
     let state = state.or_else(home).and_then(absolute);
-    let user = platform::user();
-    let temporary = env::temp_dir().join(format!("feishu-refresh-{user}-{name}"));
     let state = state.map(|state| state.join("feishu-refresh").join(&name));
-    [Some(path_beside(path)), state, Some(temporary)]
-        .into_iter()
-        .flatten()
+    let temporary = format!("feishu-refresh-{}-{name}", platform::user());
+    let temporary = env::temp_dir().join(temporary);
+    [
+        Some(with_suffix(path, purpose.suffix())),
+        state,
+        Some(temporary),
+    ]
+    .into_iter()
+    .flatten()
 }
 
-/// The place beside the file.
+/// The first place: beside the file.
 pub(crate) fn path_beside(path: &Path) -> PathBuf {
-    with_suffix(path, ".rescue")
+    with_suffix(path, Purpose::Rescue.suffix())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -65,6 +85,9 @@ pub(super) fn overwrite(file: &File, text: &[u8], sync: bool) -> io::Result<()> 
     file.write_all_at(rest, 1)?;
     file.set_len(text.len() as u64)?;
     settle()?;
+    if sync {
+        fail_point!("amid-in-place-write");
+    }
     file.write_all_at(first, 0)?;
     settle()
 }
@@ -93,29 +116,24 @@ enum Holds {
 
 impl Rescue {
     /// Makes one beside the file, where it can be renamed over it.
-    pub(super) fn make_beside(path: &Path, bytes: u64) -> io::Result<Self> {
-        Rescue::make(path_beside(path), bytes)
-    }
-
-    /// Makes one beside the file under a name of its own, for a text that also stands elsewhere.
-    pub(super) fn make_scratch(path: &Path, bytes: u64) -> io::Result<Self> {
-        let path = with_suffix(path, ".rescue.replay");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        Rescue::make(path, bytes)
+    pub(super) fn make_beside(path: &Path, purpose: Purpose, bytes: u64) -> io::Result<Self> {
+        Rescue::make(with_suffix(path, purpose.suffix()), purpose, bytes)
     }
 
     /// Makes one in the first place that takes it, but not at `except`.
-    pub(super) fn make_anywhere(path: &Path, bytes: u64, except: &Path) -> io::Result<Self> {
+    pub(super) fn make_anywhere(
+        path: &Path,
+        purpose: Purpose,
+        bytes: u64,
+        except: Option<&Path>,
+    ) -> io::Result<Self> {
         let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
-        for place in places(path).filter(|place| place != except) {
+        for place in places(path, purpose).filter(|place| Some(place.as_path()) != except) {
             if let Some(folder) = place.parent() {
-                // Only the folder of our own may be missing; if it cannot be made, neither can the file.
+                // Only a folder of our own may be missing; if it cannot be made, neither can the file.
                 let _ = platform::create_private_folder(folder);
             }
-            result = Rescue::make(place, bytes);
+            result = Rescue::make(place, purpose, bytes);
             if result.is_ok() {
                 break;
             }
@@ -123,7 +141,10 @@ impl Rescue {
         result
     }
 
-    fn make(path: PathBuf, bytes: u64) -> io::Result<Self> {
+    fn make(path: PathBuf, purpose: Purpose, bytes: u64) -> io::Result<Self> {
+        if purpose == Purpose::PutBack && path.exists() {
+            fs::remove_file(&path)?;
+        }
         let file = platform::create_private(&path)?;
         let mut rescue = Rescue {
             file,
@@ -146,6 +167,9 @@ impl Rescue {
     /// Puts the text on disk; the folder's entry too if the file is to stay where it is.
     pub(super) fn sync(&mut self, with_folder: bool) -> io::Result<()> {
         self.holds = Holds::Doubt;
+        if !with_folder {
+            fail_point!("in-fsync");
+        }
         self.file.sync_all()?;
         self.holds = Holds::SyncedText;
         if let Some(folder) = self.path.parent().filter(|_| with_folder) {
@@ -198,7 +222,7 @@ impl Lock {
     pub(crate) fn leftovers(&self) -> Result<Vec<Leftover>> {
         let beside = path_beside(&self.path);
         let mut found = Vec::new();
-        for place in places(&self.path) {
+        for place in places(&self.path, Purpose::Rescue) {
             let shared = place != beside;
             match open_leftover(&place, shared) {
                 Ok(Some(leftover)) if leftover.text.iter().all(|byte| *byte == 0) => {

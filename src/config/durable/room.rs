@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, busy};
 use super::platform::{self, Fixed};
-use super::rescue::{Rescue, overwrite};
+use super::rescue::{Purpose, Rescue, overwrite};
 use super::{check_regular, is_same};
 use crate::error::{Error, Hint, Kind, Result};
 
@@ -18,6 +18,7 @@ pub(crate) struct Room {
     rescue: Rescue,
     lock: Lock,
     way: Way,
+    purpose: Purpose,
     /// Whether a new text is in the file.
     saved: bool,
 }
@@ -47,33 +48,30 @@ impl Lock {
     /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
     /// Nothing is spent in either case.
     pub(crate) fn reserve(self, bytes: u64) -> Result<Room> {
-        self.reserve_in(bytes, Rescue::make_beside)
+        self.reserve_for(Purpose::Rescue, bytes)
     }
 
-    /// The same for a text that also stands in another rescue file.
-    pub(crate) fn reserve_for_copy(self, bytes: u64) -> Result<Room> {
-        self.reserve_in(bytes, Rescue::make_scratch)
+    /// The same for what another rescue file holds.
+    pub(crate) fn reserve_to_put_back(self, bytes: u64) -> Result<Room> {
+        self.reserve_for(Purpose::PutBack, bytes)
     }
 
-    fn reserve_in(self, bytes: u64, make: fn(&Path, u64) -> io::Result<Rescue>) -> Result<Room> {
+    fn reserve_for(self, purpose: Purpose, bytes: u64) -> Result<Room> {
         let old = check_regular(&self.path, &self.file)?;
         let beside = match platform::fixed(&self.path, &old) {
             Some(reason @ (Fixed::Replaced | Fixed::Immutable)) => {
                 return Err(cannot_change(&self.path, reason));
             }
             Some(Fixed::MountPoint | Fixed::HardLinks) => None,
-            None => Some(make(&self.path, bytes).and_then(|rescue| {
-                platform::take_owner(&rescue.file, &old)?;
-                Ok(rescue)
-            })),
+            None => Some(
+                Rescue::make_beside(&self.path, purpose, bytes).and_then(|rescue| {
+                    platform::take_owner(&rescue.file, &old)?;
+                    Ok(rescue)
+                }),
+            ),
         };
         match beside {
-            Some(Ok(rescue)) => Ok(Room {
-                rescue,
-                lock: self,
-                way: Way::Rename,
-                saved: false,
-            }),
+            Some(Ok(rescue)) => Ok(Room::new(rescue, self, purpose, Way::Rename)),
             Some(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(busy(&self.path))
             }
@@ -82,28 +80,33 @@ impl Lock {
                 &self.path,
                 error,
             )),
-            Some(Err(_)) | None => self.reserve_in_place(bytes),
+            Some(Err(_)) | None => self.reserve_in_place(purpose, bytes),
         }
     }
 
-    fn reserve_in_place(self, bytes: u64) -> Result<Room> {
+    fn reserve_in_place(self, purpose: Purpose, bytes: u64) -> Result<Room> {
         if !self.writable {
             let error = io::Error::from(io::ErrorKind::PermissionDenied);
             return Err(Error::file("cannot write", &self.path, error));
         }
         let blocked = |error| Error::file("no room for new tokens of", &self.path, error);
         platform::reserve_beyond(&self.file, bytes).map_err(blocked)?;
-        let rescue = Rescue::make_anywhere(&self.path, bytes, Path::new("")).map_err(blocked)?;
-        Ok(Room {
-            rescue,
-            lock: self,
-            way: Way::InPlace,
-            saved: false,
-        })
+        let rescue = Rescue::make_anywhere(&self.path, purpose, bytes, None).map_err(blocked)?;
+        Ok(Room::new(rescue, self, purpose, Way::InPlace))
     }
 }
 
 impl Room {
+    fn new(rescue: Rescue, lock: Lock, purpose: Purpose, way: Way) -> Self {
+        Room {
+            rescue,
+            lock,
+            way,
+            purpose,
+            saved: false,
+        }
+    }
+
     /// The file as it is now.
     pub(crate) fn read(&self) -> Result<Vec<u8>> {
         self.lock.read()
@@ -139,7 +142,8 @@ impl Room {
             return Some(self.rescue.path.clone());
         }
         let bytes = text.len() as u64;
-        let elsewhere = Rescue::make_anywhere(&self.lock.path, bytes, &self.rescue.path);
+        let except = Some(self.rescue.path.as_path());
+        let elsewhere = Rescue::make_anywhere(&self.lock.path, self.purpose, bytes, except);
         let mut elsewhere = elsewhere.ok()?;
         write_rescue(&mut elsewhere, text).ok()?;
         mem::replace(&mut self.rescue, elsewhere).supersede();

@@ -1,0 +1,466 @@
+//! What may interrupt a run between the spending of a token and the save of its successor, and
+//! that no pair is lost by it.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::BuildHasher;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{HeldRun, Run, Scene, value_in};
+use crate::sandbox::Fault;
+
+/// The fail points of a run that renames, and of one that writes in place.
+const RENAMING: [&str; 12] = [
+    "after-lock",
+    "after-reserve",
+    "after-send",
+    "after-reply",
+    "before-write",
+    "after-write",
+    "before-fsync",
+    "after-fsync",
+    "before-rename",
+    "after-rename",
+    "before-folder-fsync",
+    "after-folder-fsync",
+];
+const IN_PLACE: [&str; 9] = [
+    "after-lock",
+    "after-reserve",
+    "after-send",
+    "after-reply",
+    "before-rescue-write",
+    "after-rescue-write",
+    "before-in-place-write",
+    "amid-in-place-write",
+    "after-in-place-write",
+];
+
+/// Points before which the pair is nowhere but in memory.
+const UNWRITTEN: [&str; 3] = ["after-reply", "before-write", "before-rescue-write"];
+
+fn failing(scene: &Scene, points: &str) -> Run {
+    let mut program = scene.program();
+    program
+        .args(["--retries", "0"])
+        .env("FEISHU_REFRESH_FAIL", points);
+    Run::of(program.output().unwrap())
+}
+
+/// Asserts that the file is the old text, a new one with a token that works, or, where it is
+/// written in place, torn beside a whole rescue copy.
+fn assert_whole_or_repairable(scene: &Scene, before: &str, context: &str) {
+    let text = scene.text();
+    let is_new = |text: &str| {
+        text.starts_with("; A demo") && scene.server.is_live(&value_in(text, "refresh_token"))
+    };
+    if text.starts_with('\0') {
+        let rescued = scene
+            .rescued()
+            .unwrap_or_else(|| panic!("{context}: torn, no rescue copy"));
+        assert!(
+            is_new(&rescued),
+            "{context}: the rescue copy is not whole: {rescued:?}"
+        );
+    } else {
+        assert!(text == before || is_new(&text), "{context}: {text:?}");
+    }
+}
+
+#[test]
+fn no_fail_point_breaks_the_file_or_loses_a_pair() {
+    for (points, in_place) in [(&RENAMING[..], false), (&IN_PLACE[..], true)] {
+        for point in points {
+            for action in ["error", "panic", "abort"] {
+                try_fail_point(point, action, in_place);
+            }
+        }
+    }
+}
+
+fn try_fail_point(point: &str, action: &str, in_place: bool) {
+    let context = format!("{point}={action}, in place: {in_place}");
+    let scene = Scene::new();
+    let other_name = scene.folder().join("other.ini");
+    if in_place {
+        fs::hard_link(scene.file(), &other_name).unwrap();
+    }
+    if point == "after-send" {
+        scene.server.fail_next(Fault::HoldAfterHead);
+    }
+    let before = scene.text();
+    let run = failing(&scene, &format!("{point}={action}"));
+    match action {
+        // What fails once the new text is in the file is no failure.
+        "error" => assert!(
+            run.code != 101 && run.code < 128,
+            "{context}: {}",
+            run.stderr
+        ),
+        "panic" => assert_eq!(run.code, 101, "{context}: {}", run.stderr),
+        _ => assert_eq!(run.code, 134, "{context}: {}", run.stderr),
+    }
+    assert!(
+        !run.stderr.contains("sandbox0"),
+        "{context}: {}",
+        run.stderr
+    );
+    assert_whole_or_repairable(&scene, &before, &context);
+
+    let run = scene.run::<&str>([]);
+    if action == "abort" && UNWRITTEN.contains(&point) {
+        run.assert_failed(4, "20026");
+        return;
+    }
+    assert!(scene.server.gave(run.token()), "{context}");
+    if in_place {
+        fs::remove_file(&other_name).unwrap();
+    }
+    scene.assert_sound();
+}
+
+#[test]
+fn a_save_that_fails_leaves_the_pair_for_the_next_run() {
+    for point in [
+        "after-write",
+        "before-fsync",
+        "after-fsync",
+        "before-rename",
+    ] {
+        let scene = Scene::new();
+        let before = scene.text();
+        let run = failing(&scene, &format!("{point}=error"));
+        run.assert_failed(6, "rotated, but not saved");
+        assert_eq!(scene.text(), before);
+        let rescued = scene.rescued().expect(point);
+        assert!(scene.server.is_live(&value_in(&rescued, "refresh_token")));
+        let run = scene.run::<&str>([]);
+        assert!(
+            run.stderr
+                .contains("held what an earlier run could not save"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(scene.server.rotations(), 2);
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn a_pair_that_no_file_takes_is_printed() {
+    let scene = Scene::new();
+    let before = scene.text();
+    let run = failing(&scene, "before-write=error,before-rescue-write=errors");
+    run.assert_failed(6, "could be saved nowhere");
+    let printed = value_in(&run.stderr, "refresh_token");
+    assert!(scene.server.is_live(&printed));
+    assert!(
+        scene
+            .server
+            .gave(&value_in(&run.stderr, "user_access_token"))
+    );
+    assert_eq!(scene.text(), before);
+    // Done as the hint says, the login goes on.
+    scene.write(before.replace(&value_in(&before, "refresh_token"), &printed));
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
+}
+
+#[test]
+fn a_pair_goes_elsewhere_if_the_folder_takes_no_more() {
+    for variable in ["XDG_STATE_HOME", "HOME", "TMPDIR"] {
+        let scene = Scene::new();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let program = |points: &str| {
+            let mut program = scene.program();
+            program
+                .env("TMPDIR", "/nowhere")
+                .env(variable, elsewhere.path());
+            Run::of(program.env("FEISHU_REFRESH_FAIL", points).output().unwrap())
+        };
+        // A text that was written but could not be synced is in doubt: another place takes it.
+        let run = program("in-fsync=error");
+        run.assert_failed(6, elsewhere.path().to_str().unwrap());
+        fs::remove_file(scene.rescue_file()).ok();
+        assert!(program("").stderr.contains("it is saved now"));
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn a_rescue_file_that_does_not_fit_is_kept_and_named() {
+    let scene = Scene::new();
+    for text in [
+        "[TOKEN]\nrefresh_token = ur-1\nrefresh_token_spent = 0123456789abcdef 0123456789abcdef\n",
+        "rubbish",
+    ] {
+        fs::write(scene.rescue_file(), text).unwrap();
+        let run = scene.run::<&str>([]);
+        run.token();
+        let named = run
+            .stderr
+            .split("it was kept as ")
+            .nth(1)
+            .unwrap()
+            .trim_end();
+        assert_eq!(fs::read_to_string(named).unwrap(), text);
+        fs::remove_file(named).unwrap();
+        scene.assert_sound();
+    }
+    // Blank ones are what a run leaves that died before it had anything to write.
+    for blank in [&b""[..], &[0; 4096]] {
+        fs::write(scene.rescue_file(), blank).unwrap();
+        assert_eq!(scene.run::<&str>([]).stderr, "");
+        scene.assert_sound();
+    }
+    // Through a link, anything could be read or removed.
+    let elsewhere = scene.folder().join("elsewhere");
+    fs::write(&elsewhere, "x").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, scene.rescue_file()).unwrap();
+    scene.run::<&str>([]).assert_failed(3, "cannot read");
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "x");
+}
+
+#[test]
+fn a_first_run_that_was_killed_is_completed_by_the_next() {
+    let scene = Scene::without_file();
+    let flags = scene.flags();
+    let mut program = scene.program();
+    program
+        .args(&flags)
+        .env("FEISHU_REFRESH_FAIL", "before-rename=abort");
+    assert_eq!(Run::of(program.output().unwrap()).code, 134);
+    assert_eq!(scene.text(), "");
+    scene.run(&flags).token();
+    scene.assert_sound();
+
+    // Also where the file belongs to another login, and the same -r comes again.
+    let flags = scene.flags();
+    let mut program = scene.program();
+    program
+        .args(&flags)
+        .env("FEISHU_REFRESH_FAIL", "before-rename=abort");
+    assert_eq!(Run::of(program.output().unwrap()).code, 134);
+    scene.run(&flags).token();
+    scene.assert_sound();
+}
+
+#[test]
+fn a_token_that_another_program_brings_is_used_for_the_next_attempt() {
+    let scene = Scene::new();
+    let held = HeldRun::start(&scene, Fault::HoldThenClose);
+    let third = scene.server.refresh_token();
+    scene.write(scene.text().replace(&scene.value("refresh_token"), &third));
+    let run = held.let_go(&scene);
+    assert_eq!(scene.value("user_access_token"), run.token());
+    assert!(
+        !scene.server.is_live(&third),
+        "the token the file had meanwhile was not used"
+    );
+    scene.assert_sound();
+}
+
+fn send_signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", signal, &child.id().to_string()])
+        .output();
+    sent.unwrap();
+}
+
+#[test]
+fn a_signal_waits_for_the_save_and_then_does_its_work() {
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let scene = Scene::new();
+        let before = scene.value("refresh_token");
+        let held = HeldRun::start(&scene, Fault::Hold);
+        send_signal(&held.child, signal);
+        let run = held.let_go(&scene);
+        assert_eq!(run.code, 128 + number, "{}", run.stderr);
+        assert_eq!(run.stdout, "");
+        assert_ne!(scene.value("refresh_token"), before);
+        scene.assert_sound();
+
+        // No further attempt starts.
+        let held = HeldRun::start(&scene, Fault::HoldThenClose);
+        send_signal(&held.child, signal);
+        assert_eq!(held.let_go(&scene).code, 128 + number);
+        assert_eq!(scene.server.requests().len(), 2);
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let scene = Scene::new();
+    scene.server.fail_next(Fault::Hold);
+    let mut shell = Command::new("sh");
+    shell
+        .current_dir(scene.folder())
+        .env_clear()
+        .stdin(Stdio::null());
+    let program = env!("CARGO_BIN_EXE_feishu-refresh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" -v", program]);
+    let held = HeldRun::spawn(&mut shell);
+    send_signal(&held.child, "HUP");
+    held.let_go(&scene).token();
+    scene.assert_sound();
+}
+
+/// Moments spread over a run, at random.
+struct Moments {
+    longest: Duration,
+}
+
+impl Moments {
+    /// Measures how long a run takes.
+    fn of(scene: &Scene) -> Self {
+        let mut times: Vec<_> = (0..11)
+            .map(|_| {
+                let start = Instant::now();
+                scene.run::<&str>([]).token();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        Moments {
+            longest: times[5].mul_f64(1.2),
+        }
+    }
+
+    fn wait(&self) {
+        let random = u16::try_from(RandomState::new().hash_one(0) >> 48).unwrap();
+        thread::sleep(self.longest * u32::from(random) / u32::from(u16::MAX));
+    }
+}
+
+const INTERRUPTIONS: usize = 500;
+
+fn spawn_quietly(scene: &Scene) -> Child {
+    let mut program = scene.program();
+    program
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    program.spawn().unwrap()
+}
+
+#[test]
+fn sigkill_at_random_moments_loses_only_what_was_not_yet_written() {
+    let scene = Scene::new();
+    let moments = Moments::of(&scene);
+    let [mut unspent, mut saved, mut rescued, mut lost] = [0; 4];
+    for _ in 0..INTERRUPTIONS {
+        let before = scene.text();
+        let mut child = spawn_quietly(&scene);
+        moments.wait();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it had sent by then still counts.
+        scene.server.settle().unwrap();
+        let text = scene.text();
+        let alive = scene.server.is_live(&value_in(&text, "refresh_token"));
+        match (alive, scene.rescued()) {
+            (true, _) if text == before => unspent += 1,
+            (true, _) => saved += 1,
+            (false, Some(text)) if !text.starts_with('\0') => {
+                assert!(scene.server.is_live(&value_in(&text, "refresh_token")));
+                rescued += 1;
+            }
+            (false, _) => {
+                assert_eq!(text, before, "the file is broken");
+                lost += 1;
+                // As a person would: consent again.
+                let token = scene.server.refresh_token();
+                scene.write(text.replace(&value_in(&text, "refresh_token"), &token));
+                continue;
+            }
+        }
+        let spent_before = scene.server.spent_seen();
+        let run = scene.run::<&str>([]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(scene.server.spent_seen(), spent_before);
+    }
+    println!(
+        "{INTERRUPTIONS} × SIGKILL: unspent {unspent}, saved {saved}, rescued {rescued}, \
+         lost before the first write {lost}"
+    );
+    assert!(saved > 0 && unspent > 0, "the moments do not cover the run");
+    // The time between reply and first write is a small part of a run.
+    assert!(
+        lost * 5 < INTERRUPTIONS,
+        "{lost} pairs were lost before they were written"
+    );
+}
+
+#[test]
+fn other_signals_at_random_moments_lose_nothing() {
+    let scene = Scene::new();
+    let moments = Moments::of(&scene);
+    let [mut died, mut finished] = [0; 2];
+    for round in 0..INTERRUPTIONS {
+        let mut child = spawn_quietly(&scene);
+        moments.wait();
+        send_signal(&child, ["TERM", "INT", "HUP"][round % 3]);
+        let status = child.wait().unwrap();
+        match status.signal() {
+            Some(_) => died += 1,
+            None => finished += 1,
+        }
+        assert!(status.signal().is_some() || status.success(), "{status}");
+        assert!(
+            scene.server.is_live(&scene.value("refresh_token")),
+            "round {round}"
+        );
+        let rescue = scene.rescued();
+        assert!(rescue.is_none(), "round {round}: {rescue:?}");
+    }
+    assert_eq!(scene.server.spent_seen(), 0);
+    println!("{INTERRUPTIONS} × SIGTERM, SIGINT, SIGHUP: died {died}, finished {finished}, lost 0");
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
+}
+
+/// Reads from strace how long a pair is nowhere but in memory.
+#[test]
+fn a_reply_is_written_at_once() {
+    let scene = Scene::new();
+    let trace = scene.folder().join("trace");
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let mut strace = Command::new("strace");
+        strace
+            .args(["-f", "-ttt", "-e", "trace=recvfrom,read,pwrite64", "-o"])
+            .arg(&trace);
+        strace
+            .arg(env!("CARGO_BIN_EXE_feishu-refresh"))
+            .current_dir(scene.folder());
+        let Ok(output) = strace.env_clear().output() else {
+            eprintln!("skipped: strace is not installed");
+            return;
+        };
+        assert!(output.status.success(), "{output:?}");
+        let text = fs::read_to_string(&trace).unwrap();
+        fs::remove_file(&trace).unwrap();
+        let moment = |needle: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.contains(needle))
+                .expect(needle);
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<f64>()
+                .unwrap()
+        };
+        times.push(moment("pwrite64(") - moment("\"HTTP/1.1 200"));
+    }
+    times.sort_by(f64::total_cmp);
+    let [median, longest] = [times[10], times[19]].map(|time| time * 1e6);
+    println!(
+        "from reply to first write, under strace: median {median:.0} µs, longest {longest:.0} µs"
+    );
+    assert!(median < 20_000.0, "{median} µs");
+}
