@@ -134,11 +134,13 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
             }
             Answer::Refused { pause, error } => {
                 file = room.release();
-                // Nothing is at stake until the next attempt.
-                signals.deliver();
                 let Some(pause) = pause else {
+                    drop(file);
+                    signals.deliver();
                     return Err(error);
                 };
+                // Nothing is at stake until the next attempt.
+                signals.deliver();
                 log::info!("{error}; trying again in {} ms", pause.as_millis());
                 tokio::time::sleep(pause).await;
                 file.read_again()?;

@@ -136,16 +136,6 @@ fn the_example_file_is_a_file_that_works() {
         .run::<&str>([])
         .assert_failed(3, "no refresh_token, and none given");
     assert_eq!(scene.text(), example);
-    let (app, refresh) = (scene.server.app_token(), scene.server.refresh_token());
-    scene
-        .run([
-            "-a",
-            &app,
-            "-r",
-            &refresh,
-            "--base-url",
-            &scene.server.base_url(),
-        ])
-        .token();
+    scene.run(scene.flags()).token();
     scene.assert_sound();
 }

@@ -4,8 +4,8 @@
 //! - A flag or environment variable beats the file, except for a refresh token that the file knows
 //!   to be spent: that stands for its successor in the file (P9).
 //! - A host that only the file names gets secrets from that file alone.
-//! - What a save changes was tried on the text before anything was sent (P1). It is spliced into
-//!   the file as it is *then*, so that another program's work stays (P12).
+//! - A key that readers could disagree about is refused before anything is sent, whether this run
+//!   needs it or not.
 //!
 //! Knows no network. [`document`] reads and edits text, [`profile`] knows the keys, [`durable`] alone
 //! touches the disk.
@@ -14,21 +14,21 @@ mod document;
 mod durable;
 mod profile;
 mod replay;
+mod save;
 
-use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::error::{Error, Hint, Kind, Result};
+use crate::error::{Error, Hint, Result};
 use crate::protocol::{Api, Grant};
 use crate::token::{self, Fingerprint, Tokens};
 use document::Document;
-use durable::{Lock, Room, SaveError};
+use durable::Lock;
 pub(crate) use profile::Place;
-use profile::{Profile, Spent, key, understood};
+use profile::{Profile, key, understood};
+use save::{Plan, ReservedFile};
 
 /// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.
 const SPARE_BYTES: u64 = 64 << 10;
@@ -264,10 +264,7 @@ impl<'a> LockedFile<'a> {
             old: self.profile.tokens.refresh_token.clone(),
             document: self.document,
         };
-        let edited = plan.edit(&plan.document, &trial())?;
-        let room = self
-            .lock
-            .reserve(edited.text().len() as u64 + SPARE_BYTES)?;
+        let room = self.lock.reserve(plan.proved_length()? + SPARE_BYTES)?;
         fail_point!("after-reserve");
         Ok(ReservedFile {
             plan,
@@ -275,166 +272,6 @@ impl<'a> LockedFile<'a> {
             profile: self.profile,
             room,
         })
-    }
-}
-
-/// A file with room for what the server will say.
-pub(crate) struct ReservedFile<'a> {
-    plan: Plan<'a>,
-    given: Given<'a>,
-    profile: Profile,
-    room: Room,
-}
-
-impl<'a> ReservedFile<'a> {
-    /// Gives the room back after an attempt that brought nothing.
-    pub(crate) fn release(self) -> LockedFile<'a> {
-        LockedFile {
-            place: self.plan.place,
-            given: self.given,
-            lock: self.room.release(),
-            document: self.plan.document,
-            profile: self.profile,
-            replayed: false,
-        }
-    }
-
-    /// Takes charge of what a reply brought. From here on it is not lost, whatever happens.
-    pub(crate) fn hold(self, reply: Tokens) -> HeldTokens<'a> {
-        HeldTokens {
-            plan: self.plan,
-            room: self.room,
-            reply,
-        }
-    }
-}
-
-/// New tokens that must not be lost: until they are saved, dropping this leaves them in a rescue
-/// file, also when a panic unwinds through here.
-pub(crate) struct HeldTokens<'a> {
-    plan: Plan<'a>,
-    room: Room,
-    reply: Tokens,
-}
-
-impl HeldTokens<'_> {
-    /// Saves them, durably (P2), and says what the profile holds now. What the reply did not give
-    /// stays as it was (P5).
-    ///
-    /// # Errors
-    /// [`Kind::Unsaved`], naming the file that holds the pair, or with the pair itself.
-    pub(crate) fn save(mut self) -> Result<Tokens> {
-        fail_point!("after-reply");
-        let current = self
-            .room
-            .read()
-            .and_then(|bytes| self.plan.current(&bytes, &self.reply));
-        match current.and_then(|current| self.plan.edit(&current, &self.reply)) {
-            Ok(edited) => match self.room.save(edited.text().as_bytes()) {
-                Ok(()) => Ok(Profile::read(self.plan.place, &edited)?.tokens),
-                Err(SaveError { source, rescue }) => {
-                    Err(self.plan.unsaved(&source.to_string(), rescue, &self.reply))
-                }
-            },
-            // Another program broke or took over the file: ours goes to a rescue file.
-            Err(why) => {
-                let rescue = self.keep();
-                Err(self.plan.unsaved(&why.to_string(), rescue, &self.reply))
-            }
-        }
-    }
-
-    fn keep(&mut self) -> Option<PathBuf> {
-        let ours = self.plan.edit(&self.plan.document, &self.reply).ok()?;
-        self.room.keep(ours.text().as_bytes())
-    }
-}
-
-impl Drop for HeldTokens<'_> {
-    fn drop(&mut self) {
-        if !self.room.is_saved() {
-            let kept = panic::catch_unwind(AssertUnwindSafe(|| self.keep()));
-            if let Ok(Some(path)) = kept {
-                log::info!(
-                    "the new pair of {} is in {}",
-                    self.plan.place,
-                    path.display()
-                );
-            }
-        }
-    }
-}
-
-/// What the file said when it was locked, and what of it the reply will change.
-struct Plan<'a> {
-    place: Place<'a>,
-    document: Document,
-    /// The refresh token it held.
-    old: Option<SecretString>,
-    sent: SecretString,
-    /// Whether the sent token came from outside and was none of this file's.
-    is_new: bool,
-    spent: Spent,
-}
-
-impl Plan<'_> {
-    /// The file as it is at the time of saving, unless another program put a refresh token there
-    /// that is neither the one we knew nor the one we bring (P12).
-    fn current(&self, bytes: &[u8], reply: &Tokens) -> Result<Document> {
-        let document = understood(self.place.file, bytes)?;
-        let found = Profile::read(self.place, &document)?.tokens.refresh_token;
-        let known = [&self.old, &reply.refresh_token].into_iter().flatten();
-        let is_known = |found| known.into_iter().any(|known| token::same(known, found));
-        if found.as_ref().is_none_or(is_known) {
-            Ok(document)
-        } else {
-            Err(Error::config(
-                "another program put another refresh token there",
-            ))
-        }
-    }
-
-    /// The document with what the reply changes.
-    fn edit(&self, document: &Document, reply: &Tokens) -> Result<Document> {
-        let rotated = reply
-            .refresh_token
-            .as_ref()
-            .is_some_and(|new| !token::same(new, &self.sent));
-        let spent = (rotated || self.is_new).then_some(&self.spent);
-        profile::edit(self.place, document, reply, rotated, spent)
-    }
-
-    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Tokens) -> Error {
-        let subject = self.place;
-        let Some(rescue) = rescue else {
-            let message =
-                format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
-            return Error::new(Kind::Unsaved, message)
-                .with_unsaved(reply.clone())
-                .with_hint(Hint::fixed(
-                    "put the two values above into that section by hand, now",
-                    "请立即将上面两个值手动写入该节",
-                ));
-        };
-        let rescue = rescue.display();
-        let message =
-            format!("{subject}: rotated, but not saved: {why}; the new pair is in {rescue}");
-        Error::new(Kind::Unsaved, message).with_hint(Hint::naming(
-            format!("keep {rescue}: nothing else holds the new refresh token"),
-            format!("请保留 {rescue}：新的 refresh_token 仅存于此"),
-        ))
-    }
-}
-
-/// Tokens to try an edit with: they touch every key that a reply can.
-fn trial() -> Tokens {
-    let token = Some(SecretString::from("trial"));
-    let end = Some(Timestamp::UNIX_EPOCH);
-    Tokens {
-        access_token: token.clone(),
-        access_expires_at: end,
-        refresh_token: token,
-        refresh_expires_at: end,
     }
 }
 

@@ -172,10 +172,17 @@ impl Rescue {
         }
         self.file.sync_all()?;
         self.holds = Holds::SyncedText;
-        if let Some(folder) = self.path.parent().filter(|_| with_folder) {
-            platform::sync_folder(folder);
+        if with_folder {
+            self.settle();
         }
         Ok(())
+    }
+
+    /// Makes the name durable, too, for a file that is to stay where it is.
+    pub(super) fn settle(&self) {
+        if let Some(folder) = self.path.parent() {
+            platform::sync_folder(folder);
+        }
     }
 
     /// Whether the whole text is on disk under this file's name.

@@ -171,11 +171,11 @@ impl Room {
         fail_point!("before-rename");
         if let Err(error) = fs::rename(&self.rescue.path, &self.lock.path) {
             // A mount point that nothing told us of, or rights that were taken away.
-            return if self.lock.writable {
-                self.write_in_place(text)
-            } else {
-                Err(error)
-            };
+            if !self.lock.writable {
+                return Err(error);
+            }
+            self.rescue.settle();
+            return self.write_in_place(text);
         }
         self.saved = true;
         // The next run queues at the old file or at the new: both are locked.

@@ -1,0 +1,188 @@
+//! From the room for new tokens to the tokens on disk.
+//!
+//! Promises:
+//! - What a save changes was tried on the text before anything was sent (P1). It is spliced into
+//!   the file as it is *then*, so that another program's work stays (P12).
+//! - From the moment a reply is judged, its tokens are in [`HeldTokens`], which cannot lose them
+//!   (P7).
+
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::document::Document;
+use super::durable::{Room, SaveError};
+use super::profile::{self, Place, Profile, Spent, understood};
+use super::{Given, LockedFile};
+use crate::error::{Error, Hint, Kind, Result};
+use crate::token::{self, Tokens};
+
+/// A file with room for what the server will say.
+pub(crate) struct ReservedFile<'a> {
+    pub(super) plan: Plan<'a>,
+    pub(super) given: Given<'a>,
+    pub(super) profile: Profile,
+    pub(super) room: Room,
+}
+
+impl<'a> ReservedFile<'a> {
+    /// Gives the room back after an attempt that brought nothing.
+    pub(crate) fn release(self) -> LockedFile<'a> {
+        LockedFile {
+            place: self.plan.place,
+            given: self.given,
+            lock: self.room.release(),
+            document: self.plan.document,
+            profile: self.profile,
+            replayed: false,
+        }
+    }
+
+    /// Takes charge of what a reply brought. From here on it is not lost, whatever happens.
+    pub(crate) fn hold(self, reply: Tokens) -> HeldTokens<'a> {
+        HeldTokens {
+            plan: self.plan,
+            room: self.room,
+            reply,
+            settled: false,
+        }
+    }
+}
+
+/// New tokens that must not be lost: dropped before their fate is settled, also by a panic, they
+/// are left in a rescue file.
+pub(crate) struct HeldTokens<'a> {
+    plan: Plan<'a>,
+    room: Room,
+    reply: Tokens,
+    /// Whether they are saved, or an error says where they are.
+    settled: bool,
+}
+
+impl HeldTokens<'_> {
+    /// Saves them, durably (P2), and says what the profile holds now. What the reply did not give
+    /// stays as it was (P5).
+    ///
+    /// # Errors
+    /// [`Kind::Unsaved`], naming the file that holds the pair, or with the pair itself.
+    pub(crate) fn save(mut self) -> Result<Tokens> {
+        fail_point!("after-reply");
+        let result = self.try_save();
+        self.settled = true;
+        result
+    }
+
+    fn try_save(&mut self) -> Result<Tokens> {
+        let (plan, reply) = (&self.plan, &self.reply);
+        let current = self
+            .room
+            .read()
+            .and_then(|bytes| plan.current(&bytes, reply));
+        let edited = match current.and_then(|current| plan.edit(&current, reply)) {
+            Ok(edited) => edited,
+            // Another program broke or took over the file: ours goes to a rescue file.
+            Err(why) => {
+                let rescue = self.keep();
+                return Err(self.plan.unsaved(&why.to_string(), rescue, &self.reply));
+            }
+        };
+        match self.room.save(edited.text().as_bytes()) {
+            Ok(()) => Ok(Profile::read(plan.place, &edited)?.tokens),
+            Err(SaveError { source, rescue }) => {
+                Err(plan.unsaved(&source.to_string(), rescue, reply))
+            }
+        }
+    }
+
+    fn keep(&mut self) -> Option<PathBuf> {
+        let ours = self.plan.edit(&self.plan.document, &self.reply).ok()?;
+        self.room.keep(ours.text().as_bytes())
+    }
+}
+
+impl Drop for HeldTokens<'_> {
+    fn drop(&mut self) {
+        if !self.settled && !self.room.is_saved() {
+            // A panic here would abort one that is under way, and lose what it could save.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keep()));
+        }
+    }
+}
+
+/// What the file said when it was locked, and what of it the reply will change.
+pub(super) struct Plan<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) document: Document,
+    /// The refresh token it held.
+    pub(super) old: Option<SecretString>,
+    pub(super) sent: SecretString,
+    /// Whether the sent token came from outside and was none of this file's.
+    pub(super) is_new: bool,
+    /// The list of spent tokens once this one is.
+    pub(super) spent: Spent,
+}
+
+impl Plan<'_> {
+    /// Tries the edit, with tokens that touch every key a reply can, and says how long the text
+    /// gets but for the tokens' own length.
+    pub(super) fn proved_length(&self) -> Result<u64> {
+        let token = Some(SecretString::from("trial"));
+        let end = Some(Timestamp::UNIX_EPOCH);
+        let trial = Tokens {
+            access_token: token.clone(),
+            access_expires_at: end,
+            refresh_token: token,
+            refresh_expires_at: end,
+        };
+        Ok(self.edit(&self.document, &trial)?.text().len() as u64)
+    }
+
+    /// The file as it is at the time of saving, unless another program put a refresh token there
+    /// that is neither the one we knew nor the one we bring (P12).
+    fn current(&self, bytes: &[u8], reply: &Tokens) -> Result<Document> {
+        let document = understood(self.place.file, bytes)?;
+        let found = Profile::read(self.place, &document)?.tokens.refresh_token;
+        let known = [&self.old, &reply.refresh_token].into_iter().flatten();
+        let is_known = |found| known.into_iter().any(|known| token::same(known, found));
+        if found.as_ref().is_none_or(is_known) {
+            Ok(document)
+        } else {
+            Err(Error::config(
+                "another program put another refresh token there",
+            ))
+        }
+    }
+
+    /// The document with what the reply changes.
+    fn edit(&self, document: &Document, reply: &Tokens) -> Result<Document> {
+        let rotated = reply
+            .refresh_token
+            .as_ref()
+            .is_some_and(|new| !token::same(new, &self.sent));
+        let spent = (rotated || self.is_new).then_some(&self.spent);
+        profile::edit(self.place, document, reply, rotated, spent)
+    }
+
+    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Tokens) -> Error {
+        let subject = self.place;
+        let Some(rescue) = rescue else {
+            let message =
+                format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
+            return Error::new(Kind::Unsaved, message)
+                .with_unsaved(reply.clone())
+                .with_hint(Hint::fixed(
+                    "put the two values above into that section by hand, now",
+                    "请立即将上面两个值手动写入该节",
+                ));
+        };
+        let rescue = rescue.display();
+        let message =
+            format!("{subject}: rotated, but not saved: {why}; the new pair is in {rescue}");
+        Error::new(Kind::Unsaved, message).with_hint(Hint::naming(
+            format!("keep {rescue}: nothing else holds the new refresh token"),
+            format!("请保留 {rescue}：新的 refresh_token 仅存于此"),
+        ))
+    }
+}
