@@ -14,12 +14,11 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::client::Client;
-use attempts::{Answer, Attempts};
-
 use crate::config::{self, Given, Place};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
 use crate::token::Tokens;
+use attempts::{Answer, Attempts};
 
 /// What to refresh, and how patiently.
 #[derive(Debug, Clone)]
@@ -111,11 +110,7 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
         profile: &options.profile,
     };
     let before = config::look(place);
-    let mut file = config::lock(
-        place,
-        options.given(),
-        Instant::now() + options.lock_timeout,
-    )?;
+    let mut file = config::lock(place, options.given(), options.lock_deadline())?;
     let api = file.api();
     if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
         return outcome(saved.clone(), api, false);
@@ -123,8 +118,10 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
     let client = Client::new(&file.order()?.base_url, options.timeout)?;
     let mut attempts = Attempts::new(options.retries);
     loop {
-        let order = file.order()?;
-        let room = file.reserve(&order)?;
+        let order = file.order().map_err(|error| attempts.remember(error))?;
+        let room = file
+            .reserve(&order)
+            .map_err(|error| attempts.remember(error))?;
         signals.defer();
         match attempts.send(&client, &order).await {
             Answer::Tokens { tokens, complaint } => {
@@ -133,17 +130,20 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
                 return complaint.map_or_else(|| outcome(saved, api, true), Err);
             }
             Answer::Refused { pause, error } => {
-                file = room.release();
+                // Nothing is at stake until the next attempt. A file that this run made is given
+                // up for that time, so that a signal leaves none behind.
+                let kept = Some(room.release()).filter(|file| pause.is_some() && !file.is_made());
+                signals.deliver();
                 let Some(pause) = pause else {
-                    drop(file);
-                    signals.deliver();
                     return Err(error);
                 };
-                // Nothing is at stake until the next attempt.
-                signals.deliver();
                 log::info!("{error}; trying again in {} ms", pause.as_millis());
                 tokio::time::sleep(pause).await;
-                file.read_again()?;
+                let next = match kept {
+                    Some(file) => file.again(options.lock_deadline()),
+                    None => config::lock(place, options.given(), options.lock_deadline()),
+                };
+                file = next.map_err(|error| attempts.remember(error))?;
             }
         }
     }
@@ -163,6 +163,11 @@ pub(crate) fn run(options: &Options, signals: &mut dyn Signals) -> Result<Outcom
 }
 
 impl Options {
+    fn lock_deadline(&self) -> Instant {
+        const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        Instant::now() + self.lock_timeout.min(FOR_EVER)
+    }
+
     fn given(&self) -> Given<'_> {
         Given {
             app_access_token: self.app_access_token.as_ref(),

@@ -225,7 +225,7 @@ fn a_refresh_token_is_saved_from_a_garbled_reply() {
         );
         scene.assert_sound();
     }
-    // Cut off behind the refresh token, with the connection.
+    // Cut off right behind the refresh token, with the connection.
     let scene = Scene::new();
     scene.server.fail_next(Fault::TruncateLate);
     scene.run::<&str>([]).assert_failed(1, "it is not whole");

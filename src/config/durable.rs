@@ -22,7 +22,7 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 pub(super) use lock::Lock;
-pub(super) use rescue::{Leftover, is_torn, path_beside};
+pub(super) use rescue::{Leftover, has_leftover, is_torn};
 pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Result};
@@ -45,7 +45,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut bytes = Vec::with_capacity(usize::try_from(length.min(LONGEST_FILE)).unwrap_or(0) + 1);
     file.rewind()
         .and_then(|()| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes))
         .map_err(|error| Error::file("cannot read", path, error))?;

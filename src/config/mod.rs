@@ -88,7 +88,7 @@ pub(crate) fn lock<'a>(
     check_given("refresh_token", given.refresh_token)?;
     // A file is made only for a run that brings what belongs in it, or finds it there.
     let brings_all = given.refresh_token.is_some() && given.app_access_token.is_some();
-    let may_make = brings_all || durable::path_beside(place.file).exists();
+    let may_make = brings_all || durable::has_leftover(place.file);
     let lock = Lock::acquire(place.file, may_make, deadline)?;
     fail_point!("after-lock");
     let (lock, replayed) = replay::replay(lock, place, given.refresh_token.map(Fingerprint::of))?;
@@ -244,11 +244,23 @@ impl<'a> LockedFile<'a> {
         })
     }
 
+    /// Whether this run made the file: then nothing of it must stay unless it gets tokens.
+    pub(crate) fn is_made(&self) -> bool {
+        self.lock.is_made()
+    }
+
     /// Reads the file again before another attempt: a program that knows no locks may have put a
-    /// token there that is worth more than asking again (P8).
-    pub(crate) fn read_again(&mut self) -> Result<()> {
+    /// token there that is worth more than asking again (P8), or another file in its place.
+    pub(crate) fn again(mut self, deadline: Instant) -> Result<Self> {
+        if !self.lock.is_current() {
+            let LockedFile {
+                place, given, lock, ..
+            } = self;
+            drop(lock);
+            return self::lock(place, given, deadline);
+        }
         (self.document, self.profile) = read(self.place, &self.lock)?;
-        Ok(())
+        Ok(self)
     }
 
     /// Makes room for the tokens that this order will bring: the edit is tried on the text, the way

@@ -102,31 +102,49 @@ impl Profile {
     /// Reads every key of the section that this program uses, so that a key which readers could
     /// disagree about is refused whether this run needs it or not.
     pub(super) fn read(place: Place<'_>, document: &Document) -> Result<Self> {
-        let read = |section: &str, key: &str| {
-            let value = document.value(section, key);
-            let value = value.map_err(|problem| wrong(place.file, &[problem]))?;
-            Ok(value.filter(|value| !value.is_empty()))
-        };
-        let own = |key| read(place.profile, key);
-        let secret = |key| Ok(own(key)?.map(SecretString::from));
-        // A time that cannot be read is one that is not known: expiries only advise.
-        let time = |key| Ok::<_, Error>(own(key)?.and_then(|time| time.parse().ok()));
-        let shared_base_url = read(SHARED_SECTION, key::BASE_URL)?;
+        let own = |key| value(place, document, place.profile, key);
+        let shared_base_url = value(place, document, SHARED_SECTION, key::BASE_URL)?;
+        let (tokens, spent) = Profile::read_tokens(place, document)?;
         Ok(Profile {
             api: own(key::API)?
                 .map(|name| api_named(place, &name))
                 .transpose()?,
             base_url: own(key::BASE_URL)?.or(shared_base_url),
-            app_access_token: secret(key::APP_ACCESS_TOKEN)?,
-            tokens: Tokens {
-                access_token: secret(key::ACCESS_TOKEN)?,
-                access_expires_at: time(key::ACCESS_EXPIRES_AT)?,
-                refresh_token: secret(key::REFRESH_TOKEN)?,
-                refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,
-            },
-            spent: Spent::parse(&own(key::REFRESH_SPENT)?.unwrap_or_default()),
+            app_access_token: own(key::APP_ACCESS_TOKEN)?.map(SecretString::from),
+            tokens,
+            spent,
         })
     }
+
+    /// Reads the tokens alone, and which are spent.
+    pub(super) fn read_tokens(place: Place<'_>, document: &Document) -> Result<(Tokens, Spent)> {
+        let own = |key| value(place, document, place.profile, key);
+        let secret = |key| Ok::<_, Error>(own(key)?.map(SecretString::from));
+        // A time that cannot be read is one that is not known: expiries only advise.
+        let time = |key| Ok::<_, Error>(own(key)?.and_then(|time| time.parse().ok()));
+        let tokens = Tokens {
+            access_token: secret(key::ACCESS_TOKEN)?,
+            access_expires_at: time(key::ACCESS_EXPIRES_AT)?,
+            refresh_token: secret(key::REFRESH_TOKEN)?,
+            refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,
+        };
+        Ok((
+            tokens,
+            Spent::parse(&own(key::REFRESH_SPENT)?.unwrap_or_default()),
+        ))
+    }
+}
+
+/// A value of the file; none if it is missing or empty.
+fn value(
+    place: Place<'_>,
+    document: &Document,
+    section: &str,
+    key: &str,
+) -> Result<Option<String>> {
+    let value = document.value(section, key);
+    let value = value.map_err(|problem| wrong(place.file, &[problem]))?;
+    Ok(value.filter(|value| !value.is_empty()))
 }
 
 /// The document with what a reply changes, in the order a person would write it. What the reply

@@ -3,40 +3,75 @@
 //! Promises:
 //! - A torn file is made whole from its rescue copy before anybody reads it (P3).
 //! - A pair is taken from a rescue file only where its predecessor still stands: in the file, or in
-//!   this run's own `-r`. It is saved like any other before the rescue file goes.
+//!   this run's own `-r` if the file was not changed since; or where the file has none. It is saved
+//!   like any other before the rescue file goes.
 //! - A rescue file that does not fit is kept, under a name of its own, and named.
 
 use super::document::Document;
-use super::durable::{Leftover, Lock, Room, is_torn};
+use super::durable::{Leftover, Lock, is_torn};
 use super::profile::{Place, Profile, edit, understood};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Kind, Result};
 use crate::token::{self, Fingerprint};
 
 /// Works through what dead runs left. Says whether the file has changed.
 pub(super) fn replay(
-    mut lock: Lock,
+    lock: Lock,
     place: Place<'_>,
     given: Option<Fingerprint>,
 ) -> Result<(Lock, bool)> {
-    let mut changed = false;
+    let (mut lock, mut changed) = repair(lock, place)?;
     for leftover in lock.leftovers()? {
         let name = leftover.path.display().to_string();
-        match judge(&lock, &leftover, place, given)? {
+        let rescue = Text {
+            bytes: &leftover.text,
+            is_latest: leftover.is_latest,
+        };
+        match judge(&lock.read()?, rescue, place, given)? {
             Fit::Needed(text) => {
                 lock = put_back(lock, &text)?;
-                leftover.remove()?;
+                leftover.remove();
                 changed = true;
                 log::warn!("{name} held what an earlier run could not save: it is saved now");
             }
-            Fit::AlreadyThere => leftover.remove()?,
+            Fit::AlreadyThere => leftover.remove(),
             Fit::None => {
-                let aside = leftover.set_aside()?;
+                let aside = leftover.set_aside();
                 let aside = aside.display();
                 log::warn!("{name} does not fit the file any more: it was kept as {aside}");
             }
         }
     }
     Ok((lock, changed))
+}
+
+/// Makes a torn file whole from a whole copy, wherever that is: what an interrupted put-back was
+/// about to write is newer than what it was made from.
+fn repair(lock: Lock, place: Place<'_>) -> Result<(Lock, bool)> {
+    let mut copies = lock.unfinished_put_backs()?;
+    if !is_torn(&lock.read()?) {
+        // What they were to help with is done, or is begun anew.
+        copies.into_iter().for_each(Leftover::remove);
+        return Ok((lock, false));
+    }
+    copies.extend(lock.leftovers()?);
+    let whole = copies.iter().find(|copy| is_ours(&copy.text, place));
+    let whole = whole.and_then(|copy| String::from_utf8(copy.text.clone()).ok());
+    let Some(whole) = whole else {
+        let message = format!(
+            "{} is half written, and no whole copy of it was found",
+            place.file.display()
+        );
+        return Err(Error::config(message).with_hint(Hint::fixed(
+            "look for its rescue file beside it, in the state folder and the temporary folder of the user who wrote it",
+            "请在该文件旁边，以及写入它的用户的状态目录和临时目录中查找其 .rescue 文件",
+        )));
+    };
+    let lock = put_back(lock, &whole)?;
+    log::warn!(
+        "{} was half written: it is whole again",
+        place.file.display()
+    );
+    Ok((lock, true))
 }
 
 /// What a rescue file is good for.
@@ -49,67 +84,130 @@ enum Fit {
     None,
 }
 
+/// What a rescue file holds.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    bytes: &'a [u8],
+    /// Whether the file was not changed after this was written.
+    is_latest: bool,
+}
+
 fn judge(
-    lock: &Lock,
-    leftover: &Leftover,
+    file: &[u8],
+    rescue: Text<'_>,
     place: Place<'_>,
     given: Option<Fingerprint>,
 ) -> Result<Fit> {
-    let file = lock.read()?;
-    let rescued = match Document::parse(&leftover.text) {
-        Ok(rescued) => rescued,
-        Err(_) if is_torn(&file) => {
-            let (torn, rescue) = (place.file.display(), leftover.path.display());
-            let message = format!("{torn} is half written, and {rescue} is not whole either");
-            return Err(Error::config(message));
-        }
-        Err(_) => return Ok(Fit::None),
+    let Ok(rescued) = Document::parse(rescue.bytes) else {
+        let unfinished = is_torn(rescue.bytes);
+        return if unfinished {
+            complete(file, rescue, place, given)
+        } else {
+            Ok(Fit::None)
+        };
     };
-    if is_torn(&file) {
+    if file.is_empty() {
         return Ok(Fit::Needed(rescued.text().to_owned()));
     }
-    let mut document = understood(place.file, &file)?;
+    let mut document = understood(place.file, file)?;
     let mut fit = Fit::AlreadyThere;
     for section in rescued.sections() {
-        let theirs = Place {
-            file: &leftover.path,
-            profile: section,
-        };
-        let theirs = Profile::read(theirs, &rescued)?;
         let ours = Place {
             profile: section,
             ..place
         };
-        let Some(successor) = &theirs.tokens.refresh_token else {
+        let theirs = Profile::read_tokens(ours, &rescued);
+        let (Ok((tokens, spent)), Ok((own, _))) = (theirs, Profile::read_tokens(ours, &document))
+        else {
+            fit = doubted(fit);
             continue;
         };
-        let own = Profile::read(ours, &document)?.tokens.refresh_token;
-        let is_successor = own.as_ref().is_some_and(|own| token::same(own, successor));
-        let is_predecessor = match own.as_ref().map(Fingerprint::of) {
-            None => true,
-            own => own == theirs.spent.latest(),
+        let Some(successor) = &tokens.refresh_token else {
+            continue;
         };
-        let is_ours = section == place.profile && given.is_some_and(|g| theirs.spent.lists(g));
-        if is_successor {
+        let own = own.refresh_token;
+        if own.as_ref().is_some_and(|own| token::same(own, successor)) {
             continue;
         }
-        if is_predecessor || is_ours {
-            document = edit(ours, &document, &theirs.tokens, true, Some(&theirs.spent))?;
+        let stands = match own.as_ref().map(Fingerprint::of) {
+            None => rescue.is_latest,
+            own if own == spent.latest() => true,
+            _ => {
+                let is_given = given.is_some() && given == spent.latest();
+                is_given && rescue.is_latest && section == place.profile
+            }
+        };
+        if stands {
+            document = edit(ours, &document, &tokens, true, Some(&spent))?;
             fit = Fit::Needed(document.text().to_owned());
-        } else if let Fit::AlreadyThere = fit {
-            fit = Fit::None;
+        } else {
+            fit = doubted(fit);
         }
     }
     Ok(fit)
 }
 
+/// A rescue file holds something that the file has not, and that does not fit.
+fn doubted(fit: Fit) -> Fit {
+    match fit {
+        Fit::AlreadyThere => Fit::None,
+        fit => fit,
+    }
+}
+
+/// A rescue text that was written but for its first byte. It is whole if, with the file's first
+/// byte, it is the very text that its own pair makes of the file.
+fn complete(
+    file: &[u8],
+    rescue: Text<'_>,
+    place: Place<'_>,
+    given: Option<Fingerprint>,
+) -> Result<Fit> {
+    let mut bytes = rescue.bytes.to_vec();
+    bytes[0] = *file.first().unwrap_or(&b'[');
+    match judge(
+        file,
+        Text {
+            bytes: &bytes,
+            ..rescue
+        },
+        place,
+        given,
+    )? {
+        Fit::Needed(needed) if needed.as_bytes() == bytes && is_ours(&bytes, place) => {
+            Ok(Fit::Needed(needed))
+        }
+        _ => Ok(Fit::None),
+    }
+}
+
+/// Whether a text is one that a save wrote, to the end of a profile's section.
+fn is_ours(text: &[u8], place: Place<'_>) -> bool {
+    let Ok(document) = Document::parse(text) else {
+        return false;
+    };
+    document.sections().any(|section| {
+        let tokens = Profile::read_tokens(
+            Place {
+                profile: section,
+                ..place
+            },
+            &document,
+        );
+        tokens.is_ok_and(|(_, spent)| spent.latest().is_some())
+    })
+}
+
 fn put_back(lock: Lock, text: &str) -> Result<Lock> {
-    let mut room: Room = lock.reserve_to_put_back(text.len() as u64)?;
+    let mut room = lock.reserve_to_put_back(text.len() as u64)?;
     match room.save(text.as_bytes()) {
         Ok(()) => Ok(room.release()),
-        Err(error) => Err(Error::temporary(format!(
-            "cannot put back saved tokens: {}",
-            error.source
-        ))),
+        Err(error) => {
+            let message = format!(
+                "cannot put back what an earlier run saved: {}",
+                error.source
+            );
+            Err(Error::new(Kind::Temporary, message))
+        }
     }
 }

@@ -79,12 +79,17 @@ impl HeldTokens<'_> {
         let current = self
             .room
             .read()
-            .and_then(|bytes| plan.current(&bytes, reply));
-        let edited = match current.and_then(|current| plan.edit(&current, reply)) {
-            Ok(edited) => edited,
-            // Another program broke or took over the file: ours goes to a rescue file.
+            .and_then(|bytes| understood(plan.place.file, &bytes));
+        let edited = match current.and_then(|current| plan.edit_current(&current, reply)) {
+            Ok(Some(edited)) => edited,
+            Ok(None) => {
+                let why = "another program put another refresh token there";
+                let rescue = self.keep(Room::keep_aside);
+                return Err(self.plan.unsaved(why, rescue, &self.reply));
+            }
+            // Another program broke the file.
             Err(why) => {
-                let rescue = self.keep();
+                let rescue = self.keep(Room::keep);
                 return Err(self.plan.unsaved(&why.to_string(), rescue, &self.reply));
             }
         };
@@ -96,9 +101,9 @@ impl HeldTokens<'_> {
         }
     }
 
-    fn keep(&mut self) -> Option<PathBuf> {
+    fn keep(&mut self, keep: fn(&mut Room, &[u8]) -> Option<PathBuf>) -> Option<PathBuf> {
         let ours = self.plan.edit(&self.plan.document, &self.reply).ok()?;
-        self.room.keep(ours.text().as_bytes())
+        keep(&mut self.room, ours.text().as_bytes())
     }
 }
 
@@ -106,7 +111,7 @@ impl Drop for HeldTokens<'_> {
     fn drop(&mut self) {
         if !self.settled && !self.room.is_saved() {
             // A panic here would abort one that is under way, and lose what it could save.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keep()));
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keep(Room::keep)));
         }
     }
 }
@@ -139,20 +144,25 @@ impl Plan<'_> {
         Ok(self.edit(&self.document, &trial)?.text().len() as u64)
     }
 
-    /// The file as it is at the time of saving, unless another program put a refresh token there
-    /// that is neither the one we knew nor the one we bring (P12).
-    fn current(&self, bytes: &[u8], reply: &Tokens) -> Result<Document> {
-        let document = understood(self.place.file, bytes)?;
-        let found = Profile::read(self.place, &document)?.tokens.refresh_token;
-        let known = [&self.old, &reply.refresh_token].into_iter().flatten();
-        let is_known = |found| known.into_iter().any(|known| token::same(known, found));
+    /// The file as it is now, with what the reply changes; none if another program put a refresh
+    /// token there that is neither one we knew nor the one we bring (P12).
+    fn edit_current(&self, current: &Document, reply: &Tokens) -> Result<Option<Document>> {
+        let found = Profile::read(self.place, current)?.tokens.refresh_token;
+        let known = [
+            self.old.as_ref(),
+            Some(&self.sent),
+            reply.refresh_token.as_ref(),
+        ];
+        let is_known = |found| {
+            known
+                .into_iter()
+                .flatten()
+                .any(|known| token::same(known, found))
+        };
         if found.as_ref().is_none_or(is_known) {
-            Ok(document)
-        } else {
-            Err(Error::config(
-                "another program put another refresh token there",
-            ))
+            return self.edit(current, reply).map(Some);
         }
+        Ok(None)
     }
 
     /// The document with what the reply changes.

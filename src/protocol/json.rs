@@ -37,7 +37,7 @@ pub(super) fn string(value: &RawValue) -> Option<String> {
 }
 
 /// The tokens of a success reply that was cut off or garbled, as far as they stand there whole.
-/// Nothing without a `code` of 0.
+/// Nothing if there is a `code` other than 0.
 pub(super) fn salvage(text: &str) -> Fields<'_> {
     let find = |name: &'static str| {
         let rest = text.split_once(&format!("\"{name}\""))?.1;
@@ -45,9 +45,10 @@ pub(super) fn salvage(text: &str) -> Fields<'_> {
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
         let value = values.next()?.ok()?;
         // A number at the very end may go on.
-        (values.byte_offset() < rest.len()).then_some((Cow::Borrowed(name), value))
+        let ended = value.get().ends_with('"') || values.byte_offset() < rest.len();
+        ended.then_some((Cow::Borrowed(name), value))
     };
-    if find("code").and_then(|(_, code)| integer(code)) != Some(0) {
+    if find("code").is_some_and(|(_, code)| integer(code) != Some(0)) {
         return Fields::new();
     }
     let names = [

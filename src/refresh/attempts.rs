@@ -60,6 +60,14 @@ impl Attempts {
         }
     }
 
+    /// What goes wrong between attempts must not hide that a reply may have been lost.
+    pub(super) fn remember(&self, error: Error) -> Error {
+        match self.maybe_spent {
+            Some(_) => failure::after_lost_reply(&error),
+            None => error,
+        }
+    }
+
     /// Sends the order once.
     pub(super) async fn send(&mut self, client: &Client, order: &Order) -> Answer {
         let request = order.api.refresh_request(&order.grant);

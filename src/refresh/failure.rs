@@ -71,6 +71,13 @@ pub(super) fn refused(
     })
 }
 
+/// An error that came when an earlier attempt may have spent the token.
+pub(super) fn after_lost_reply(error: &Error) -> Error {
+    let message =
+        format!("{error}; a reply may have been lost before, and the refresh token spent");
+    Error::new(error.kind(), message).with_hint(SOON)
+}
+
 /// The error for a success reply with something wrong in it, if there is.
 pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Option<Error> {
     if rotation.flaws.is_empty() {

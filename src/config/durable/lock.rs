@@ -74,6 +74,16 @@ impl Lock {
         read(&self.path)?.ok_or_else(gone)
     }
 
+    /// Whether the path still leads to the file that is locked.
+    pub(crate) fn is_current(&self) -> bool {
+        is_same(&self.path, &self.file)
+    }
+
+    /// Whether this run made the file.
+    pub(crate) fn is_made(&self) -> bool {
+        self.made
+    }
+
     /// Reports a file that others can read, with the command that mends it.
     pub(crate) fn warn_if_readable_by_others(&self) {
         let mode = self

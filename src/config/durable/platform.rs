@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Why a file cannot be replaced by renaming another over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub(super) enum Fixed {
     Immutable,
     /// The file has other names, which would keep the old text.
     HardLinks,
+    /// The file has rights beyond owner, group and mode, which a new file would not have.
+    AccessList,
     /// The file is open but gone from its folder: a mounted file that was replaced on the host.
     Replaced,
 }
@@ -82,6 +85,12 @@ pub(super) fn take_mode(file: &File, model: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))
 }
 
+/// Whether `file` was last changed before or when `other` was last written, by the system's clock,
+/// which no program can set back.
+pub(super) fn is_unchanged_since(file: &Metadata, other: &Metadata) -> bool {
+    (file.ctime(), file.ctime_nsec()) <= (other.mtime(), other.mtime_nsec())
+}
+
 /// The permission bits, if they let someone besides the owner read.
 pub(super) fn mode_if_readable_by_others(metadata: &Metadata) -> Option<u32> {
     let mode = metadata.mode() & 0o7777;
@@ -97,6 +106,11 @@ pub(super) fn sync_folder(folder: &Path) {
 /// Sets space aside. The file stays empty where the system knows how to reserve, and holds NULs
 /// where it does not.
 pub(super) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
+    // What writes beyond this limit is killed; a reservation is not.
+    let limit = getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < bytes) {
+        return Err(Errno::FBIG.into());
+    }
     match allocate(file, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
@@ -159,9 +173,16 @@ mod attributes {
             Some(Fixed::Immutable)
         } else if file.contains(StatxAttributes::MOUNT_ROOT) {
             Some(Fixed::MountPoint)
+        } else if has_access_list(path) {
+            Some(Fixed::AccessList)
         } else {
             None
         }
+    }
+
+    fn has_access_list(path: &Path) -> bool {
+        let mut nothing: [u8; 0] = [];
+        rustix::fs::getxattr(path, "system.posix_acl_access", &mut nothing[..]).is_ok_and(|n| n > 0)
     }
 }
 

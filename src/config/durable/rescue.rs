@@ -14,8 +14,11 @@ use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, busy};
 use super::{check_regular, is_same, platform, read_open};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::token::Fingerprint;
+
+/// The folder of our own in the user's state folder.
+const STATE_FOLDER: &str = "feishu-refresh";
 
 /// What a rescue file is for, and so its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +49,7 @@ fn places(path: &Path, purpose: Purpose) -> impl Iterator<Item = PathBuf> {
         .map(PathBuf::from)
         .and_then(absolute);
     let state = state.or_else(home).and_then(absolute);
-    let state = state.map(|state| state.join("feishu-refresh").join(&name));
+    let state = state.map(|state| state.join(STATE_FOLDER).join(&name));
     let temporary = format!("feishu-refresh-{}-{name}", platform::user());
     let temporary = env::temp_dir().join(temporary);
     [
@@ -58,9 +61,18 @@ fn places(path: &Path, purpose: Purpose) -> impl Iterator<Item = PathBuf> {
     .flatten()
 }
 
-/// The first place: beside the file.
-pub(crate) fn path_beside(path: &Path) -> PathBuf {
-    with_suffix(path, Purpose::Rescue.suffix())
+/// Whether a run left a rescue file for a file that is missing now.
+pub(crate) fn has_leftover(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    // A link that leads nowhere still says where the file was.
+    while let Ok(target) = fs::read_link(&path) {
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    let real = folder
+        .zip(path.file_name())
+        .map(|(folder, name)| folder.join(name));
+    real.is_some_and(|real| places(&real, Purpose::Rescue).any(|place| place.exists()))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -74,22 +86,24 @@ pub(crate) fn is_torn(text: &[u8]) -> bool {
     text.first() == Some(&0)
 }
 
-/// Writes a text over a file, so that whoever reads it later knows whether all of it came: the
-/// first byte is NUL, which no sound file has, until the rest is there. With `sync`, this order
-/// also holds for a power cut.
-pub(super) fn overwrite(file: &File, text: &[u8], sync: bool) -> io::Result<()> {
-    let settle = || if sync { file.sync_all() } else { Ok(()) };
-    let (first, rest) = text.split_at(text.len().min(1));
+/// Writes a text over another, so that whoever reads it later knows whether all of it came: the
+/// first byte is NUL, which no sound file has, until the rest is on disk.
+pub(super) fn overwrite(file: &File, text: &[u8]) -> io::Result<()> {
     file.write_all_at(&[0], 0)?;
-    settle()?;
-    file.write_all_at(rest, 1)?;
+    file.sync_all()?;
+    file.write_all_at(text.get(1..).unwrap_or_default(), 1)?;
     file.set_len(text.len() as u64)?;
-    settle()?;
-    if sync {
-        fail_point!("amid-in-place-write");
-    }
-    file.write_all_at(first, 0)?;
-    settle()
+    file.sync_all()?;
+    fail_point!("amid-in-place-write");
+    file.write_all_at(&text[..text.len().min(1)], 0)?;
+    file.sync_all()
+}
+
+/// Writes a text to a blank file, in the same order but for the disk: the pair first of all.
+fn write_to_blank(file: &File, text: &[u8]) -> io::Result<()> {
+    file.write_all_at(text.get(1..).unwrap_or_default(), 1)?;
+    file.write_all_at(&text[..text.len().min(1)], 0)?;
+    file.set_len(text.len() as u64)
 }
 
 /// A rescue file of this run.
@@ -129,8 +143,11 @@ impl Rescue {
     ) -> io::Result<Self> {
         let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
         for place in places(path, purpose).filter(|place| Some(place.as_path()) != except) {
-            if let Some(folder) = place.parent() {
-                // Only a folder of our own may be missing; if it cannot be made, neither can the file.
+            if let Some(folder) = place
+                .parent()
+                .filter(|folder| folder.ends_with(STATE_FOLDER))
+            {
+                // If it cannot be made, neither can the file.
                 let _ = platform::create_private_folder(folder);
             }
             result = Rescue::make(place, purpose, bytes);
@@ -145,7 +162,20 @@ impl Rescue {
         if purpose == Purpose::PutBack && path.exists() {
             fs::remove_file(&path)?;
         }
-        let file = platform::create_private(&path)?;
+        let file = match platform::create_private(&path) {
+            // A dead run's that could not be cleared away is in the way, a live run's is a lock.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let old = platform::open_unlinked(&path)?;
+                let alive = matches!(old.try_lock(), Err(TryLockError::WouldBlock));
+                let kind = if alive {
+                    error.kind()
+                } else {
+                    io::ErrorKind::PermissionDenied
+                };
+                return Err(kind.into());
+            }
+            made => made?,
+        };
         let mut rescue = Rescue {
             file,
             path,
@@ -156,10 +186,18 @@ impl Rescue {
         Ok(rescue)
     }
 
+    /// Takes a name of its own, under which no run looks for it.
+    pub(super) fn set_aside(&mut self, text: &[u8]) -> io::Result<()> {
+        let aside = aside(&self.path, text);
+        fs::rename(&self.path, &aside)?;
+        self.path = aside;
+        Ok(())
+    }
+
     /// Writes the text. From now on the file outlives its run.
     pub(super) fn write(&mut self, text: &[u8]) -> io::Result<()> {
         self.holds = Holds::Doubt;
-        overwrite(&self.file, text, false)?;
+        write_to_blank(&self.file, text)?;
         self.holds = Holds::Text;
         Ok(())
     }
@@ -217,79 +255,114 @@ pub(crate) struct Leftover {
     _file: File,
     pub(crate) path: PathBuf,
     pub(crate) text: Vec<u8>,
+    /// Whether the file it belongs to was not changed after it was written.
+    pub(crate) is_latest: bool,
 }
 
 impl Lock {
-    /// What dead runs left of this file's rescue files. Blank ones are cleared away.
+    /// What dead runs left of this file's rescue files, where there is something in them.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if one belongs to a run that lives: it holds a file that an editor
-    /// has since replaced under this path. [`crate::Kind::Config`] if one beside the file cannot be
-    /// read: what it holds may be the only copy.
+    /// [`Kind::Temporary`] if one belongs to a run that lives: it holds a file that an editor has
+    /// since replaced under this path. [`Kind::Config`] if one beside the file cannot be read: what
+    /// it holds may be the only copy.
     pub(crate) fn leftovers(&self) -> Result<Vec<Leftover>> {
-        let beside = path_beside(&self.path);
+        self.leftovers_of(Purpose::Rescue)
+    }
+
+    /// What is left of a put-back that was interrupted: worth something only to a torn file.
+    pub(crate) fn unfinished_put_backs(&self) -> Result<Vec<Leftover>> {
+        self.leftovers_of(Purpose::PutBack)
+    }
+
+    fn leftovers_of(&self, purpose: Purpose) -> Result<Vec<Leftover>> {
+        let beside = with_suffix(&self.path, purpose.suffix());
         let mut found = Vec::new();
-        for place in places(&self.path, Purpose::Rescue) {
+        for place in places(&self.path, purpose) {
             let shared = place != beside;
-            match open_leftover(&place, shared) {
+            match self.open_leftover(&place, shared) {
                 Ok(Some(leftover)) if leftover.text.iter().all(|byte| *byte == 0) => {
-                    leftover.remove()?;
+                    leftover.remove();
                 }
                 Ok(leftover) => found.extend(leftover),
-                // In a folder that others use, anything may stand under that name.
-                Err(error) if shared => log::warn!("{error}"),
+                Err(error) if shared && error.kind() != Kind::Temporary => log::info!("{error}"),
                 Err(error) => return Err(error),
             }
         }
         Ok(found)
     }
-}
 
-fn open_leftover(path: &Path, shared: bool) -> Result<Option<Leftover>> {
-    let mut file = match platform::open_unlinked(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if shared && error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-        Err(error) => return Err(Error::file("cannot read", path, error)),
-    };
-    let metadata = check_regular(path, &file)?;
-    if shared && !platform::is_private(&metadata) {
-        let message = format!(
-            "{} is not this user's alone: it was ignored",
-            path.display()
-        );
-        return Err(Error::config(message));
+    fn open_leftover(&self, path: &Path, shared: bool) -> Result<Option<Leftover>> {
+        let unreadable = |error| Error::file("cannot read", path, error);
+        let mut file = match platform::open_unlinked(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let length = fs::symlink_metadata(path).map_or(1, |metadata| metadata.len());
+                // Another user's, but blank: nothing is lost with it.
+                let gone = length == 0 && !shared && fs::remove_file(path).is_ok();
+                return if gone {
+                    Ok(None)
+                } else {
+                    Err(unreadable(error))
+                };
+            }
+        };
+        let metadata = check_regular(path, &file)?;
+        // In a folder that others use, anything may stand under that name.
+        if shared && !platform::is_private(&metadata) {
+            let message = format!("{} is not this user's alone: it is ignored", path.display());
+            return Err(Error::config(message));
+        }
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(busy(path));
+        }
+        let own = self.file.metadata().map_err(unreadable)?;
+        let mut text = read_open(path, &mut file)?;
+        if !is_torn(&text) {
+            // Reserved space that was not cut off yet.
+            let length = text
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |last| last + 1);
+            text.truncate(length);
+        }
+        let is_latest = platform::is_unchanged_since(&own, &metadata);
+        Ok(Some(Leftover {
+            _file: file,
+            path: path.to_owned(),
+            text,
+            is_latest,
+        }))
     }
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        return Err(busy(path));
-    }
-    let text = read_open(path, &mut file)?;
-    Ok(Some(Leftover {
-        _file: file,
-        path: path.to_owned(),
-        text,
-    }))
 }
 
 impl Leftover {
-    /// Takes it away: what it held is saved.
-    pub(crate) fn remove(self) -> Result<()> {
+    /// Takes it away: what it held is saved. If it stays, the next run finds that out again.
+    pub(crate) fn remove(self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::file("cannot remove", &self.path, error))
+                log::warn!(
+                    "cannot remove {}, which has no use any more: {error}",
+                    self.path.display()
+                );
             }
-            _ => Ok(()),
+            _ => {}
         }
     }
 
-    /// Gives it a name of its own, so that it stays and is not found again. Returns the name.
-    pub(crate) fn set_aside(self) -> Result<PathBuf> {
-        let aside = with_suffix(
-            &self.path,
-            &format!(".{}", Fingerprint::of_bytes(&self.text)),
-        );
-        let renamed = fs::rename(&self.path, &aside);
-        renamed.map_err(|error| Error::file("cannot rename", &self.path, error))?;
-        Ok(aside)
+    /// Gives it a name of its own, so that it stays and is not found again. Returns its path.
+    pub(crate) fn set_aside(self) -> PathBuf {
+        let aside = aside(&self.path, &self.text);
+        if fs::rename(&self.path, &aside).is_ok() {
+            aside
+        } else {
+            self.path
+        }
     }
+}
+
+/// The name for a rescue file that fits no more.
+fn aside(path: &Path, text: &[u8]) -> PathBuf {
+    with_suffix(path, &format!(".{}", Fingerprint::of_bytes(text)))
 }

@@ -1,6 +1,6 @@
 //! Room for a new text, and the ways to save it.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -57,34 +57,37 @@ impl Lock {
     }
 
     fn reserve_for(self, purpose: Purpose, bytes: u64) -> Result<Room> {
+        if !is_same(&self.path, &self.file) {
+            let message = format!("another program replaced {} just now", self.path.display());
+            return Err(Error::temporary(message).with_hint(Hint::fixed("run again", "请重试")));
+        }
         let old = check_regular(&self.path, &self.file)?;
-        let beside = match platform::fixed(&self.path, &old) {
+        match platform::fixed(&self.path, &old) {
             Some(reason @ (Fixed::Replaced | Fixed::Immutable)) => {
                 return Err(cannot_change(&self.path, reason));
             }
-            Some(Fixed::MountPoint | Fixed::HardLinks) => None,
-            None => Some(
-                Rescue::make_beside(&self.path, purpose, bytes).and_then(|rescue| {
-                    platform::take_owner(&rescue.file, &old)?;
-                    Ok(rescue)
-                }),
-            ),
-        };
-        match beside {
-            Some(Ok(rescue)) => Ok(Room::new(rescue, self, purpose, Way::Rename)),
-            Some(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(busy(&self.path))
+            Some(Fixed::MountPoint | Fixed::HardLinks | Fixed::AccessList) => {
+                return self.reserve_in_place(purpose, bytes, &old);
             }
-            Some(Err(error)) if is_full(&error) || !self.writable => Err(Error::file(
+            None => {}
+        }
+        let beside = Rescue::make_beside(&self.path, purpose, bytes).and_then(|rescue| {
+            platform::take_owner(&rescue.file, &old)?;
+            Ok(rescue)
+        });
+        match beside {
+            Ok(rescue) => Ok(Room::new(rescue, self, purpose, Way::Rename)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(busy(&self.path)),
+            Err(error) if is_full(&error) || !self.writable => Err(Error::file(
                 "no room for new tokens beside",
                 &self.path,
                 error,
             )),
-            Some(Err(_)) | None => self.reserve_in_place(purpose, bytes),
+            Err(_) => self.reserve_in_place(purpose, bytes, &old),
         }
     }
 
-    fn reserve_in_place(self, purpose: Purpose, bytes: u64) -> Result<Room> {
+    fn reserve_in_place(self, purpose: Purpose, bytes: u64, old: &Metadata) -> Result<Room> {
         if !self.writable {
             let error = io::Error::from(io::ErrorKind::PermissionDenied);
             return Err(Error::file("cannot write", &self.path, error));
@@ -92,6 +95,8 @@ impl Lock {
         let blocked = |error| Error::file("no room for new tokens of", &self.path, error);
         platform::reserve_beyond(&self.file, bytes).map_err(blocked)?;
         let rescue = Rescue::make_anywhere(&self.path, purpose, bytes, None).map_err(blocked)?;
+        // Whoever owns the file should be able to use what is left of a run that died.
+        let _ = platform::take_owner(&rescue.file, old);
         Ok(Room::new(rescue, self, purpose, Way::InPlace))
     }
 }
@@ -150,6 +155,13 @@ impl Room {
         Some(self.rescue.path.clone())
     }
 
+    /// Leaves `text` in a rescue file that no run will look for.
+    pub(crate) fn keep_aside(&mut self, text: &[u8]) -> Option<PathBuf> {
+        // Named first, so that at no moment a run takes it for what the file should hold.
+        let _ = self.rescue.set_aside(text);
+        self.keep(text)
+    }
+
     /// Whether the file has its new text.
     pub(crate) fn is_saved(&self) -> bool {
         self.saved
@@ -200,7 +212,7 @@ impl Room {
             return Err(io::Error::other("another program replaced it meanwhile"));
         }
         fail_point!("before-in-place-write");
-        overwrite(&self.lock.file, text, true)?;
+        overwrite(&self.lock.file, text)?;
         self.saved = true;
         fail_point!("after-in-place-write");
         self.rescue.supersede();
