@@ -274,6 +274,45 @@ fn a_file_in_a_folder_that_cannot_be_written_is_saved_in_place() {
 }
 
 #[test]
+fn a_rescue_file_elsewhere_keeps_a_second_run_out() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
+    scene.server.fail_next(Fault::Hold);
+    let held = HeldRun::spawn(stranger_in_a_closed_folder(&scene).arg("-v"));
+    // Root can put another file in the place of the one that is locked.
+    let edited = scene.folder().join("edited.ini");
+    fs::write(&edited, scene.text()).unwrap();
+    chown(&edited, Some(STRANGER), Some(STRANGER)).unwrap();
+    fs::rename(&edited, scene.file()).unwrap();
+    let second = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
+    second.assert_failed(5, "another run is still working");
+    // The file it would write is not the one it has locked: the pair is kept, and put back.
+    held.let_go(&scene)
+        .assert_failed(6, "another program replaced it");
+    Run::of(stranger_in_a_closed_folder(&scene).output().unwrap()).token();
+    assert_eq!(scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn a_leftover_that_cannot_be_removed_blocks_nobody() {
+    if !is_root() {
+        return;
+    }
+    for text in ["", "rubbish"] {
+        let scene = Scene::new();
+        chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
+        fs::write(scene.rescue_file(), text).unwrap();
+        chown(scene.rescue_file(), Some(STRANGER), Some(STRANGER)).unwrap();
+        let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
+        assert!(scene.server.gave(run.token()));
+        assert!(scene.server.is_live(&scene.value("refresh_token")));
+    }
+}
+
+#[test]
 fn a_folder_and_a_file_that_cannot_be_written_cost_nothing() {
     if !is_root() {
         return;
