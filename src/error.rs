@@ -171,10 +171,11 @@ impl Error {
                 "check as which user this runs, and that user's rights on the file and its folder",
                 "请检查运行用户及其对该文件和所在目录的权限",
             ),
-            _ => Hint::fixed(
-                "check the path; nothing was sent",
-                "请检查该路径；尚未发送任何请求",
+            io::ErrorKind::FileTooLarge => Hint::fixed(
+                "raise the limit on the length of files: see ulimit -f",
+                "请提高文件大小限制：参见 ulimit -f",
             ),
+            _ => Hint::fixed("check the path", "请检查该路径"),
         };
         let mut error = Error::new(kind, format!("{what} {}: {source}", path.display()));
         error.source = Some(Box::new(source));

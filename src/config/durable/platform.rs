@@ -155,7 +155,7 @@ pub(super) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
 
 #[cfg(target_os = "linux")]
 mod attributes {
-    use super::{Fixed, Path};
+    use super::{Errno, Fixed, Path};
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
     /// What Linux knows of a path beyond its metadata. A kernel too old to tell lets the rename
@@ -181,8 +181,12 @@ mod attributes {
     }
 
     fn has_access_list(path: &Path) -> bool {
-        let mut nothing: [u8; 0] = [];
-        rustix::fs::getxattr(path, "system.posix_acl_access", &mut nothing[..]).is_ok_and(|n| n > 0)
+        let mut list = [0; 256];
+        match rustix::fs::getxattr(path, "system.posix_acl_access", &mut list[..]) {
+            Ok(length) => length > 0,
+            // Longer than that.
+            Err(error) => error == Errno::RANGE,
+        }
     }
 }
 
