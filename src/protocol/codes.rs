@@ -51,14 +51,26 @@ const fn code(
 
 use Verdict::{AppToken, Config, RateLimit, Reauthorize, Temporary};
 
-/// From the error tables of "refresh `user_access_token`" (v1) and of the common errors of the
-/// open platform.
+/// From the error tables of the vendors' pages on refreshing (v1, v2 and 115), and from what clients
+/// have reported since.
 static TABLE: &[Code] = &[
     code(
-        &[20001],
+        &[20001, 20063],
         Config,
-        "the server calls the request incomplete: check that both tokens were copied whole",
-        "服务器认为请求缺少参数或参数有误：请检查两个令牌是否复制完整",
+        "the server calls the request incomplete: check that the tokens were copied whole",
+        "服务器认为请求缺少参数或格式有误：请检查令牌是否复制完整",
+    ),
+    code(
+        &[20002, 10003, 10012, 10014, 99_991_543],
+        Config,
+        "app id or app secret is wrong: check them in the developer console",
+        "app_id 或 app_secret 有误：请在开发者后台核对",
+    ),
+    code(
+        &[20003, 20004, 20065],
+        Reauthorize,
+        "the authorisation code is unknown, expired or used: authorise again, it lives five minutes",
+        "授权码无效、已过期或已被使用：请重新授权，授权码五分钟内有效且仅可使用一次",
     ),
     code(
         &[20007],
@@ -79,8 +91,14 @@ static TABLE: &[Code] = &[
         "租户未安装该应用：请联系租户管理员安装",
     ),
     code(
+        &[20010],
+        Reauthorize,
+        "the user may not use this app: have the user let in, then authorise again",
+        "用户无应用使用权限：请先为用户开通，再重新授权",
+    ),
+    code(
         &[
-            20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671,
+            20013, 20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671,
         ],
         AppToken,
         "app_access_token lives two hours at most: get a new one and give it with -a or in the file",
@@ -107,20 +125,20 @@ static TABLE: &[Code] = &[
     code(
         &[20024],
         Config,
-        "the refresh token belongs to another app than app_access_token: use tokens of one app",
-        "refresh_token 与 app_access_token 不属于同一个应用：请使用同一应用的令牌",
+        "the refresh token belongs to another app: use the tokens and credentials of one app",
+        "refresh_token 属于另一个应用：请使用同一应用的令牌与凭证",
     ),
     code(
         &[20025],
         Config,
-        "the server misses app_id or app_secret: check how app_access_token was obtained",
+        "the server misses app id or app secret: check how app_access_token was obtained",
         "缺少 app_id 或 app_secret：请检查 app_access_token 的获取方式",
     ),
     code(
         &[20026],
         Reauthorize,
-        "the refresh token is expired, spent or not a v1 token: authorise again in a browser to get a new one",
-        "refresh_token 已过期、已被使用或不是 v1 令牌：请在浏览器中重新授权以获取新的令牌",
+        "the refresh token is expired, spent or of another version of the api: authorise again in a browser to get a new one",
+        "refresh_token 已过期、已被使用或属于其他版本的接口：请在浏览器中重新授权以获取新的令牌",
     ),
     code(
         &[20028],
@@ -129,10 +147,100 @@ static TABLE: &[Code] = &[
         "app_id 无效：请检查 app_access_token 所属的应用",
     ),
     code(
+        &[20029, 20071],
+        Config,
+        "the redirect URI is not the one that is registered with the app: make them the same",
+        "redirect_uri 与应用中登记的不一致：请保持一致",
+    ),
+    code(
+        &[20036],
+        Config,
+        "the server does not know this way of asking: check which api the token belongs to",
+        "服务器不支持该授权类型：请检查令牌所属的接口版本",
+    ),
+    code(
+        &[20037],
+        Reauthorize,
+        "the refresh token has expired: authorise again in a browser to get a new one",
+        "refresh_token 已过期：请在浏览器中重新授权以获取新的令牌",
+    ),
+    code(
+        &[20038, 20073],
+        Reauthorize,
+        "the refresh token is spent or expired: authorise again in a browser to get a new one",
+        "refresh_token 已被使用或已过期：请在浏览器中重新授权以获取新的令牌",
+    ),
+    code(
+        &[20042, 20069],
+        Config,
+        "the app is disabled: have it enabled in the developer console",
+        "应用未启用：请在开发者后台启用",
+    ),
+    code(
+        &[20046],
+        Config,
+        "a Feishu app on Lark's host, or the other way round: check the base URL",
+        "飞书应用使用了 Lark 的地址，或相反：请检查 base URL",
+    ),
+    code(
+        &[20048],
+        Config,
+        "the app does not exist: check the app id",
+        "应用不存在：请检查 app_id",
+    ),
+    code(
+        &[20049],
+        Reauthorize,
+        "the proof key of this login does not match: authorise again",
+        "PKCE 校验失败：请重新授权",
+    ),
+    code(
         &[20050],
         Temporary,
         "the server failed: run again, and tell support the log id if it goes on",
         "服务器内部错误：请重试；若持续出现，请将 log id 提供给技术支持",
+    ),
+    code(
+        &[20064],
+        Reauthorize,
+        "the refresh token was revoked or is spent: authorise again in a browser to get a new one",
+        "refresh_token 已被撤销或已被使用：请在浏览器中重新授权以获取新的令牌",
+    ),
+    code(
+        &[20066],
+        Reauthorize,
+        "the user's account is not in order: have it checked, then authorise again",
+        "用户状态异常：请检查该帐号后重新授权",
+    ),
+    code(
+        &[20067, 20068],
+        Config,
+        "the scopes asked for repeat or go beyond what the user granted: check them",
+        "所请求的权限重复，或超出用户授权范围：请检查",
+    ),
+    code(
+        &[20070],
+        Config,
+        "the request proves the client in two ways at once: a proxy may add one",
+        "请求同时使用了两种客户端认证方式：可能由中间代理附加",
+    ),
+    code(
+        &[20072],
+        Temporary,
+        "the server cannot be reached for the moment: run again later",
+        "服务暂不可用：请稍后重试",
+    ),
+    code(
+        &[20074],
+        Config,
+        "this app may not refresh: turn the switch on in its security settings, and publish a version",
+        "该应用未开启刷新功能：请在安全设置中打开开关并发布版本",
+    ),
+    code(
+        &[21000, 21001],
+        Reauthorize,
+        "the tenant's access policy blocks this user: pass its check, then authorise again",
+        "被租户访问策略拦截：请先通过校验，再重新授权",
     ),
     code(
         &[99_991_400],
@@ -141,10 +249,38 @@ static TABLE: &[Code] = &[
         "请求过于频繁，触发频率限制：请一分钟后重试",
     ),
     code(
-        &[99_991_543],
+        &[
+            40_140_100, 40_140_101, 40_140_102, 40_140_103, 40_140_104, 40_140_105, 40_140_106,
+            40_140_107, 40_140_108, 40_140_109, 40_140_110, 40_140_111, 40_140_112, 40_140_113,
+            40_140_118, 40_140_122,
+        ],
         Config,
-        "app id or app secret is wrong: check them in the developer console",
-        "app_id 或 app_secret 有误：请在开发者后台核对",
+        "115 finds fault with the request, the app or the developer account: read its message",
+        "115 认为请求、应用或开发者帐号有问题：请查看其返回信息",
+    ),
+    code(
+        &[40_140_114, 40_140_115],
+        Config,
+        "115 cannot read the refresh token: check that it was copied whole",
+        "115 无法识别 refresh_token：请检查是否复制完整",
+    ),
+    code(
+        &[40_140_116, 40_140_119, 40_140_120, 40_140_137],
+        Reauthorize,
+        "the refresh token is dead for 115: authorise again to get a new one",
+        "该 refresh_token 在 115 已失效：请重新授权以获取新的令牌",
+    ),
+    code(
+        &[40_140_117],
+        RateLimit,
+        "115 was asked too often: run again after a minute",
+        "115 刷新过于频繁：请一分钟后重试",
+    ),
+    code(
+        &[40_140_121, 40_110_000],
+        Temporary,
+        "115 could not refresh this time: run again",
+        "115 本次刷新失败：请重试",
     ),
 ];
 
