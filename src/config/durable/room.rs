@@ -1,4 +1,10 @@
 //! Room for a new text, and the ways to save it.
+//!
+//! Promises:
+//! - The way is chosen and the space is set aside before anything is sent (P1).
+//! - The text is first of all in a rescue file. From there it takes the file's place by a rename,
+//!   or, where that cannot be, is copied into the file once it is safe.
+//! - A save that fails says which file holds the text, or that none does (P7).
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -29,7 +35,8 @@ enum Way {
     /// The rescue file takes its place.
     Rename,
     /// The text is copied into it, once the rescue file has it: for a file that is a mount point,
-    /// has other names, or lies in a folder or belongs to a user that cannot be written or kept.
+    /// has other names or an access list, lies in a folder that cannot be written, or belongs to
+    /// a user whom a new file could not be given to.
     InPlace,
 }
 
