@@ -1,4 +1,11 @@
-//! One run at a time on one file.
+//! One run at a time on one file (P4).
+//!
+//! Promises:
+//! - The lock is on the file itself, so that runs which reach it by different paths exclude each
+//!   other, and no extra file lies about.
+//! - A file that was replaced while this run queued is noticed: the queueing starts over at the new
+//!   one, and never goes on past its deadline.
+//! - A file that a run had to make goes with it if it stays empty.
 
 use std::fs::{self, File};
 use std::io;
