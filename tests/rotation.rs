@@ -2,6 +2,7 @@
 //! that no pair is lost by it.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::BuildHasher;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -43,10 +44,12 @@ const IN_PLACE: [&str; 9] = [
 const UNWRITTEN: [&str; 3] = ["after-reply", "before-write", "before-rescue-write"];
 
 fn failing(scene: &Scene, points: &str) -> Run {
+    failing_with(scene, &["--retries", "0"], points)
+}
+
+fn failing_with<S: AsRef<OsStr>>(scene: &Scene, arguments: &[S], points: &str) -> Run {
     let mut program = scene.program();
-    program
-        .args(["--retries", "0"])
-        .env("FEISHU_REFRESH_FAIL", points);
+    program.args(arguments).env("FEISHU_REFRESH_FAIL", points);
     Run::of(program.output().unwrap())
 }
 
@@ -327,24 +330,38 @@ fn a_leftover_blocks_nobody() {
 }
 
 #[test]
+fn a_leftover_that_fits_in_part_is_kept_for_the_rest() {
+    let scene = Scene::new();
+    scene.write(scene.text() + "\n[OTHER]\nrefresh_token = ur-other\n");
+    failing(&scene, "before-rename=error").assert_failed(6, "rotated, but not saved");
+    scene.write(scene.text().replace("ur-other", "ur-another"));
+    let run = scene.run::<&str>([]);
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    let named = run
+        .stderr
+        .split("it was kept as ")
+        .nth(1)
+        .unwrap()
+        .trim_end();
+    assert!(fs::read_to_string(named).unwrap().contains("ur-other"));
+    assert!(scene.text().contains("ur-another"));
+    fs::remove_file(named).unwrap();
+    scene.assert_sound();
+}
+
+#[test]
 fn the_pair_of_a_new_token_waits_for_a_run_that_brings_it_again() {
     let scene = Scene::new();
     let flags = scene.flags();
-    let mut program = scene.program();
-    program
-        .args(&flags)
-        .env("FEISHU_REFRESH_FAIL", "before-rename=error");
-    assert_eq!(Run::of(program.output().unwrap()).code, 6);
+    let run = failing_with(&scene, &flags, "before-rename=error");
+    assert_eq!(run.code, 6, "{}", run.stderr);
     assert!(scene.run(&flags).stderr.contains("it is saved now"));
     scene.assert_sound();
 
     // A run that does not bring it goes on with the login of the file.
     let flags = scene.flags();
-    let mut program = scene.program();
-    program
-        .args(&flags)
-        .env("FEISHU_REFRESH_FAIL", "before-rename=error");
-    assert_eq!(Run::of(program.output().unwrap()).code, 6);
+    let run = failing_with(&scene, &flags, "before-rename=error");
+    assert_eq!(run.code, 6, "{}", run.stderr);
     let run = scene.run::<&str>([]);
     let named = run
         .stderr
@@ -372,22 +389,16 @@ fn a_file_that_is_gone_comes_back_whole_with_its_pair() {
 fn a_first_run_that_was_killed_is_completed_by_the_next() {
     let scene = Scene::without_file();
     let flags = scene.flags();
-    let mut program = scene.program();
-    program
-        .args(&flags)
-        .env("FEISHU_REFRESH_FAIL", "before-rename=abort");
-    assert_eq!(Run::of(program.output().unwrap()).code, 134);
+    let run = failing_with(&scene, &flags, "before-rename=abort");
+    assert_eq!(run.code, 134, "{}", run.stderr);
     assert_eq!(scene.text(), "");
     scene.run(&flags).token();
     scene.assert_sound();
 
     // Also where the file belongs to another login, and the same -r comes again.
     let flags = scene.flags();
-    let mut program = scene.program();
-    program
-        .args(&flags)
-        .env("FEISHU_REFRESH_FAIL", "before-rename=abort");
-    assert_eq!(Run::of(program.output().unwrap()).code, 134);
+    let run = failing_with(&scene, &flags, "before-rename=abort");
+    assert_eq!(run.code, 134, "{}", run.stderr);
     scene.run(&flags).token();
     scene.assert_sound();
 }

@@ -32,6 +32,13 @@ pub(crate) struct Place<'a> {
     pub(crate) profile: &'a str,
 }
 
+impl<'a> Place<'a> {
+    /// The place of another section in the same file.
+    pub(super) fn of(self, profile: &'a str) -> Self {
+        Place { profile, ..self }
+    }
+}
+
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] of {}", self.profile, self.file.display())

@@ -26,19 +26,18 @@ pub(super) fn replay(
             bytes: &leftover.text,
             is_latest: leftover.is_latest,
         };
-        match judge(&lock.read()?, rescue, place, given)? {
-            Fit::Needed(text) => {
-                lock = put_back(lock, &text)?;
-                leftover.remove();
-                changed = true;
-                log::warn!("{name} held what an earlier run could not save: it is saved now");
-            }
-            Fit::AlreadyThere => leftover.remove(),
-            Fit::None => {
-                let aside = leftover.set_aside();
-                let aside = aside.display();
-                log::warn!("{name} does not fit the file any more: it was kept as {aside}");
-            }
+        let worth = judge(&lock.read()?, rescue, place, given)?;
+        if let Some(text) = worth.needed {
+            lock = put_back(lock, &text)?;
+            changed = true;
+            log::warn!("{name} held what an earlier run could not save: it is saved now");
+        }
+        if worth.doubtful {
+            let aside = leftover.set_aside();
+            let aside = aside.display();
+            log::warn!("{name} does not fit the file any more: it was kept as {aside}");
+        } else {
+            leftover.remove();
         }
     }
     Ok((lock, changed))
@@ -74,14 +73,28 @@ fn repair(lock: Lock, place: Place<'_>) -> Result<(Lock, bool)> {
     Ok((lock, true))
 }
 
-/// What a rescue file is good for.
-enum Fit {
-    /// The file should have this text.
-    Needed(String),
-    /// The file has all that it holds.
-    AlreadyThere,
-    /// It cannot be understood, or belongs to a state of the file that is gone.
-    None,
+/// What a rescue file is good for. Neither: the file has all that it holds.
+#[derive(Default)]
+struct Worth {
+    /// The text that the file should have.
+    needed: Option<String>,
+    /// Whether it cannot be understood, or holds a token that belongs to a state of the file that
+    /// is gone.
+    doubtful: bool,
+}
+
+impl Worth {
+    const DOUBTFUL: Worth = Worth {
+        needed: None,
+        doubtful: true,
+    };
+
+    fn needed(text: &str) -> Self {
+        Worth {
+            needed: Some(text.to_owned()),
+            doubtful: false,
+        }
+    }
 }
 
 /// What a rescue file holds.
@@ -97,29 +110,26 @@ fn judge(
     rescue: Text<'_>,
     place: Place<'_>,
     given: Option<Fingerprint>,
-) -> Result<Fit> {
+) -> Result<Worth> {
     let Ok(rescued) = Document::parse(rescue.bytes) else {
         let unfinished = is_torn(rescue.bytes);
         return if unfinished {
             complete(file, rescue, place, given)
         } else {
-            Ok(Fit::None)
+            Ok(Worth::DOUBTFUL)
         };
     };
     if file.is_empty() {
-        return Ok(Fit::Needed(rescued.text().to_owned()));
+        return Ok(Worth::needed(rescued.text()));
     }
     let mut document = understood(place.file, file)?;
-    let mut fit = Fit::AlreadyThere;
+    let mut worth = Worth::default();
     for section in rescued.sections() {
-        let ours = Place {
-            profile: section,
-            ..place
-        };
+        let ours = place.of(section);
         let theirs = Profile::read_tokens(ours, &rescued);
         let (Ok((tokens, spent)), Ok((own, _))) = (theirs, Profile::read_tokens(ours, &document))
         else {
-            fit = doubted(fit);
+            worth.doubtful = true;
             continue;
         };
         let Some(successor) = &tokens.refresh_token else {
@@ -139,20 +149,12 @@ fn judge(
         };
         if stands {
             document = edit(ours, &document, &tokens, true, Some(&spent))?;
-            fit = Fit::Needed(document.text().to_owned());
+            worth.needed = Some(document.text().to_owned());
         } else {
-            fit = doubted(fit);
+            worth.doubtful = true;
         }
     }
-    Ok(fit)
-}
-
-/// A rescue file holds something that the file has not, and that does not fit.
-fn doubted(fit: Fit) -> Fit {
-    match fit {
-        Fit::AlreadyThere => Fit::None,
-        fit => fit,
-    }
+    Ok(worth)
 }
 
 /// A rescue text that was written but for its first byte. It is whole if, with the file's first
@@ -162,23 +164,23 @@ fn complete(
     rescue: Text<'_>,
     place: Place<'_>,
     given: Option<Fingerprint>,
-) -> Result<Fit> {
+) -> Result<Worth> {
     let mut bytes = rescue.bytes.to_vec();
     bytes[0] = *file.first().unwrap_or(&b'[');
-    match judge(
-        file,
-        Text {
-            bytes: &bytes,
-            ..rescue
-        },
-        place,
-        given,
-    )? {
-        Fit::Needed(needed) if needed.as_bytes() == bytes && is_ours(&bytes, place) => {
-            Ok(Fit::Needed(needed))
-        }
-        _ => Ok(Fit::None),
-    }
+    let completed = Text {
+        bytes: &bytes,
+        ..rescue
+    };
+    let worth = judge(file, completed, place, given)?;
+    let derived = worth
+        .needed
+        .as_ref()
+        .is_some_and(|needed| needed.as_bytes() == bytes);
+    Ok(if derived && is_ours(&bytes, place) {
+        worth
+    } else {
+        Worth::DOUBTFUL
+    })
 }
 
 /// Whether a text is one that a save wrote, to the end of a profile's section.
@@ -187,13 +189,7 @@ fn is_ours(text: &[u8], place: Place<'_>) -> bool {
         return false;
     };
     document.sections().any(|section| {
-        let tokens = Profile::read_tokens(
-            Place {
-                profile: section,
-                ..place
-            },
-            &document,
-        );
+        let tokens = Profile::read_tokens(place.of(section), &document);
         tokens.is_ok_and(|(_, spent)| spent.latest().is_some())
     })
 }
