@@ -1,8 +1,9 @@
 //! The story of one refresh: lock, read, make room, send, save, hand over. Read this file first.
 //!
 //! [`refresh`] tells it. The types carry its rules: only a locked file can make room, and only room
-//! can save, once. [`attempts`] sends, and alone decides about sending again; [`failure`] finds the
-//! words for what went wrong and what became of the token.
+//! can save, once. [`attempts`] sends, and alone decides about sending again; one round of the loop
+//! sends one request, so that between any two the file is read anew and signals count. [`failure`]
+//! finds the words for what went wrong and what became of the token.
 
 mod attempts;
 mod failure;
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::client::Client;
 use crate::config::{self, Given, Place};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
@@ -32,14 +32,27 @@ pub struct Options {
     pub app_access_token: Option<SecretString>,
     /// A refresh token to use in place of the file's, unless the file knows it to be spent.
     pub refresh_token: Option<SecretString>,
+    /// The app's id, in place of the file's.
+    pub app_id: Option<String>,
+    /// The app's secret, in place of the file's.
+    pub app_secret: Option<SecretString>,
+    /// The ticket of an app from the store, in place of the file's.
+    pub app_ticket: Option<SecretString>,
+    /// Narrows the new token to these scopes, separated by spaces; [`Api::V2`] only.
+    /// `offline_access` is added.
+    pub scope: Option<String>,
     /// The token endpoint, in place of the file's `api`.
     pub api: Option<Api>,
-    /// Another address for the token endpoints.
+    /// Lark, the international service, in place of Feishu and of the file's `base_url`.
+    pub lark: bool,
+    /// Another address for the token endpoints, in place of all others.
     pub base_url: Option<String>,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How many further attempts follow a temporary failure.
     pub retries: u32,
+    /// The longest wait that a server may ask for; after a longer one the run ends.
+    pub max_wait: Duration,
     /// How long to wait for other runs on the same file.
     pub lock_timeout: Duration,
 }
@@ -52,10 +65,16 @@ impl Default for Options {
             profile: "TOKEN".to_owned(),
             app_access_token: None,
             refresh_token: None,
+            app_id: None,
+            app_secret: None,
+            app_ticket: None,
+            scope: None,
             api: None,
+            lark: false,
             base_url: None,
             timeout: Duration::from_secs(30),
             retries: 3,
+            max_wait: Duration::from_secs(90),
             lock_timeout: Duration::from_secs(180),
         }
     }
@@ -69,6 +88,8 @@ pub struct Outcome {
     pub access_token: SecretString,
     /// When it ends, if the server said so.
     pub expires_at: Option<Timestamp>,
+    /// What it may be used for, separated by spaces, if the server said so.
+    pub scope: Option<String>,
     /// The refresh token that the file holds now.
     pub refresh_token: Option<SecretString>,
     /// When that one ends, if the server said so.
@@ -111,33 +132,39 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
     };
     let before = config::look(place);
     let mut file = config::lock(place, options.given(), options.lock_deadline())?;
-    let api = file.api();
-    if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
-        return outcome(saved.clone(), api, false);
-    }
-    let client = Client::new(&file.order()?.base_url, options.timeout)?;
-    let mut attempts = Attempts::new(options.retries);
+    let mut attempts = Attempts::new(options);
     loop {
+        let api = file.api();
+        if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
+            return outcome(saved.clone(), api, false);
+        }
         let order = file.order().map_err(|error| attempts.remember(error))?;
+        let client = attempts.client(&order);
+        let client = client.map_err(|error| attempts.remember(error))?;
         let room = file
             .reserve(&order)
             .map_err(|error| attempts.remember(error))?;
         signals.defer();
         match attempts.send(&client, &order).await {
-            Answer::Tokens { tokens, complaint } => {
-                let saved = room.hold(tokens).save()?;
+            Answer::Tokens {
+                tokens,
+                app_token,
+                complaint,
+            } => {
+                let saved = room.hold(tokens, app_token).save()?;
                 signals.deliver();
                 return complaint.map_or_else(|| outcome(saved, api, true), Err);
             }
-            Answer::Refused { pause, error } => {
+            Answer::Refused(error) => {
+                drop(room);
+                signals.deliver();
+                return Err(error);
+            }
+            Answer::NotYet { pause } => {
                 // Nothing is at stake until the next attempt. A file that this run made is given
                 // up for that time, so that a signal leaves none behind.
-                let kept = Some(room.release()).filter(|file| pause.is_some() && !file.is_made());
+                let kept = Some(room.release()).filter(|file| !file.is_made());
                 signals.deliver();
-                let Some(pause) = pause else {
-                    return Err(error);
-                };
-                log::info!("{error}; trying again in {} ms", pause.as_millis());
                 tokio::time::sleep(pause).await;
                 let next = match kept {
                     Some(file) => file.again(options.lock_deadline()),
@@ -172,7 +199,12 @@ impl Options {
         Given {
             app_access_token: self.app_access_token.as_ref(),
             refresh_token: self.refresh_token.as_ref(),
+            app_id: self.app_id.as_deref(),
+            app_secret: self.app_secret.as_ref(),
+            app_ticket: self.app_ticket.as_ref(),
+            scope: self.scope.as_deref(),
             api: self.api,
+            lark: self.lark,
             base_url: self.base_url.as_deref(),
         }
     }
@@ -188,6 +220,7 @@ fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outcome> {
     Ok(Outcome {
         access_token,
         expires_at: tokens.access_expires_at,
+        scope: tokens.scope,
         refresh_token: tokens.refresh_token,
         refresh_expires_at: tokens.refresh_expires_at,
         refreshed,

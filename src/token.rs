@@ -8,16 +8,27 @@ use ring::digest;
 pub use secrecy::{ExposeSecret, SecretString};
 
 /// A user's tokens as they stand after a refresh.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Tokens {
     /// The `user_access_token`; none if the server's reply held no usable one.
     pub access_token: Option<SecretString>,
     /// When the access token ends, if the server said so.
     pub access_expires_at: Option<Timestamp>,
+    /// What the access token may be used for, separated by spaces, if the server said so.
+    pub scope: Option<String>,
     /// The refresh token to use next; none if the server's reply held none.
     pub refresh_token: Option<SecretString>,
     /// When the refresh token ends, if the server said so.
     pub refresh_expires_at: Option<Timestamp>,
+}
+
+/// An `app_access_token` that the program fetched itself.
+#[derive(Debug, Clone)]
+pub(crate) struct AppToken {
+    pub(crate) token: SecretString,
+    /// When it ends, if the server said so.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// Tells tokens apart without revealing them: the first 16 hex digits of a token's SHA-256.
@@ -91,9 +102,8 @@ mod tests {
     fn secrets_do_not_show_in_debug_texts() {
         let tokens = Tokens {
             access_token: Some("u-secret".into()),
-            access_expires_at: None,
             refresh_token: Some("ur-secret".into()),
-            refresh_expires_at: None,
+            ..Tokens::default()
         };
         assert!(!format!("{tokens:?}").contains("u-secret"));
     }

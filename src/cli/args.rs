@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Hint, Kind, Result};
-use crate::protocol::Api;
+use crate::protocol::{self, Api};
 use crate::refresh::Options;
 
 /// A secret longer than this is none; reading stops there.
@@ -63,6 +63,26 @@ pub(super) struct Asked {
     #[arg(long, value_parser = api_parser())]
     api: Option<Api>,
 
+    /// App id: with it and the secret, v1 and oidc fetch their own app_access_token [env: FEISHU_APP_ID]
+    #[arg(long, alias = "app_id", value_name = "ID")]
+    app_id: Option<String>,
+
+    /// App secret [env: FEISHU_APP_SECRET]
+    #[arg(long, alias = "app_secret", value_name = "SECRET", value_parser = secret)]
+    app_secret: Option<SecretString>,
+
+    /// The ticket of an app from the store [env: FEISHU_APP_TICKET]
+    #[arg(long, alias = "app_ticket", value_name = "TICKET", value_parser = secret)]
+    app_ticket: Option<SecretString>,
+
+    /// v2: narrow the new token to these scopes, and offline_access
+    #[arg(long, value_name = "\"A B\"", value_parser = scope)]
+    scope: Option<String>,
+
+    /// Lark, the international service, in place of Feishu
+    #[arg(long)]
+    lark: bool,
+
     /// Another host for the token endpoints [env: FEISHU_BASE_URL]
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
@@ -74,6 +94,10 @@ pub(super) struct Asked {
     /// Further attempts after a temporary failure
     #[arg(long, value_name = "N", default_value = "3", value_parser = retries)]
     retries: u32,
+
+    /// The longest wait that a rate limit may ask for
+    #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds)]
+    max_wait: Duration,
 
     /// How long to wait for another run on the same file
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
@@ -218,7 +242,12 @@ fn trimmed(text: &str) -> SecretString {
 }
 
 fn api_parser() -> impl TypedValueParser<Value = Api> {
-    PossibleValuesParser::new(["v1"]).try_map(|name| Api::named(&name).ok_or("not an api"))
+    PossibleValuesParser::new(Api::ALL.map(Api::name))
+        .try_map(|name| Api::named(&name).ok_or("not an api"))
+}
+
+fn scope(text: &str) -> Result<String, &'static str> {
+    protocol::scope(text).ok_or("not a list of scopes")
 }
 
 fn retries(text: &str) -> Result<u32, &'static str> {
@@ -290,7 +319,15 @@ impl Asked {
         };
         let mut app_access_token = secret_from(&self.app_token, "FEISHU_APP_ACCESS_TOKEN")?;
         let mut refresh_token = secret_from(&self.refresh, "FEISHU_REFRESH_TOKEN")?;
-        read_secret([&mut app_access_token, &mut refresh_token], stdin)?;
+        let mut app_secret = secret_from(&self.app_secret, "FEISHU_APP_SECRET")?;
+        let mut app_ticket = secret_from(&self.app_ticket, "FEISHU_APP_TICKET")?;
+        let secrets = [
+            &mut app_access_token,
+            &mut refresh_token,
+            &mut app_secret,
+            &mut app_ticket,
+        ];
+        read_secret(secrets, stdin)?;
         let defaults = Options::default();
         let file = env("FEISHU_CONFIG_FILE")
             .filter(|path| !path.is_empty())
@@ -313,10 +350,21 @@ impl Asked {
                     .map(|name| api_from_env(&name))
                     .transpose()?,
             },
+            app_id: match &self.app_id {
+                Some(id) => Some(id.trim().to_owned()),
+                None => text_from(env, "FEISHU_APP_ID")?.map(|id| id.trim().to_owned()),
+            },
+            app_secret,
+            app_ticket,
+            scope: self.scope.clone(),
+            lark: self.lark,
             base_url: match &self.base_url {
                 Some(url) => Some(url.clone()),
+                // A flag beats the environment, also where it says the same in another way.
+                None if self.lark => None,
                 None => text_from(env, "FEISHU_BASE_URL")?,
             },
+            max_wait: self.max_wait,
             timeout: self.timeout,
             retries: self.retries,
             lock_timeout: self.lock_timeout,
@@ -325,7 +373,10 @@ impl Asked {
 }
 
 fn api_from_env(name: &str) -> Result<Api> {
-    let hint = Hint::fixed("FEISHU_API can be: v1", "FEISHU_API 可取值：v1");
+    let hint = Hint::naming(
+        format!("FEISHU_API can be: {}", Api::names()),
+        format!("FEISHU_API 可取值：{}", Api::names()),
+    );
     let unknown = || Error::config("FEISHU_API names no token endpoint").with_hint(hint);
     Api::named(name).ok_or_else(unknown)
 }

@@ -60,7 +60,7 @@ pub(super) fn result(output: Output, options: &Options, outcome: &Outcome) -> St
                 .map(ExposeSecret::expose_secret),
             expires_at: outcome.expires_at.map(|time| time.to_string()),
             refresh_expires_at: outcome.refresh_expires_at.map(|time| time.to_string()),
-            scope: None,
+            scope: outcome.scope.as_deref(),
             refreshed: outcome.refreshed,
             config_file: options.config_file.display().to_string(),
         }),

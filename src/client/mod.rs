@@ -23,8 +23,8 @@ use crate::protocol::{Request, Response};
 /// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
 const LONGEST_REPLY: usize = 1 << 20;
 
-/// A connection to one service.
-#[derive(Debug)]
+/// A connection to one service. Clones share it.
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,

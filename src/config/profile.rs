@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::document::{Document, Problem};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::Api;
-use crate::token::{Fingerprint, Tokens};
+use crate::token::{AppToken, Fingerprint, Tokens};
 
 /// Section with what all profiles share.
 const SHARED_SECTION: &str = "ID";
@@ -17,12 +17,33 @@ const SHARED_SECTION: &str = "ID";
 pub(super) mod key {
     pub(in crate::config) const API: &str = "api";
     pub(in crate::config) const BASE_URL: &str = "base_url";
+    pub(in crate::config) const APP_ID: &str = "app_id";
+    pub(in crate::config) const APP_SECRET: &str = "app_secret";
+    pub(in crate::config) const APP_TICKET: &str = "app_ticket";
     pub(in crate::config) const APP_ACCESS_TOKEN: &str = "app_access_token";
-    pub(in crate::config) const ACCESS_TOKEN: &str = "user_access_token";
-    pub(in crate::config) const ACCESS_EXPIRES_AT: &str = "user_access_token_expires_at";
+    pub(in crate::config) const APP_EXPIRES_AT: &str = "app_access_token_expires_at";
+    pub(in crate::config) const SCOPE: &str = "scope";
     pub(in crate::config) const REFRESH_TOKEN: &str = "refresh_token";
     pub(in crate::config) const REFRESH_EXPIRES_AT: &str = "refresh_token_expires_at";
     pub(in crate::config) const REFRESH_SPENT: &str = "refresh_token_spent";
+
+    use crate::protocol::Api;
+
+    /// Where the access token stands: 115's is no user's.
+    pub(in crate::config) fn access_token(api: Api) -> &'static str {
+        match api {
+            Api::Open115 => "access_token",
+            Api::V1 | Api::Oidc | Api::V2 => "user_access_token",
+        }
+    }
+
+    /// Where its expiry stands.
+    pub(in crate::config) fn access_expires_at(api: Api) -> &'static str {
+        match api {
+            Api::Open115 => "access_token_expires_at",
+            Api::V1 | Api::Oidc | Api::V2 => "user_access_token_expires_at",
+        }
+    }
 }
 
 /// Which file, and which section of it.
@@ -45,12 +66,27 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// What a profile's section says.
+/// What a profile's section says, and the section that all share.
 #[derive(Debug, Clone)]
 pub(super) struct Profile {
-    pub(super) api: Option<Api>,
+    /// The endpoint that its pair belongs to.
+    pub(super) api: Api,
+    /// The section's own address, and the shared one.
     pub(super) base_url: Option<String>,
+    pub(super) shared_base_url: Option<String>,
+    pub(super) app_id: Option<String>,
+    pub(super) app_secret: Option<SecretString>,
+    pub(super) app_ticket: Option<SecretString>,
     pub(super) app_access_token: Option<SecretString>,
+    pub(super) app_expires_at: Option<Timestamp>,
+    pub(super) pair: Pair,
+}
+
+/// A profile's pair, and what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Pair {
+    /// The endpoint that it belongs to; none if this program does not know it.
+    pub(super) api: Option<Api>,
     pub(super) tokens: Tokens,
     pub(super) spent: Spent,
 }
@@ -110,35 +146,50 @@ impl Profile {
     /// disagree about is refused whether this run needs it or not.
     pub(super) fn read(place: Place<'_>, document: &Document) -> Result<Self> {
         let own = |key| value(place, document, place.profile, key);
-        let shared_base_url = value(place, document, SHARED_SECTION, key::BASE_URL)?;
-        let (tokens, spent) = Profile::read_tokens(place, document)?;
+        let shared = |key| value(place, document, SHARED_SECTION, key);
+        let either = |key| {
+            let (own, shared) = (own(key)?, shared(key)?);
+            Ok::<_, Error>(own.or(shared))
+        };
+        let pair = Pair::read(place, document)?;
         Ok(Profile {
-            api: own(key::API)?
-                .map(|name| api_named(place, &name))
-                .transpose()?,
-            base_url: own(key::BASE_URL)?.or(shared_base_url),
+            api: pair.api.ok_or_else(|| unknown_api(place))?,
+            base_url: own(key::BASE_URL)?,
+            shared_base_url: shared(key::BASE_URL)?,
+            app_id: either(key::APP_ID)?,
+            app_secret: either(key::APP_SECRET)?.map(SecretString::from),
+            app_ticket: either(key::APP_TICKET)?.map(SecretString::from),
             app_access_token: own(key::APP_ACCESS_TOKEN)?.map(SecretString::from),
-            tokens,
-            spent,
+            app_expires_at: own(key::APP_EXPIRES_AT)?.and_then(|time| time.parse().ok()),
+            pair,
         })
     }
+}
 
-    /// Reads the tokens alone, and which are spent.
-    pub(super) fn read_tokens(place: Place<'_>, document: &Document) -> Result<(Tokens, Spent)> {
+impl Pair {
+    pub(super) fn read(place: Place<'_>, document: &Document) -> Result<Self> {
         let own = |key| value(place, document, place.profile, key);
         let secret = |key| Ok::<_, Error>(own(key)?.map(SecretString::from));
         // A time that cannot be read is one that is not known: expiries only advise.
         let time = |key| Ok::<_, Error>(own(key)?.and_then(|time| time.parse().ok()));
-        let tokens = Tokens {
-            access_token: secret(key::ACCESS_TOKEN)?,
-            access_expires_at: time(key::ACCESS_EXPIRES_AT)?,
-            refresh_token: secret(key::REFRESH_TOKEN)?,
-            refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,
-        };
-        Ok((
-            tokens,
-            Spent::parse(&own(key::REFRESH_SPENT)?.unwrap_or_default()),
-        ))
+        let api = own(key::API)?.map_or(Some(Api::V1), |name| Api::named(&name));
+        let keys = api.unwrap_or(Api::V1);
+        Ok(Pair {
+            api,
+            tokens: Tokens {
+                access_token: secret(key::access_token(keys))?,
+                access_expires_at: time(key::access_expires_at(keys))?,
+                scope: own(key::SCOPE)?,
+                refresh_token: secret(key::REFRESH_TOKEN)?,
+                refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,
+            },
+            spent: Spent::parse(&own(key::REFRESH_SPENT)?.unwrap_or_default()),
+        })
+    }
+
+    /// The fingerprint of its refresh token.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.tokens.refresh_token.as_ref().map(Fingerprint::of)
     }
 }
 
@@ -154,34 +205,63 @@ fn value(
     Ok(value.filter(|value| !value.is_empty()))
 }
 
-/// The document with what a reply changes, in the order a person would write it. What the reply
-/// does not give stays as it is; `spent` is written if the file's list changes.
-pub(super) fn edit(
-    place: Place<'_>,
-    document: &Document,
-    reply: &Tokens,
-    rotated: bool,
-    spent: Option<&Spent>,
-) -> Result<Document> {
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
-    let mut changes = Vec::new();
-    if let Some(token) = &reply.access_token {
-        changes.push((key::ACCESS_TOKEN, token.expose_secret().to_owned()));
-        changes.push((key::ACCESS_EXPIRES_AT, time(reply.access_expires_at)));
-    }
-    if let Some(token) = &reply.refresh_token {
-        changes.push((key::REFRESH_TOKEN, token.expose_secret().to_owned()));
-        if rotated || reply.refresh_expires_at.is_some() {
-            changes.push((key::REFRESH_EXPIRES_AT, time(reply.refresh_expires_at)));
+/// What a reply changes in a profile.
+pub(super) struct Change<'a> {
+    /// The endpoint that the tokens are of.
+    pub(super) api: Api,
+    pub(super) tokens: &'a Tokens,
+    /// Whether the refresh token is another than the one sent.
+    pub(super) rotated: bool,
+    /// The list of spent tokens, if that changes.
+    pub(super) spent: Option<&'a Spent>,
+    /// An app token that was fetched on the way.
+    pub(super) app_token: Option<&'a AppToken>,
+}
+
+impl Change<'_> {
+    /// The keys and their new values, in the order a person would write them. An empty one is to be
+    /// emptied where it stands.
+    fn values(&self, old: &Pair) -> Vec<(&'static str, String)> {
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+        let text = |secret: &SecretString| secret.expose_secret().to_owned();
+        let mut values = Vec::new();
+        if old.api.is_some_and(|old| old != self.api) {
+            // Else the next run would take the pair to an endpoint that refuses it.
+            values.push((key::API, self.api.name().to_owned()));
         }
-        if let Some(spent) = spent {
-            changes.push((key::REFRESH_SPENT, spent.to_string()));
+        if let Some(app) = self.app_token {
+            values.push((key::APP_ACCESS_TOKEN, text(&app.token)));
+            values.push((key::APP_EXPIRES_AT, time(app.expires_at)));
         }
+        let tokens = self.tokens;
+        if let Some(token) = &tokens.access_token {
+            let expires_at = time(tokens.access_expires_at);
+            values.push((key::access_token(self.api), text(token)));
+            values.push((key::access_expires_at(self.api), expires_at));
+            values.extend(tokens.scope.clone().map(|scope| (key::SCOPE, scope)));
+        }
+        if let Some(token) = &tokens.refresh_token {
+            values.push((key::REFRESH_TOKEN, text(token)));
+            let is_new_life = self.rotated && self.api.extends_refresh_token();
+            if is_new_life || tokens.refresh_expires_at.is_some() {
+                values.push((key::REFRESH_EXPIRES_AT, time(tokens.refresh_expires_at)));
+            }
+            values.extend(
+                self.spent
+                    .map(|spent| (key::REFRESH_SPENT, spent.to_string())),
+            );
+        }
+        values
     }
+}
+
+/// The document with what a reply changes. What the reply does not give stays as it is.
+pub(super) fn edit(place: Place<'_>, document: &Document, change: &Change<'_>) -> Result<Document> {
+    let values = change.values(&Pair::read(place, document)?);
     let refused = |problem: Problem| wrong(place.file, &[problem]);
     // An expiry that is not known is emptied where it stands, and not added where it does not.
     let mut wanted = Vec::new();
-    for (key, value) in &changes {
+    for (key, value) in &values {
         let stands = document
             .value(place.profile, key)
             .map_err(refused)?
@@ -193,11 +273,11 @@ pub(super) fn edit(
     document.with(place.profile, &wanted).map_err(refused)
 }
 
-fn api_named(place: Place<'_>, name: &str) -> Result<Api> {
-    Api::named(name).ok_or_else(|| {
-        Error::config(format!("{place}: the api is not known"))
-            .with_hint(Hint::fixed("api can be: v1", "api 可取值：v1"))
-    })
+fn unknown_api(place: Place<'_>) -> Error {
+    Error::config(format!("{place}: the api is not known")).with_hint(Hint::naming(
+        format!("api can be: {}", Api::names()),
+        format!("api 可取值：{}", Api::names()),
+    ))
 }
 
 pub(super) fn understood(file: &Path, bytes: &[u8]) -> Result<Document> {

@@ -9,8 +9,9 @@
 
 use super::document::Document;
 use super::durable::{Leftover, Lock, is_torn};
-use super::profile::{Place, Profile, edit, understood};
+use super::profile::{Change, Pair, Place, edit, understood};
 use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::Api;
 use crate::token::{self, Fingerprint};
 
 /// Works through what dead runs left. Says whether the file has changed.
@@ -126,16 +127,16 @@ fn judge(
     let mut worth = Worth::default();
     for section in rescued.sections() {
         let ours = place.of(section);
-        let theirs = Profile::read_tokens(ours, &rescued);
-        let (Ok((tokens, spent)), Ok((own, _))) = (theirs, Profile::read_tokens(ours, &document))
+        let (Ok(theirs), Ok(own)) = (Pair::read(ours, &rescued), Pair::read(ours, &document))
         else {
             worth.doubtful = true;
             continue;
         };
+        let Pair { api, tokens, spent } = theirs;
         let Some(successor) = &tokens.refresh_token else {
             continue;
         };
-        let own = own.refresh_token;
+        let own = own.tokens.refresh_token;
         if own.as_ref().is_some_and(|own| token::same(own, successor)) {
             continue;
         }
@@ -148,7 +149,14 @@ fn judge(
             }
         };
         if stands {
-            document = edit(ours, &document, &tokens, true, Some(&spent))?;
+            let change = Change {
+                api: api.unwrap_or(Api::V1),
+                tokens: &tokens,
+                rotated: true,
+                spent: Some(&spent),
+                app_token: None,
+            };
+            document = edit(ours, &document, &change)?;
             worth.needed = Some(document.text().to_owned());
         } else {
             worth.doubtful = true;
@@ -189,8 +197,8 @@ fn is_ours(text: &[u8], place: Place<'_>) -> bool {
         return false;
     };
     document.sections().any(|section| {
-        let tokens = Profile::read_tokens(place.of(section), &document);
-        tokens.is_ok_and(|(_, spent)| spent.latest().is_some())
+        let pair = Pair::read(place.of(section), &document);
+        pair.is_ok_and(|pair| pair.spent.latest().is_some())
     })
 }
 

@@ -14,10 +14,11 @@ use secrecy::SecretString;
 
 use super::document::Document;
 use super::durable::{Room, SaveError};
-use super::profile::{self, Place, Profile, Spent, understood};
+use super::profile::{self, Change, Pair, Place, Profile, Spent, understood};
 use super::{Given, LockedFile};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::token::{self, Tokens};
+use crate::protocol::Api;
+use crate::token::{self, AppToken, Tokens};
 
 /// A file with room for what the server will say.
 pub(crate) struct ReservedFile<'a> {
@@ -36,19 +37,29 @@ impl<'a> ReservedFile<'a> {
             lock: self.room.release(),
             document: self.plan.document,
             profile: self.profile,
-            replayed: false,
+            had_company: false,
         }
     }
 
     /// Takes charge of what a reply brought. From here on it is not lost, whatever happens.
-    pub(crate) fn hold(self, reply: Tokens) -> HeldTokens<'a> {
+    /// An app token that was fetched on the way is saved with it.
+    pub(crate) fn hold(self, reply: Tokens, app_token: Option<AppToken>) -> HeldTokens<'a> {
         HeldTokens {
             plan: self.plan,
             room: self.room,
-            reply,
+            reply: Received {
+                tokens: reply,
+                app_token,
+            },
             settled: false,
         }
     }
+}
+
+/// What a run got from the server.
+struct Received {
+    tokens: Tokens,
+    app_token: Option<AppToken>,
 }
 
 /// New tokens that must not be lost: dropped before their fate is settled, also by a panic, they
@@ -56,7 +67,7 @@ impl<'a> ReservedFile<'a> {
 pub(crate) struct HeldTokens<'a> {
     plan: Plan<'a>,
     room: Room,
-    reply: Tokens,
+    reply: Received,
     /// Whether they are saved, or an error says where they are.
     settled: bool,
 }
@@ -85,18 +96,20 @@ impl HeldTokens<'_> {
             Ok(None) => {
                 let why = "another program put another refresh token there";
                 let rescue = self.keep(Room::keep_aside);
-                return Err(self.plan.unsaved(why, rescue, &self.reply));
+                return Err(self.plan.unsaved(why, rescue, &self.reply.tokens));
             }
             // Another program broke the file.
             Err(why) => {
                 let rescue = self.keep(Room::keep);
-                return Err(self.plan.unsaved(&why.to_string(), rescue, &self.reply));
+                return Err(self
+                    .plan
+                    .unsaved(&why.to_string(), rescue, &self.reply.tokens));
             }
         };
         match self.room.save(edited.text().as_bytes()) {
-            Ok(()) => Ok(Profile::read(plan.place, &edited)?.tokens),
+            Ok(()) => Ok(Pair::read(plan.place, &edited)?.tokens),
             Err(SaveError { source, rescue }) => {
-                Err(plan.unsaved(&source.to_string(), rescue, reply))
+                Err(plan.unsaved(&source.to_string(), rescue, &reply.tokens))
             }
         }
     }
@@ -120,6 +133,8 @@ impl Drop for HeldTokens<'_> {
 pub(super) struct Plan<'a> {
     pub(super) place: Place<'a>,
     pub(super) document: Document,
+    /// The endpoint whose tokens will come.
+    pub(super) api: Api,
     /// The refresh token it held.
     pub(super) old: Option<SecretString>,
     pub(super) sent: SecretString,
@@ -135,23 +150,30 @@ impl Plan<'_> {
     pub(super) fn proved_length(&self) -> Result<u64> {
         let token = Some(SecretString::from("trial"));
         let end = Some(Timestamp::UNIX_EPOCH);
-        let trial = Tokens {
-            access_token: token.clone(),
-            access_expires_at: end,
-            refresh_token: token,
-            refresh_expires_at: end,
+        let trial = Received {
+            app_token: token.clone().map(|token| AppToken {
+                token,
+                expires_at: end,
+            }),
+            tokens: Tokens {
+                access_token: token.clone(),
+                access_expires_at: end,
+                scope: Some("trial".to_owned()),
+                refresh_token: token,
+                refresh_expires_at: end,
+            },
         };
         Ok(self.edit(&self.document, &trial)?.text().len() as u64)
     }
 
     /// The file as it is now, with what the reply changes; none if another program put a refresh
     /// token there that is neither one we knew nor the one we bring (P12).
-    fn edit_current(&self, current: &Document, reply: &Tokens) -> Result<Option<Document>> {
-        let found = Profile::read(self.place, current)?.tokens.refresh_token;
+    fn edit_current(&self, current: &Document, reply: &Received) -> Result<Option<Document>> {
+        let found = Pair::read(self.place, current)?.tokens.refresh_token;
         let known = [
             self.old.as_ref(),
             Some(&self.sent),
-            reply.refresh_token.as_ref(),
+            reply.tokens.refresh_token.as_ref(),
         ];
         let is_known = |found| {
             known
@@ -166,13 +188,17 @@ impl Plan<'_> {
     }
 
     /// The document with what the reply changes.
-    fn edit(&self, document: &Document, reply: &Tokens) -> Result<Document> {
-        let rotated = reply
-            .refresh_token
-            .as_ref()
-            .is_some_and(|new| !token::same(new, &self.sent));
-        let spent = (rotated || self.is_new).then_some(&self.spent);
-        profile::edit(self.place, document, reply, rotated, spent)
+    fn edit(&self, document: &Document, reply: &Received) -> Result<Document> {
+        let new = reply.tokens.refresh_token.as_ref();
+        let rotated = new.is_some_and(|new| !token::same(new, &self.sent));
+        let change = Change {
+            api: self.api,
+            tokens: &reply.tokens,
+            rotated,
+            spent: (rotated || self.is_new).then_some(&self.spent),
+            app_token: reply.app_token.as_ref(),
+        };
+        profile::edit(self.place, document, &change)
     }
 
     fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Tokens) -> Error {

@@ -1,7 +1,10 @@
 //! The one table of the servers' codes: what each means for the run, and what a person can do.
 //!
 //! Codes are looked up whatever the endpoint. One that is not here is shown with its message and
-//! log id, and nothing is concluded from it.
+//! log id, and nothing is concluded from it. Replies after RFC 6749 may name an error instead of
+//! giving a code: those names stand in a table of their own, behind the codes.
+
+use std::time::Duration;
 
 use crate::error::Hint;
 
@@ -29,11 +32,22 @@ pub(super) struct Code {
     codes: &'static [i64],
     pub(super) verdict: Verdict,
     pub(super) hint: Hint,
+    /// How long to wait at least before asking again.
+    pub(super) wait: Option<Duration>,
 }
+
+/// Said of a refresh token that is invalid, expired or spent, and of one of the other version.
+pub(super) const NOT_THIS_REFRESH_TOKEN: i64 = 20026;
 
 /// The entry of a code; none if no document names it.
 pub(super) fn look_up(code: i64) -> Option<&'static Code> {
     TABLE.iter().find(|entry| entry.codes.contains(&code))
+}
+
+/// The entry of an error by its name in RFC 6749 (5.2; 4.1.2.1 for those that pass).
+pub(super) fn look_up_error(name: &str) -> Option<&'static Code> {
+    let (_, entry) = ERRORS.iter().find(|(names, _)| names.contains(&name))?;
+    Some(entry)
 }
 
 const fn code(
@@ -46,6 +60,14 @@ const fn code(
         codes,
         verdict,
         hint: Hint::fixed(english, chinese),
+        wait: None,
+    }
+}
+
+impl Code {
+    const fn after(mut self, seconds: u64) -> Self {
+        self.wait = Some(Duration::from_secs(seconds));
+        self
     }
 }
 
@@ -101,8 +123,8 @@ static TABLE: &[Code] = &[
             20013, 20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671,
         ],
         AppToken,
-        "app_access_token lives two hours at most: get a new one and give it with -a or in the file",
-        "app_access_token 最长有效两小时：请重新获取，用 -a 传入或写入配置文件",
+        "app_access_token lives two hours at most: give app_id and app_secret, and the program fetches its own",
+        "app_access_token 最长有效两小时：请提供 app_id 与 app_secret，由本程序自行获取",
     ),
     code(
         &[20021],
@@ -179,8 +201,8 @@ static TABLE: &[Code] = &[
     code(
         &[20046],
         Config,
-        "a Feishu app on Lark's host, or the other way round: check the base URL",
-        "飞书应用使用了 Lark 的地址，或相反：请检查 base URL",
+        "a Feishu app on Lark's host, or the other way round: check --lark and the base URL",
+        "飞书应用使用了 Lark 的地址，或相反：请检查 --lark 与 base URL",
     ),
     code(
         &[20048],
@@ -275,12 +297,62 @@ static TABLE: &[Code] = &[
         RateLimit,
         "115 was asked too often: run again after a minute",
         "115 刷新过于频繁：请一分钟后重试",
-    ),
+    )
+    .after(60),
     code(
         &[40_140_121, 40_110_000],
         Temporary,
         "115 could not refresh this time: run again",
         "115 本次刷新失败：请重试",
+    ),
+];
+
+/// What a server after RFC 6749 says where Feishu's gives a code.
+static ERRORS: &[(&[&str], Code)] = &[
+    (
+        &["invalid_grant"],
+        code(
+            &[],
+            Reauthorize,
+            "the refresh token is expired, spent, revoked or another app's: authorise again in a browser to get a new one",
+            "refresh_token 已过期、已被使用、已被撤销或属于其他应用：请在浏览器中重新授权以获取新的令牌",
+        ),
+    ),
+    (
+        &["invalid_client", "unauthorized_client"],
+        code(
+            &[],
+            Config,
+            "the server does not accept this app: check app id and app secret, and what the app may do",
+            "服务器不接受该应用：请核对 app_id 与 app_secret，以及应用的权限",
+        ),
+    ),
+    (
+        &["invalid_request", "unsupported_grant_type"],
+        code(
+            &[],
+            Config,
+            "the server does not understand the request: check the address and the api",
+            "服务器无法理解该请求：请检查服务地址与 api",
+        ),
+    ),
+    (
+        &["invalid_scope"],
+        code(
+            &[],
+            Config,
+            "the scopes asked for go beyond what the user granted: check them",
+            "所请求的权限超出用户授权范围：请检查",
+        ),
+    ),
+    (
+        &["server_error", "temporarily_unavailable"],
+        code(
+            &[],
+            Temporary,
+            "the server failed for the moment: run again later",
+            "服务器暂时出错：请稍后重试",
+        ),
     ),
 ];
 
@@ -291,7 +363,7 @@ mod tests {
     #[test]
     fn no_code_stands_twice_and_every_hint_has_two_languages() {
         let mut seen = Vec::new();
-        for entry in TABLE {
+        for entry in TABLE.iter().chain(ERRORS.iter().map(|(_, entry)| entry)) {
             for code in entry.codes {
                 assert!(!seen.contains(code), "{code} stands twice");
                 seen.push(*code);

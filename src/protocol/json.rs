@@ -31,13 +31,20 @@ pub(super) fn integer(value: &RawValue) -> Option<i64> {
     }
 }
 
+/// The first of these fields that is a text with something in it; empty if none is.
+pub(super) fn words(fields: &Fields<'_>, names: &[&str]) -> String {
+    let texts = names.iter().filter_map(|name| string(fields.get(*name)?));
+    let mut texts = texts.filter(|text| !text.is_empty());
+    texts.next().unwrap_or_default()
+}
+
 /// A string.
 pub(super) fn string(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
 /// The tokens of a success reply that was cut off or garbled, as far as they stand there whole.
-/// Nothing if there is a `code` other than 0.
+/// Nothing if there is a code other than 0.
 pub(super) fn salvage(text: &str) -> Fields<'_> {
     let find = |name: &'static str| {
         let rest = text.split_once(&format!("\"{name}\""))?.1;
@@ -48,7 +55,8 @@ pub(super) fn salvage(text: &str) -> Fields<'_> {
         let ended = value.get().ends_with('"') || values.byte_offset() < rest.len();
         ended.then_some((Cow::Borrowed(name), value))
     };
-    if find("code").is_some_and(|(_, code)| integer(code) != Some(0)) {
+    let is_refusal = |name| find(name).is_some_and(|(_, code)| integer(code) != Some(0));
+    if is_refusal("code") || is_refusal("errno") {
         return Fields::new();
     }
     let names = [
@@ -56,6 +64,8 @@ pub(super) fn salvage(text: &str) -> Fields<'_> {
         "expires_in",
         "refresh_token",
         "refresh_expires_in",
+        "refresh_token_expires_in",
+        "scope",
     ];
     names.into_iter().filter_map(find).collect()
 }

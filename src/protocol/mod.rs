@@ -4,19 +4,26 @@
 //! [`Reply`] says what it means. A reply is judged by the code in its body; by its HTTP status only
 //! where the body has none, so that a proxy's page is never taken for a verdict on the token.
 //!
-//! One file a system; [`codes`] is the one table of codes.
+//! One file a system, each with a request and with what the system calls a yes or a no
+//! ([`reply::Said`]);
+//! [`reply`] goes on from there, the same way for all. [`codes`] is the one table of codes,
+//! [`app_token`] asks for what v1 and oidc need beforehand.
 
+pub(crate) mod app_token;
 mod codes;
 mod feishu_v1;
+mod feishu_v2;
 mod json;
+mod open115;
+mod reply;
 
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use codes::Verdict;
+pub(crate) use reply::{Refusal, Reply, Rotation};
 
-use crate::error::Hint;
 use crate::text::{printable, shortened};
 
 /// Which token endpoint, and so which request and which form of reply.
@@ -25,76 +32,226 @@ use crate::text::{printable, shortened};
 pub enum Api {
     /// Feishu's `authen/v1/refresh_access_token`.
     V1,
+    /// Feishu's `authen/v1/oidc/refresh_access_token`.
+    Oidc,
+    /// Feishu's `authen/v2/oauth/token`, or any other after RFC 6749.
+    V2,
+    /// 115's `open/refreshToken`.
+    Open115,
 }
 
-/// The text that `--api` and the key `api` know each endpoint by.
-const API_NAMES: [(&str, Api); 1] = [("v1", Api::V1)];
+/// How an endpoint is told which app asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Authentication {
+    /// By an `app_access_token` in the header.
+    AppToken,
+    /// By app id and secret in the body.
+    App,
+    /// Not at all.
+    None,
+}
+
+const FEISHU: &str = "https://open.feishu.cn";
+const LARK: &str = "https://open.larksuite.com";
+const OPEN_115: &str = "https://passportapi.115.com";
 
 impl Api {
+    /// Every endpoint.
+    pub(crate) const ALL: [Api; 4] = [Api::V1, Api::Oidc, Api::V2, Api::Open115];
+
     /// The endpoint's name on the command line and in the file.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        API_NAMES
-            .iter()
-            .find(|(_, api)| *api == self)
-            .map_or("", |(name, _)| name)
+    pub const fn name(self) -> &'static str {
+        match self {
+            Api::V1 => "v1",
+            Api::Oidc => "oidc",
+            Api::V2 => "v2",
+            Api::Open115 => "115",
+        }
     }
 
     /// The endpoint of that name; none if there is no such.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        API_NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, api)| *api)
+        Api::ALL.into_iter().find(|api| api.name() == name)
+    }
+
+    /// The names of all endpoints, as a message lists them.
+    pub(crate) fn names() -> String {
+        Api::ALL.map(Api::name).join(", ")
     }
 
     /// Scheme and host of the service this endpoint belongs to.
-    pub(crate) fn home(self) -> &'static str {
+    pub(crate) fn home(self, lark: bool) -> &'static str {
         match self {
-            Api::V1 => "https://open.feishu.cn",
+            Api::Open115 => OPEN_115,
+            _ if lark => LARK,
+            _ => FEISHU,
         }
     }
 
-    /// Whether this address is the vendor's own, so that secrets from anywhere may go there.
+    /// Whether this address is a vendor's own, so that secrets from anywhere may go there.
     pub(crate) fn is_vendor(base_url: &str) -> bool {
-        let vendors = ["https://open.feishu.cn", "https://open.larksuite.com"];
-        vendors.contains(&base_url.trim_end_matches('/'))
+        [FEISHU, LARK, OPEN_115].contains(&base_url.trim_end_matches('/'))
+    }
+
+    /// Whether this address is a vendor's own, and another's than this endpoint's.
+    pub(crate) fn is_foreign(self, base_url: &str) -> bool {
+        let homes = [self.home(false), self.home(true)];
+        Api::is_vendor(base_url) && !homes.contains(&base_url.trim_end_matches('/'))
+    }
+
+    /// How the endpoint is told which app asks.
+    pub(crate) fn authentication(self) -> Authentication {
+        match self {
+            Api::V1 | Api::Oidc => Authentication::AppToken,
+            Api::V2 => Authentication::App,
+            Api::Open115 => Authentication::None,
+        }
+    }
+
+    /// Whether a rotation gives the refresh token a new life: 115 only changes the token.
+    pub(crate) fn extends_refresh_token(self) -> bool {
+        self != Api::Open115
     }
 
     /// The request that spends a grant.
     pub(crate) fn refresh_request(self, grant: &Grant) -> Request {
         match self {
-            Api::V1 => feishu_v1::request(grant),
+            Api::V1 => feishu_v1::request("/open-apis/authen/v1/refresh_access_token", grant),
+            Api::Oidc => {
+                feishu_v1::request("/open-apis/authen/v1/oidc/refresh_access_token", grant)
+            }
+            Api::V2 => feishu_v2::request(grant),
+            Api::Open115 => open115::request(grant),
         }
     }
 
     /// What the reply to that request means.
     pub(crate) fn refresh_reply(self, grant: &Grant, response: &Response) -> Reply {
-        match self {
-            Api::V1 => feishu_v1::reply(grant, response),
+        let (judge, names): (reply::Judge, _) = match self {
+            Api::V1 | Api::Oidc => (feishu_v1::judge, feishu_v1::NAMES),
+            Api::V2 => (feishu_v2::judge, feishu_v2::NAMES),
+            Api::Open115 => (open115::judge, open115::NAMES),
+        };
+        let reply = reply::judged(response, &grant.secrets(), judge, &names);
+        match reply {
+            Reply::Refused(refusal) => Reply::Refused(self.recognise_version(grant, refusal)),
+            // After RFC 6749, what a reply does not name is what was asked for.
+            Reply::Rotated(rotation) if rotation.flaws.is_empty() => Reply::Rotated(Rotation {
+                scope: rotation.scope.or_else(|| grant.scope.clone()),
+                ..rotation
+            }),
+            rotated @ Reply::Rotated(_) => rotated,
+        }
+    }
+
+    /// Names the right endpoint where the server says that a token is none of its own, and the
+    /// token's form says whose it is.
+    fn recognise_version(self, grant: &Grant, refusal: Refusal) -> Refusal {
+        let token = grant.refresh_token.expose_secret();
+        let right = match self {
+            Api::V1 | Api::Oidc => feishu_v2::is_own(token).then_some(&feishu_v2::RIGHT),
+            Api::V2 => feishu_v1::is_own(token).then_some(&feishu_v1::RIGHT),
+            Api::Open115 => None,
+        };
+        let hint = right.filter(|_| refusal.code == Some(codes::NOT_THIS_REFRESH_TOKEN));
+        Refusal {
+            hint: hint.or(refusal.hint),
+            ..refusal
         }
     }
 }
 
-/// The secrets that one refresh spends or shows.
+/// What an app shows to get an `app_access_token`, or to refresh at v2.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) id: String,
+    pub(crate) secret: SecretString,
+    /// What the vendor's event brings to an app from its store.
+    pub(crate) ticket: Option<SecretString>,
+}
+
+impl App {
+    /// What must not be shown.
+    pub(crate) fn secrets(&self) -> Secrets<'_> {
+        let secrets = [Some(&self.secret), self.ticket.as_ref()];
+        Secrets(secrets.into_iter().flatten().collect())
+    }
+}
+
+/// What shows an endpoint which app asks.
+#[derive(Debug, Clone)]
+pub(crate) enum Credentials {
+    AppToken(SecretString),
+    App(App),
+    None,
+}
+
+/// What one refresh spends and shows.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    pub(crate) app_access_token: SecretString,
     pub(crate) refresh_token: SecretString,
+    pub(crate) credentials: Credentials,
+    /// What the new token is narrowed to, as [`scope`] gives it; v2 only.
+    pub(crate) scope: Option<String>,
 }
+
+impl Grant {
+    /// What must not be shown.
+    pub(crate) fn secrets(&self) -> Secrets<'_> {
+        let mut secrets = match &self.credentials {
+            Credentials::AppToken(token) => Secrets(vec![token]),
+            Credentials::App(app) => app.secrets(),
+            Credentials::None => Secrets(Vec::new()),
+        };
+        secrets.0.push(&self.refresh_token);
+        secrets
+    }
+}
+
+/// What gives a refresh token its successor: without it the next reply brings none (v2).
+const OFFLINE_ACCESS: &str = "offline_access";
+
+/// A list of scopes as v2 takes it: each once, and [`OFFLINE_ACCESS`] among them. None if a scope
+/// has a character that RFC 6749 (3.3) does not allow, or if there is none.
+pub(crate) fn scope(asked: &str) -> Option<String> {
+    let is_allowed = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    let mut scopes: Vec<&str> = Vec::new();
+    for scope in asked.split_ascii_whitespace() {
+        if !scope.chars().all(is_allowed) {
+            return None;
+        }
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    if scopes.is_empty() {
+        return None;
+    }
+    if !scopes.contains(&OFFLINE_ACCESS) {
+        scopes.push(OFFLINE_ACCESS);
+    }
+    Some(scopes.join(" "))
+}
+
+/// Whether a list of scopes has all of another.
+pub(crate) fn covers(list: &str, other: &str) -> bool {
+    let mut others = other.split_whitespace();
+    others.all(|scope| list.split_whitespace().any(|known| known == scope))
+}
+
+/// Secrets that were sent: servers and proxies repeat what they were sent.
+pub(crate) struct Secrets<'a>(Vec<&'a SecretString>);
 
 /// A secret shorter than this is no secret, and would blot out half of a message.
 const SHORTEST_SECRET: usize = 8;
 
-impl Grant {
-    /// A server's text, fit to be shown: servers and proxies repeat what they were sent.
+impl Secrets<'_> {
+    /// A server's text, fit to be shown.
     fn clean(&self, text: &str, longest: usize) -> String {
-        let secrets =
-            [&self.app_access_token, &self.refresh_token].map(ExposeSecret::expose_secret);
-        let secrets = secrets
-            .into_iter()
-            .filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let secrets = self.0.iter().map(|secret| secret.expose_secret());
+        let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
         // Masked before it is cut, so that no half of a secret is left at the end.
         let masked = secrets.fold(printable(text), |text, secret| text.replace(secret, "***"));
         shortened(masked.trim(), longest)
@@ -108,6 +265,19 @@ pub(crate) struct Request {
     pub(crate) bearer: Option<SecretString>,
     pub(crate) content_type: &'static str,
     pub(crate) body: SecretString,
+}
+
+impl Request {
+    /// A request whose body is this object.
+    fn json(path: &'static str, body: &impl serde::Serialize) -> Self {
+        Request {
+            path,
+            bearer: None,
+            content_type: "application/json; charset=utf-8",
+            // Objects of strings always serialise.
+            body: serde_json::to_string(body).unwrap_or_default().into(),
+        }
+    }
 }
 
 /// What came back. It holds tokens, so it has no `Debug`.
@@ -128,125 +298,46 @@ impl Response {
     }
 
     /// The id under which the vendor's support finds this reply.
-    pub(crate) fn log_id(&self, grant: &Grant) -> Option<String> {
+    pub(crate) fn log_id(&self, secrets: &Secrets<'_>) -> Option<String> {
         let id = self
             .header("x-tt-logid")
             .or_else(|| self.header("x-request-id"))?;
-        Some(grant.clean(id, 80)).filter(|id| !id.is_empty())
+        Some(secrets.clean(id, 80)).filter(|id| !id.is_empty())
+    }
+
+    /// Whether the HTTP status says yes.
+    fn is_success(&self) -> bool {
+        matches!(self.status, 200..=299)
     }
 
     /// How long the server asks to wait: Feishu's rate-limit header, else the standard one.
     fn wait(&self) -> Option<Duration> {
-        let seconds = |name| self.header(name)?.trim().parse().ok();
+        let seconds = |name| {
+            let value = self.header(name)?.trim();
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            // More than any number holds is still more than anybody waits.
+            is_number.then(|| value.parse().unwrap_or(u64::MAX))
+        };
         let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
         wait.map(Duration::from_secs)
     }
 }
 
-/// What a reply means.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    /// The server gave new tokens.
-    Rotated(Rotation),
-    /// It did not.
-    Refused(Refusal),
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
 
-/// New tokens, as far as they can be used. Life times are in seconds.
-#[derive(Debug, Default)]
-pub(crate) struct Rotation {
-    pub(crate) access_token: Option<SecretString>,
-    pub(crate) expires_in: Option<u64>,
-    pub(crate) refresh_token: Option<SecretString>,
-    pub(crate) refresh_expires_in: Option<u64>,
-    /// What else in the reply is not as documented.
-    pub(crate) flaws: Vec<&'static str>,
-    pub(crate) log_id: Option<String>,
-}
-
-/// Why there are no new tokens.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) verdict: Verdict,
-    pub(crate) code: Option<i64>,
-    /// The server's own words or what its reply looked like, fit for a terminal.
-    pub(crate) message: String,
-    pub(crate) hint: Option<Hint>,
-    pub(crate) log_id: Option<String>,
-    /// How long the server asks to wait.
-    pub(crate) wait: Option<Duration>,
-    /// Whether the token may have been spent all the same, and the reply been lost.
-    pub(crate) maybe_spent: bool,
-}
-
-impl Refusal {
-    /// A refusal by a code of the reply's body.
-    fn by_code(grant: &Grant, response: &Response, code: i64, message: &str) -> Self {
-        let entry = codes::look_up(code);
-        let verdict = entry.map_or(Verdict::Unexpected, |entry| entry.verdict);
-        Refusal {
-            verdict,
-            code: Some(code),
-            message: grant.clean(message, 200),
-            hint: entry.map(|entry| entry.hint.clone()),
-            log_id: response.log_id(grant),
-            wait: response.wait(),
-            // The documents do not say how far the server came.
-            maybe_spent: verdict == Verdict::Temporary,
+    #[test]
+    fn a_scope_holds_each_name_once_and_offline_access() {
+        let list = |asked| scope(asked).unwrap();
+        assert_eq!(list("a"), "a offline_access");
+        assert_eq!(list(" b  a\tb "), "b a offline_access");
+        assert_eq!(list("offline_access a:b.c"), "offline_access a:b.c");
+        for wrong in ["", "  ", "a\"b", "a\\b", "ä", "a\u{1b}b"] {
+            assert_eq!(scope(wrong), None, "{wrong:?}");
         }
-    }
-
-    /// A reply of the right form that lacks what it must have.
-    fn unusable(grant: &Grant, response: &Response) -> Self {
-        let refusal = Refusal::by_status(grant, response);
-        match refusal.verdict {
-            Verdict::Temporary if response.status < 300 => Refusal {
-                verdict: Verdict::Unusable,
-                message: format!(
-                    "HTTP {}: the reply says neither yes nor no",
-                    response.status
-                ),
-                ..refusal
-            },
-            _ => refusal,
-        }
-    }
-
-    /// A reply without a code: all there is to go by is the HTTP status.
-    fn by_status(grant: &Grant, response: &Response) -> Self {
-        let status = response.status;
-        let (verdict, maybe_spent, what) = match status {
-            200..=299 => (
-                Verdict::Temporary,
-                true,
-                "the reply is not the token endpoint's",
-            ),
-            300..=399 => (
-                Verdict::Unexpected,
-                false,
-                "a redirect, which is not followed",
-            ),
-            429 => (Verdict::RateLimit, false, "too many requests"),
-            408 | 425 => (Verdict::Temporary, false, "the server asks to try again"),
-            500..=599 => (
-                Verdict::Temporary,
-                true,
-                "the server or a proxy before it failed",
-            ),
-            _ => (
-                Verdict::Unexpected,
-                false,
-                "the reply is not the token endpoint's",
-            ),
-        };
-        Refusal {
-            verdict,
-            code: None,
-            message: format!("HTTP {status}: {what}"),
-            hint: None,
-            log_id: response.log_id(grant),
-            wait: response.wait(),
-            maybe_spent,
-        }
+        assert!(covers("a b", " b a") && covers("a b", "") && covers("a b", "a"));
+        assert!(!covers("a", "a b") && !covers("", "a"));
     }
 }

@@ -14,6 +14,10 @@ const CONSENT: Hint = Hint::fixed(
     "authorise again in a browser to get a new refresh token",
     "请在浏览器中重新授权以获取新的 refresh_token",
 );
+const NOT_THIS_APP: Hint = Hint::fixed(
+    "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",
+    "刚获取的 app_access_token 也被拒绝：请核对 app_id 与 app_secret 是否与 refresh_token 属于同一应用与同一服务",
+);
 const LOOK: Hint = Hint::fixed(
     "check the address and any proxy on the way to it",
     "请检查服务地址及途中的代理",
@@ -27,12 +31,7 @@ pub(super) fn refused(
     refusal: Refusal,
     lost_before: bool,
 ) -> Error {
-    let kind = match refusal.verdict {
-        Verdict::Reauthorize => Kind::Reauthorize,
-        Verdict::Config | Verdict::AppToken => Kind::Config,
-        Verdict::Temporary | Verdict::RateLimit => Kind::Temporary,
-        Verdict::Unusable | Verdict::Unexpected => Kind::Unexpected,
-    };
+    let kind = kind(refusal.verdict);
     let maybe_lost = lost_before || refusal.maybe_spent;
     let (fate, hint) = match kind {
         Kind::Reauthorize if lost_before => (
@@ -51,21 +50,45 @@ pub(super) fn refused(
         ),
         _ => ("the file is as it was", LOOK),
     };
+    let own = match refusal.verdict {
+        // A lost reply outweighs what the server's code suggests.
+        _ if lost_before || (kind == Kind::Temporary && maybe_lost) => None,
+        Verdict::AppToken if order.app.renewable().is_some() => Some(NOT_THIS_APP),
+        _ => refusal.hint.cloned(),
+    };
+    error(client, order, refusal, fate).with_hint(own.unwrap_or(hint))
+}
+
+/// The error for an `app_access_token` that could not be had.
+pub(super) fn no_app_token(client: &Client, order: &Order, mut refusal: Refusal) -> Error {
+    let hint = match kind(refusal.verdict) {
+        Kind::Temporary => AGAIN,
+        _ => LOOK,
+    };
+    let hint = refusal.hint.cloned().unwrap_or(hint);
+    refusal.message = format!("no app_access_token: {}", refusal.message);
+    error(client, order, refusal, "the refresh token was not sent").with_hint(hint)
+}
+
+fn kind(verdict: Verdict) -> Kind {
+    match verdict {
+        Verdict::Reauthorize => Kind::Reauthorize,
+        Verdict::Config | Verdict::AppToken => Kind::Config,
+        Verdict::Temporary | Verdict::RateLimit => Kind::Temporary,
+        Verdict::Unusable | Verdict::Unexpected => Kind::Unexpected,
+    }
+}
+
+fn error(client: &Client, order: &Order, refusal: Refusal, fate: &str) -> Error {
     let what = &refusal.message;
+    let wait = match refusal.wait {
+        Some(wait) => format!("; it asks to wait {} s", wait.as_secs()),
+        None => String::new(),
+    };
     let server = server_text(refusal.code, refusal.log_id.as_deref());
-    // A lost reply outweighs what the server's code suggests.
-    let outweighed = lost_before || (kind == Kind::Temporary && maybe_lost);
-    let own = refusal.hint.filter(|_| !outweighed);
-    Error::new(
-        kind,
-        format!(
-            "{}: {}: {what}{server}; {fate}",
-            order.subject,
-            client.host()
-        ),
-    )
-    .with_hint(own.unwrap_or(hint))
-    .with_server(ServerAnswer {
+    let (subject, host) = (&order.subject, client.host());
+    let message = format!("{subject}: {host}: {what}{server}{wait}; {fate}");
+    Error::new(kind(refusal.verdict), message).with_server(ServerAnswer {
         code: refusal.code,
         log_id: refusal.log_id,
     })

@@ -7,6 +7,7 @@
     reason = "the tests use all of the stand-in"
 )]
 
+#[path = "server.rs"]
 mod server;
 
 use std::ffi::OsString;

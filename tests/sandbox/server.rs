@@ -1,24 +1,22 @@
-//! A stand-in for Feishu's token endpoint on loopback.
+//! A stand-in for Feishu, Lark and 115 on loopback: the transport, and what goes wrong with it.
 //!
-//! It keeps the rules that make refreshing hard: a refresh token works once, a spent one is
-//! refused with the documented code, an app token dies after two hours. It counts what it is
-//! asked, and goes wrong on request ([`Fault`]), one fault a request, in the order given.
+//! What a request comes to is decided by [`vendor`]. This counts what is asked, and goes wrong on
+//! request ([`Fault`]), one fault a request, in the order given.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod vendor;
+
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Life of an app token and of a user token, in seconds, as the documents give them.
-const APP_TOKEN_LIFE: u64 = 7200;
-const ACCESS_TOKEN_LIFE: u64 = 7140;
-const REFRESH_TOKEN_LIFE: u64 = 2_591_940;
+use vendor::Vendor;
+pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
 
-const REFRESH_PATH: &str = "/open-apis/authen/v1/refresh_access_token";
 const FAULT_PATH: &str = "/sandbox/fault/";
 const LOGIN_PATH: &str = "/sandbox/login";
 
@@ -140,16 +138,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    serial: u64,
-    /// Added to the clock: tokens die sooner when it is moved.
-    ahead: Duration,
-    app_tokens: HashMap<String, Instant>,
-    live: HashSet<String>,
-    spent: HashSet<String>,
-    access_tokens: HashSet<String>,
-    rotations: usize,
-    spent_seen: usize,
+    vendor: Vendor,
     held: usize,
+    /// Connections so far.
+    connections: usize,
     /// Connections that are served.
     open: usize,
     faults: VecDeque<Fault>,
@@ -166,7 +158,11 @@ impl Sandbox {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&for_connections);
-                shared.state().open += 1;
+                {
+                    let mut state = shared.state();
+                    state.open += 1;
+                    state.connections += 1;
+                }
                 // A connection that breaks is the client's business.
                 thread::spawn(move || {
                     let _ = serve(&stream, &shared);
@@ -185,12 +181,17 @@ impl Sandbox {
 
     /// A new app token, as if an app had just asked for one.
     pub fn app_token(&self) -> String {
-        self.shared.state().new_app_token()
+        self.shared.state().vendor.new_app_token()
     }
 
-    /// A new refresh token, as if a user had just consented.
+    /// A new refresh token for v1 and oidc, as if a user had just consented.
     pub fn refresh_token(&self) -> String {
-        self.shared.state().new_refresh_token()
+        self.refresh_token_for("v1")
+    }
+
+    /// The same for any api.
+    pub fn refresh_token_for(&self, api: &str) -> String {
+        self.shared.state().vendor.new_refresh_token(api)
     }
 
     /// A configuration file for this stand-in, with fresh tokens in it.
@@ -204,6 +205,19 @@ impl Sandbox {
             self.base_url(),
             self.app_token(),
             self.refresh_token()
+        )
+    }
+
+    /// A section for this api, with a fresh refresh token and all that goes with it.
+    pub fn profile(&self, name: &str, api: &str) -> String {
+        let app = match api {
+            "115" => String::new(),
+            _ => format!("app_id = {APP_ID}\napp_secret = {APP_SECRET}\n"),
+        };
+        format!(
+            "[{name}]\napi = {api}\nbase_url = {}\n{app}refresh_token = {}\n",
+            self.base_url(),
+            self.refresh_token_for(api)
         )
     }
 
@@ -237,9 +251,14 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Moves the clock by which app tokens die.
+    /// Moves the clock by which tokens die.
     pub fn advance(&self, by: Duration) {
-        self.shared.state().ahead += by;
+        self.shared.state().vendor.advance(by);
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.shared.state().connections
     }
 
     /// All requests so far.
@@ -249,22 +268,22 @@ impl Sandbox {
 
     /// How many refresh tokens were exchanged for new ones.
     pub fn rotations(&self) -> usize {
-        self.shared.state().rotations
+        self.shared.state().vendor.rotations
     }
 
     /// How often a spent refresh token was sent.
     pub fn spent_seen(&self) -> usize {
-        self.shared.state().spent_seen
+        self.shared.state().vendor.spent_seen
     }
 
     /// Whether this refresh token would work now.
     pub fn is_live(&self, refresh_token: &str) -> bool {
-        self.shared.state().live.contains(refresh_token)
+        self.shared.state().vendor.is_live(refresh_token)
     }
 
     /// Whether this access token was ever given out.
     pub fn gave(&self, access_token: &str) -> bool {
-        self.shared.state().access_tokens.contains(access_token)
+        self.shared.state().vendor.gave(access_token)
     }
 }
 
@@ -289,77 +308,6 @@ impl Shared {
     }
 }
 
-impl State {
-    /// A token with the look and length of Feishu's, different each time.
-    fn new_token(&mut self, kind: &str) -> String {
-        self.serial += 1;
-        format!(
-            "{kind}-sandbox{:04}.Jo5CjmZ8-F7vJ8mYNq_2WzQh.xUqPd3LtR9sKfBvEaGc",
-            self.serial
-        )
-    }
-
-    fn new_app_token(&mut self) -> String {
-        let token = self.new_token("a");
-        let end = Instant::now() + self.ahead + Duration::from_secs(APP_TOKEN_LIFE);
-        self.app_tokens.insert(token.clone(), end);
-        token
-    }
-
-    fn new_refresh_token(&mut self) -> String {
-        let token = self.new_token("ur");
-        self.live.insert(token.clone());
-        token
-    }
-
-    /// The reply to a refresh, and what it does to the tokens.
-    fn refresh(&mut self, request: &Recorded) -> Value {
-        let refusal = |code: i64, msg: &str| json!({ "code": code, "msg": msg });
-        let bearer = request
-            .headers
-            .get("authorization")
-            .and_then(|a| a.strip_prefix("Bearer "));
-        let now = Instant::now() + self.ahead;
-        match bearer.map(|token| self.app_tokens.get(token)) {
-            None => return refusal(99_991_661, "Missing access token for authorization"),
-            Some(None) => return refusal(20014, "The app access token passed is invalid"),
-            Some(Some(end)) if *end < now => {
-                return refusal(20014, "The app access token passed is invalid");
-            }
-            Some(Some(_)) => {}
-        }
-        let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
-        let (Some("refresh_token"), Some(token)) =
-            (body["grant_type"].as_str(), body["refresh_token"].as_str())
-        else {
-            return refusal(20001, "Invalid request. Please check request param");
-        };
-        if self.spent.contains(token) {
-            self.spent_seen += 1;
-        }
-        if !self.live.remove(token) {
-            return refusal(20026, "refresh token is invalid or has been used");
-        }
-        self.spent.insert(token.to_owned());
-        self.rotations += 1;
-        let (access, refresh) = (self.new_token("u"), self.new_refresh_token());
-        self.access_tokens.insert(access.clone());
-        json!({
-            "code": 0,
-            "msg": "success",
-            "data": {
-                "access_token": access,
-                "token_type": "Bearer",
-                "expires_in": ACCESS_TOKEN_LIFE,
-                "name": "zhangsan",
-                "open_id": "ou_sandbox",
-                "refresh_expires_in": REFRESH_TOKEN_LIFE,
-                "refresh_token": refresh,
-            }
-        })
-    }
-}
-
 /// Serves one connection until either side ends it.
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     while let Some(request) = read_request(stream)? {
@@ -374,8 +322,9 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             write_reply(stream, status, &[], format!("{said}: {name}\n"))?;
             continue;
         }
-        if request.path == LOGIN_PATH {
-            let token = shared.state().new_refresh_token();
+        if let Some(api) = request.path.strip_prefix(LOGIN_PATH) {
+            let api = api.trim_start_matches('/');
+            let token = shared.state().vendor.new_refresh_token(api);
             write_reply(stream, 200, &[], format!("{token}\n"))?;
             continue;
         }
@@ -407,13 +356,13 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             Some(Fault::Hold) => shared.hold(),
             _ => {}
         }
-        if request.path != REFRESH_PATH || request.method != "POST" {
+        let (answer, serial) = {
+            let vendor = &mut shared.state().vendor;
+            (vendor.answer(&request), vendor.serial())
+        };
+        let Some((status, mut reply)) = answer else {
             write_reply(stream, 404, &[], "404 page not found")?;
             continue;
-        }
-        let (mut reply, serial) = {
-            let mut state = shared.state();
-            (state.refresh(&request), state.serial)
         };
         let headers = [("X-Tt-Logid", format!("sandbox-log-{serial}"))];
         match fault {
@@ -423,14 +372,14 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                 return write_part(stream, &reply.to_string(), |all| all - 2);
             }
             Some(Fault::Garble(garble)) => {
-                write_reply(stream, 200, &headers, garble(reply.to_string()))?;
+                write_reply(stream, status, &headers, garble(reply.to_string()))?;
                 continue;
             }
             Some(Fault::Endless) => return write_endlessly(stream),
             Some(Fault::Alter(alter)) => alter(&mut reply),
             _ => {}
         }
-        write_reply(stream, 200, &headers, reply.to_string())?;
+        write_reply(stream, status, &headers, reply.to_string())?;
     }
     Ok(())
 }

@@ -1,0 +1,71 @@
+//! The `app_access_token` that v1 and oidc ask for, got with app id and secret.
+//!
+//! From the vendor's pages on `auth/v3/app_access_token`: one endpoint for apps built by the company
+//! itself, one for apps from the store, which show an `app_ticket`, too. The reply is flat. Asked
+//! again with more than half an hour left, the server gives the same token.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::reply::{Refusal, seconds, secret};
+use super::{App, Request, Response, json};
+
+/// What a good reply holds.
+pub(crate) struct Granted {
+    pub(crate) token: SecretString,
+    /// Its life time in seconds, at most 7200, if the reply says so.
+    pub(crate) expires_in: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the protocol's own names")]
+struct Body<'a> {
+    app_id: &'a str,
+    app_secret: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_ticket: Option<&'a str>,
+}
+
+/// The request for a token of this app.
+pub(crate) fn request(app: &App) -> Request {
+    let body = Body {
+        app_id: &app.id,
+        app_secret: app.secret.expose_secret(),
+        app_ticket: app.ticket.as_ref().map(ExposeSecret::expose_secret),
+    };
+    let path = match app.ticket {
+        None => "/open-apis/auth/v3/app_access_token/internal",
+        Some(_) => "/open-apis/auth/v3/app_access_token",
+    };
+    Request::json(path, &body)
+}
+
+/// What the reply to that request means. No refusal can have spent a refresh token.
+pub(crate) fn reply(app: &App, response: &Response) -> Result<Granted, Refusal> {
+    let secrets = &app.secrets();
+    let refusal = |refusal: Refusal| Refusal {
+        maybe_spent: false,
+        ..refusal
+    };
+    let text = json::text(&response.body);
+    let Some(body) = json::fields(&text) else {
+        return Err(refusal(Refusal::by_status(response, secrets)));
+    };
+    let message = json::words(&body, &["msg", "message"]);
+    let code = body.get("code").and_then(|code| json::integer(code));
+    if let Some(code) = code.filter(|code| *code != 0) {
+        return Err(refusal(Refusal::by_code(response, secrets, code, &message)));
+    }
+    let mut flaws = Vec::new();
+    let token = secret(&body, "app_access_token").good_or("", &mut flaws);
+    // It goes into a header.
+    let is_sendable =
+        |token: &SecretString| token.expose_secret().bytes().all(|b| b.is_ascii_graphic());
+    match token.filter(is_sendable) {
+        Some(token) => Ok(Granted {
+            token,
+            expires_in: seconds(&body, "expire").good_or("", &mut flaws),
+        }),
+        None => Err(refusal(Refusal::unusable(response, secrets, &message))),
+    }
+}
