@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
+use secrecy::SecretString;
+
 use crate::token::Tokens;
 
 /// What a failed run means for the person or script that started it.
@@ -103,9 +105,17 @@ pub struct Error {
     message: String,
     hint: Option<Box<Hint>>,
     server: Option<Box<ServerAnswer>>,
-    unsaved: Option<Box<Tokens>>,
+    unsaved: Option<Box<Unsaved>>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A pair that no file took.
+#[derive(Debug)]
+struct Unsaved {
+    tokens: Tokens,
+    /// The lines that a person must put into the file.
+    lines: SecretString,
 }
 
 /// What every fallible function of this crate returns.
@@ -134,7 +144,12 @@ impl Error {
     /// copy and must keep it.
     #[must_use]
     pub fn unsaved(&self) -> Option<&Tokens> {
-        self.unsaved.as_deref()
+        self.unsaved.as_ref().map(|unsaved| &unsaved.tokens)
+    }
+
+    /// The same, as lines for the file.
+    pub(crate) fn unsaved_lines(&self) -> Option<&SecretString> {
+        self.unsaved.as_ref().map(|unsaved| &unsaved.lines)
     }
 
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -197,8 +212,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_unsaved(mut self, tokens: Tokens) -> Self {
-        self.unsaved = Some(Box::new(tokens));
+    pub(crate) fn with_unsaved(mut self, tokens: Tokens, lines: SecretString) -> Self {
+        self.unsaved = Some(Box::new(Unsaved { tokens, lines }));
         self
     }
 }

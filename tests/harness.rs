@@ -176,10 +176,11 @@ impl Run {
     }
 }
 
-/// A run whose request the server holds.
+/// A run that is not over yet.
 pub struct HeldRun {
     pub child: Child,
     stderr: BufReader<ChildStderr>,
+    said: String,
 }
 
 impl HeldRun {
@@ -189,28 +190,47 @@ impl HeldRun {
         HeldRun::spawn(scene.program().arg("-v"))
     }
 
-    /// The same for a command that is ready to go.
+    /// The same for a command that is ready to go, with `-v`.
     pub fn spawn(command: &mut Command) -> Self {
+        HeldRun::until(command, "POST ")
+    }
+
+    /// Starts a command, with `-v`, and waits until it queues behind another.
+    pub fn queue(command: &mut Command) -> Self {
+        HeldRun::until(command, "waiting for another run")
+    }
+
+    fn until(command: &mut Command, word: &str) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("POST ") {
-            assert!(
-                stderr.read_line(&mut said).unwrap() > 0,
-                "it ended with {said}"
-            );
+        let mut run = HeldRun {
+            stderr: BufReader::new(child.stderr.take().unwrap()),
+            child,
+            said: String::new(),
+        };
+        run.read_until(word);
+        run
+    }
+
+    /// Waits until it has said this.
+    pub fn read_until(&mut self, word: &str) {
+        while !self.said.contains(word) {
+            let count = self.stderr.read_line(&mut self.said).unwrap();
+            assert!(count > 0, "it ended with {}", self.said);
         }
-        HeldRun { child, stderr }
     }
 
     /// Lets the server go on, and waits for the end.
-    pub fn let_go(mut self, scene: &Scene) -> Run {
+    pub fn let_go(self, scene: &Scene) -> Run {
         scene.server.release();
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
+        self.finish()
+    }
+
+    /// Waits for the end.
+    pub fn finish(mut self) -> Run {
+        self.stderr.read_to_string(&mut self.said).unwrap();
         let mut run = Run::of(self.child.wait_with_output().unwrap());
-        run.stderr = said;
+        run.stderr = self.said;
         run
     }
 }

@@ -5,6 +5,9 @@
 //! - `file_format`: how the file looks afterwards, to us and to Python
 //! - `concurrency`: several programs at once
 //! - `replies`: what the server may do, and what becomes of the token
+//! - `systems`: the four token endpoints, and which host each goes to
+//! - `app_token`: fetching, keeping and renewing the `app_access_token`
+//! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
 //! - `rotation`: what may interrupt a run, and that no pair is lost
 //! - `system`: disks, permissions, locks, pipes
@@ -25,10 +28,12 @@
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 #![allow(clippy::print_stdout, reason = "some tests measure")]
 
+mod app_token;
 mod bad_input;
 mod concurrency;
 mod file_format;
 mod harness;
+mod hostile;
 mod library;
 mod main_job;
 mod readme;
@@ -38,3 +43,4 @@ mod rotation;
 mod sandbox;
 mod secrets;
 mod system;
+mod systems;

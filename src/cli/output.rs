@@ -4,14 +4,13 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::args::Output;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::refresh::{Options, Outcome};
 use crate::text::printable;
-use crate::token::Tokens;
 
 /// Begins every line for people: in a log they stand between others.
 const PROGRAM: &str = "feishu-refresh";
@@ -156,8 +155,9 @@ impl Report {
                 &hint.english
             }
         });
-        if let Some(tokens) = error.unsaved() {
-            let _ = stderr.write_all(last_resort(tokens).as_bytes());
+        // Losing the pair would be worse than showing it.
+        if let Some(lines) = error.unsaved_lines() {
+            let _ = stderr.write_all(lines.expose_secret().as_bytes());
         }
         let text = if self.json {
             line(&ErrorJson {
@@ -181,16 +181,6 @@ impl Report {
             .write_all(text.as_bytes())
             .and_then(|()| stderr.flush());
     }
-}
-
-/// The pair itself, for when no file could take it: losing it would be worse than showing it.
-fn last_resort(tokens: &Tokens) -> String {
-    let shown = |key, token: &Option<SecretString>| match token {
-        Some(token) => format!("{key} = {}\n", token.expose_secret()),
-        None => String::new(),
-    };
-    shown("user_access_token", &tokens.access_token)
-        + &shown("refresh_token", &tokens.refresh_token)
 }
 
 /// Shows the library's log on stderr. Other crates' logs are left out: they know no secrets.

@@ -253,6 +253,20 @@ impl Change<'_> {
         }
         values
     }
+
+    /// The pair as lines for the file.
+    pub(super) fn lines(&self) -> SecretString {
+        let access = self.tokens.access_token.as_ref();
+        let refresh = self.tokens.refresh_token.as_ref();
+        let pair = [
+            (key::access_token(self.api), access),
+            (key::REFRESH_TOKEN, refresh),
+        ];
+        let lines = pair
+            .into_iter()
+            .filter_map(|(key, token)| Some(format!("{key} = {}\n", token?.expose_secret())));
+        lines.collect::<String>().into()
+    }
 }
 
 /// The document with what a reply changes. What the reply does not give stays as it is.

@@ -96,20 +96,18 @@ impl HeldTokens<'_> {
             Ok(None) => {
                 let why = "another program put another refresh token there";
                 let rescue = self.keep(Room::keep_aside);
-                return Err(self.plan.unsaved(why, rescue, &self.reply.tokens));
+                return Err(self.plan.unsaved(why, rescue, &self.reply));
             }
             // Another program broke the file.
             Err(why) => {
                 let rescue = self.keep(Room::keep);
-                return Err(self
-                    .plan
-                    .unsaved(&why.to_string(), rescue, &self.reply.tokens));
+                return Err(self.plan.unsaved(&why.to_string(), rescue, &self.reply));
             }
         };
         match self.room.save(edited.text().as_bytes()) {
             Ok(()) => Ok(Pair::read(plan.place, &edited)?.tokens),
             Err(SaveError { source, rescue }) => {
-                Err(plan.unsaved(&source.to_string(), rescue, &reply.tokens))
+                Err(plan.unsaved(&source.to_string(), rescue, reply))
             }
         }
     }
@@ -189,25 +187,28 @@ impl Plan<'_> {
 
     /// The document with what the reply changes.
     fn edit(&self, document: &Document, reply: &Received) -> Result<Document> {
+        profile::edit(self.place, document, &self.change(reply))
+    }
+
+    fn change<'a>(&'a self, reply: &'a Received) -> Change<'a> {
         let new = reply.tokens.refresh_token.as_ref();
         let rotated = new.is_some_and(|new| !token::same(new, &self.sent));
-        let change = Change {
+        Change {
             api: self.api,
             tokens: &reply.tokens,
             rotated,
             spent: (rotated || self.is_new).then_some(&self.spent),
             app_token: reply.app_token.as_ref(),
-        };
-        profile::edit(self.place, document, &change)
+        }
     }
 
-    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Tokens) -> Error {
+    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
         let subject = self.place;
         let Some(rescue) = rescue else {
             let message =
                 format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
             return Error::new(Kind::Unsaved, message)
-                .with_unsaved(reply.clone())
+                .with_unsaved(reply.tokens.clone(), self.change(reply).lines())
                 .with_hint(Hint::fixed(
                     "put the two values above into that section by hand, now",
                     "请立即将上面两个值手动写入该节",

@@ -69,3 +69,86 @@ pub(crate) fn reply(app: &App, response: &Response) -> Result<Granted, Refusal> 
         None => Err(refusal(Refusal::unusable(response, secrets, &message))),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn app(ticket: Option<&str>) -> App {
+        App {
+            id: "cli_1".to_owned(),
+            secret: "secret-of-cli-1".into(),
+            ticket: ticket.map(SecretString::from),
+        }
+    }
+
+    fn answer(status: u16, body: &str) -> Result<Granted, Refusal> {
+        let response = Response {
+            status,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        };
+        reply(&app(None), &response)
+    }
+
+    #[test]
+    fn a_ticket_chooses_the_endpoint() {
+        let own = request(&app(None));
+        assert_eq!(own.path, "/open-apis/auth/v3/app_access_token/internal");
+        assert_eq!(
+            own.body.expose_secret(),
+            r#"{"app_id":"cli_1","app_secret":"secret-of-cli-1"}"#
+        );
+        let store = request(&app(Some("ticket-1")));
+        assert_eq!(store.path, "/open-apis/auth/v3/app_access_token");
+        assert_eq!(
+            store.body.expose_secret(),
+            r#"{"app_id":"cli_1","app_secret":"secret-of-cli-1","app_ticket":"ticket-1"}"#
+        );
+    }
+
+    #[test]
+    fn a_reply_gives_a_token_or_a_reason() {
+        let body = r#"{"code":0,"msg":"ok","app_access_token":"a-1","expire":7140,"tenant_access_token":"t-1"}"#;
+        let granted = answer(200, body).ok().unwrap();
+        assert_eq!(granted.token.expose_secret(), "a-1");
+        assert_eq!(granted.expires_in, Some(7140));
+        for (status, body, verdict) in [
+            (
+                200,
+                r#"{"code":10014,"msg":"app secret invalid"}"#,
+                Verdict::Config,
+            ),
+            (
+                200,
+                r#"{"code":20050,"msg":"System error"}"#,
+                Verdict::Temporary,
+            ),
+            (
+                400,
+                r#"{"code":99991400,"msg":"too many"}"#,
+                Verdict::RateLimit,
+            ),
+            (200, r#"{"code":0}"#, Verdict::Unusable),
+            (
+                200,
+                r#"{"code":0,"app_access_token":"a 1"}"#,
+                Verdict::Unusable,
+            ),
+            (
+                200,
+                r#"{"code":0,"app_access_token":"a\n1"}"#,
+                Verdict::Unusable,
+            ),
+            (200, "<html>", Verdict::Temporary),
+            (502, "", Verdict::Temporary),
+            (404, "{}", Verdict::Unexpected),
+        ] {
+            let refusal = answer(status, body).err().unwrap();
+            assert_eq!(refusal.verdict, verdict, "{body}");
+            assert!(!refusal.maybe_spent, "{body}");
+        }
+    }
+}

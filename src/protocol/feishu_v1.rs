@@ -68,3 +68,96 @@ pub(super) fn judge<'a>(body: &Fields<'a>, is_success: bool) -> Said<'a> {
         None => Said::Neither(message()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::{Api, Grant, Reply, Response};
+    use super::*;
+
+    const REFRESH_TOKEN: &str =
+        "ur-oQ0mMq6MCcueAv0pwx2fQQhxqv__CbLu6G8ySFwafeKww2Def2BJdOkW3.9gCFM.LBQgFri901QaqeuL";
+
+    fn grant() -> Grant {
+        Grant {
+            refresh_token: REFRESH_TOKEN.into(),
+            credentials: Credentials::AppToken("t-7f1b******8e560".into()),
+            scope: None,
+        }
+    }
+
+    fn reply(api: Api, body: &str) -> Reply {
+        let response = Response {
+            status: 200,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        };
+        api.refresh_reply(&grant(), &response)
+    }
+
+    #[test]
+    fn the_request_of_the_document() {
+        let request = Api::V1.refresh_request(&grant());
+        assert_eq!(request.path, "/open-apis/authen/v1/refresh_access_token");
+        let bearer = request.bearer.unwrap();
+        assert_eq!(bearer.expose_secret(), "t-7f1b******8e560");
+        let body: serde_json::Value = serde_json::from_str(request.body.expose_secret()).unwrap();
+        let expected = serde_json::json!({
+            "grant_type": "refresh_token",
+            "refresh_token": REFRESH_TOKEN,
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn the_reply_of_the_document() {
+        let body = r#"{
+            "code": 0,
+            "msg": "success",
+            "data": {
+                "access_token": "u-Q7JWnaIM_kRChuLfreHmpArjOEayt.5XUBJcZr.V0Gst4FdQCtvrd9sAViLXQnQgkpL19brGOjKZQTxb",
+                "token_type": "Bearer",
+                "expires_in": 7140,
+                "name": "zhangsan",
+                "refresh_expires_in": 2591940,
+                "refresh_token": "ur-next",
+                "sid": "AAAAAAAAAAANjgHsqKEAAEw=="
+            }
+        }"#;
+        let scoped = body.replace("7140", r#"7140, "scope": "auth:user.id:read""#);
+        for (api, body, scope) in [
+            (Api::V1, body, None),
+            (Api::Oidc, &scoped, Some("auth:user.id:read")),
+        ] {
+            let Reply::Rotated(rotation) = reply(api, body) else {
+                unreachable!("it says yes");
+            };
+            assert!(
+                rotation
+                    .access_token
+                    .unwrap()
+                    .expose_secret()
+                    .starts_with("u-Q7JW")
+            );
+            assert_eq!(rotation.refresh_token.unwrap().expose_secret(), "ur-next");
+            assert_eq!(rotation.expires_in, Some(7140));
+            assert_eq!(rotation.refresh_expires_in, Some(2_591_940));
+            assert_eq!(rotation.scope.as_deref(), scope);
+            assert!(rotation.flaws.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_refusal_may_call_its_words_either_name() {
+        for name in ["msg", "message"] {
+            let body = format!(r#"{{"code": 20008, "{name}": "User not exist"}}"#);
+            let Reply::Refused(refusal) = reply(Api::Oidc, &body) else {
+                unreachable!("it says no");
+            };
+            assert_eq!(
+                (refusal.code, refusal.message.as_str()),
+                (Some(20008), "User not exist")
+            );
+        }
+    }
+}

@@ -78,3 +78,119 @@ pub(super) fn judge<'a>(body: &Fields<'a>, is_success: bool) -> Said<'a> {
         (None, None) => Said::Neither(message()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::{Api, App, Grant, Refusal, Reply, Response, Verdict};
+    use super::*;
+
+    fn grant(scope: Option<&str>) -> Grant {
+        Grant {
+            refresh_token: "eyJhbGciOiJFUzI1NiIs**********XXOYOZz1mfgIYHwM8ZJA".into(),
+            credentials: Credentials::App(App {
+                id: "cli_a5ca35a685b0x26e".to_owned(),
+                secret: "baBqE5um9LbFGDy3X7LcfxQX1sqpXlwy".into(),
+                ticket: None,
+            }),
+            scope: scope.map(str::to_owned),
+        }
+    }
+
+    fn reply(status: u16, body: &str) -> Reply {
+        let response = Response {
+            status,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        };
+        Api::V2.refresh_reply(&grant(None), &response)
+    }
+
+    fn refusal(status: u16, body: &str) -> Refusal {
+        match reply(status, body) {
+            Reply::Refused(refusal) => refusal,
+            Reply::Rotated(_) => unreachable!("{body} says no"),
+        }
+    }
+
+    #[test]
+    fn the_request_has_a_scope_only_when_asked_to() {
+        let request = Api::V2.refresh_request(&grant(None));
+        assert!(request.bearer.is_none());
+        assert!(!request.body.expose_secret().contains("scope"));
+        let scoped = Api::V2.refresh_request(&grant(Some("a offline_access")));
+        let body: serde_json::Value = serde_json::from_str(scoped.body.expose_secret()).unwrap();
+        assert_eq!(body["scope"], "a offline_access");
+        assert_eq!(body["client_id"], "cli_a5ca35a685b0x26e");
+    }
+
+    #[test]
+    fn the_replies_of_the_document() {
+        let body = r#"{
+            "code": 0,
+            "access_token": "eyJhbGciOiJFUzI1NiIs**********X6wrZHYKDxJkWwhdkrYg",
+            "expires_in": 7200,
+            "refresh_token": "eyJhbGciOiJFUzI1NiIs**********next",
+            "refresh_token_expires_in": 604800,
+            "scope": "auth:user.id:read offline_access task:task:read user_profile",
+            "token_type": "Bearer"
+        }"#;
+        let Reply::Rotated(rotation) = reply(200, body) else {
+            unreachable!("it says yes");
+        };
+        assert!(rotation.access_token.is_some() && rotation.flaws.is_empty());
+        assert_eq!(rotation.expires_in, Some(7200));
+        assert_eq!(rotation.refresh_expires_in, Some(604_800));
+        let scope = "auth:user.id:read offline_access task:task:read user_profile";
+        assert_eq!(rotation.scope.as_deref(), Some(scope));
+
+        let refused = refusal(
+            500,
+            r#"{
+                "code": 20050,
+                "error": "server_error",
+                "error_description": "An unexpected server error occurred. Please retry your request."
+            }"#,
+        );
+        assert_eq!(
+            (refused.code, refused.verdict),
+            (Some(20050), Verdict::Temporary)
+        );
+        let message =
+            "server_error: An unexpected server error occurred. Please retry your request.";
+        assert_eq!(refused.message, message);
+    }
+
+    /// RFC 6749, sections 5.1 and 5.2, for a server that knows no codes.
+    #[test]
+    fn a_standard_server_is_judged_by_error_alone() {
+        let Reply::Rotated(rotation) = reply(
+            200,
+            r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"example","expires_in":3600,"refresh_token":"tGzv3JOkF0XG5Qx2TlKWIA"}"#,
+        ) else {
+            unreachable!("it says yes");
+        };
+        assert!(rotation.refresh_token.is_some() && rotation.flaws.is_empty());
+        assert_eq!(rotation.refresh_expires_in, None);
+        for (error, verdict) in [
+            ("invalid_grant", Verdict::Reauthorize),
+            ("invalid_client", Verdict::Config),
+            ("invalid_request", Verdict::Config),
+            ("unauthorized_client", Verdict::Config),
+            ("unsupported_grant_type", Verdict::Config),
+            ("invalid_scope", Verdict::Config),
+            ("server_error", Verdict::Temporary),
+            ("temporarily_unavailable", Verdict::Temporary),
+            ("no_such_error", Verdict::Unexpected),
+        ] {
+            let refused = refusal(400, &format!(r#"{{"error":"{error}"}}"#));
+            assert_eq!((refused.code, refused.verdict), (None, verdict), "{error}");
+            assert!(refused.message.contains(error));
+        }
+        // A code counts before the name.
+        let refused = refusal(400, r#"{"code":20050,"error":"invalid_grant"}"#);
+        assert_eq!(refused.verdict, Verdict::Temporary);
+        let refused = refusal(400, r#"{"code":29999,"error":"invalid_grant"}"#);
+        assert_eq!(refused.verdict, Verdict::Unexpected);
+    }
+}

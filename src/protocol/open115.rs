@@ -56,3 +56,105 @@ fn truth(value: &RawValue) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::{Api, Credentials, Grant, Refusal, Reply, Response, Verdict};
+    use super::*;
+
+    fn grant() -> Grant {
+        Grant {
+            refresh_token: "a b&c=d+é".into(),
+            credentials: Credentials::None,
+            scope: None,
+        }
+    }
+
+    fn reply(body: &str) -> Reply {
+        let response = Response {
+            status: 200,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        };
+        Api::Open115.refresh_reply(&grant(), &response)
+    }
+
+    fn refusal(body: &str) -> Refusal {
+        match reply(body) {
+            Reply::Refused(refusal) => refusal,
+            Reply::Rotated(_) => unreachable!("{body} says no"),
+        }
+    }
+
+    #[test]
+    fn the_form_is_encoded() {
+        let request = Api::Open115.refresh_request(&grant());
+        assert_eq!(request.path, "/open/refreshToken");
+        assert_eq!(request.content_type, "application/x-www-form-urlencoded");
+        assert_eq!(
+            request.body.expose_secret(),
+            "refresh_token=a+b%26c%3Dd%2B%C3%A9"
+        );
+        assert!(request.bearer.is_none());
+    }
+
+    #[test]
+    fn yes_has_many_forms() {
+        let data = r#"{"access_token":"new","refresh_token":"next","expires_in":2592000}"#;
+        for head in [
+            r#""state":1,"code":0"#,
+            r#""state":true,"errno":0"#,
+            r#""state":"1","code":"0""#,
+            r#""state":"true","code":0,"errno":0"#,
+            r#""state":1"#,
+            r#""code":0"#,
+        ] {
+            let body = format!(r#"{{{head},"message":"","data":{data},"error":""}}"#);
+            let Reply::Rotated(rotation) = reply(&body) else {
+                unreachable!("{head} says yes");
+            };
+            assert_eq!(rotation.refresh_token.unwrap().expose_secret(), "next");
+            assert_eq!(rotation.expires_in, Some(2_592_000));
+            assert!(rotation.flaws.is_empty(), "{head}");
+        }
+    }
+
+    #[test]
+    fn no_has_many_forms() {
+        for head in [
+            r#""state":0,"code":40140116,"data":[]"#,
+            r#""state":false,"errno":40140116,"data":{}"#,
+            r#""state":"0","code":0,"errno":"40140116""#,
+            r#""code":40140116,"data":null"#,
+        ] {
+            for words in ["message", "error"] {
+                let refused = refusal(&format!(r#"{{{head},"{words}":"withdrawn"}}"#));
+                assert_eq!(refused.code, Some(40_140_116), "{head}");
+                assert_eq!(refused.verdict, Verdict::Reauthorize);
+                assert_eq!(refused.message, "withdrawn");
+            }
+        }
+        // It says no, but not why.
+        let refused = refusal(r#"{"state":0,"code":0,"data":[],"message":"busy"}"#);
+        assert_eq!((refused.code, refused.verdict), (None, Verdict::Unusable));
+        assert!(refused.message.ends_with("busy"));
+    }
+
+    #[test]
+    fn tokens_beside_a_no_are_not_lost() {
+        let Reply::Rotated(rotation) =
+            reply(r#"{"state":0,"code":0,"data":{"access_token":"new","refresh_token":"next"}}"#)
+        else {
+            unreachable!("it brings tokens");
+        };
+        assert_eq!(rotation.flaws, ["its state does not say so"]);
+    }
+
+    #[test]
+    fn a_throttle_asks_for_a_minute() {
+        let refused = refusal(r#"{"state":0,"code":40140117,"message":"too often","data":[]}"#);
+        assert_eq!(refused.wait.unwrap().as_secs(), 60);
+        assert!(!refused.maybe_spent);
+    }
+}

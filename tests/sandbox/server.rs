@@ -48,6 +48,10 @@ pub enum Fault {
         headers: Vec<(&'static str, String)>,
         body: String,
     },
+    /// Spend nothing, send these bytes and hang up.
+    Raw(Vec<u8>),
+    /// Spend nothing, and send a reply byte by byte for as long as the client bears it.
+    Drip,
     /// Do what is asked, but change the reply.
     Alter(Box<dyn Fn(&mut Value) + Send>),
 }
@@ -352,6 +356,8 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                 write_reply(stream, *status, headers, body)?;
                 continue;
             }
+            Some(Fault::Raw(bytes)) => return (&*stream).write_all(bytes),
+            Some(Fault::Drip) => return write_drops(stream),
             Some(Fault::Delay(time)) => thread::sleep(*time),
             Some(Fault::Hold) => shared.hold(),
             _ => {}
@@ -449,6 +455,16 @@ fn write_part(mut stream: &TcpStream, body: &str, part: fn(usize) -> usize) -> i
         body.len()
     );
     stream.write_all(format!("{head}{}", &body[..part(body.len())]).as_bytes())
+}
+
+/// Sends a byte ten times a second until the client has had enough; at most for ten minutes.
+fn write_drops(mut stream: &TcpStream) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 Sandbox\r\nContent-Length: 6000\r\n\r\n{")?;
+    for _ in 0..6000 {
+        thread::sleep(Duration::from_millis(100));
+        stream.write_all(b" ")?;
+    }
+    Ok(())
 }
 
 /// Sends until the client has had enough; at most a gigabyte.

@@ -1,0 +1,419 @@
+//! Fetching, keeping and renewing the `app_access_token` that v1 and oidc ask for.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::harness::{Run, Scene};
+use crate::sandbox::{APP_ID, APP_SECRET, APP_TICKET, Fault};
+
+const INTERNAL: &str = "/open-apis/auth/v3/app_access_token/internal";
+const STORE: &str = "/open-apis/auth/v3/app_access_token";
+const REFRESH: &str = "/open-apis/authen/v1/refresh_access_token";
+
+/// A scene whose file has app id and secret, and no app token.
+fn scene() -> Scene {
+    let scene = Scene::without_file();
+    scene.write(scene.server.profile("TOKEN", "v1"));
+    scene
+}
+
+/// The paths of the requests since the last call of this.
+fn asked(scene: &Scene, seen: &mut usize) -> Vec<String> {
+    let requests = scene.server.requests().split_off(*seen);
+    *seen += requests.len();
+    requests.into_iter().map(|request| request.path).collect()
+}
+
+#[test]
+fn an_app_token_is_fetched_kept_and_used_again() {
+    let scene = scene();
+    let mut seen = 0;
+    scene.run::<&str>([]).token();
+    assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
+    let token = scene.value("app_access_token");
+    let end: Timestamp = scene.value("app_access_token_expires_at").parse().unwrap();
+    let left = end.duration_since(Timestamp::now());
+    assert!((7100..=7200).contains(&left.as_secs()), "{left}");
+    for _ in 0..2 {
+        scene.run::<&str>([]).token();
+        assert_eq!(asked(&scene, &mut seen), [REFRESH]);
+        assert_eq!(scene.value("app_access_token"), token);
+    }
+    scene.assert_sound();
+}
+
+#[test]
+fn an_app_token_with_five_minutes_left_is_not_used() {
+    let scene = scene();
+    let mut seen = 0;
+    scene.run::<&str>([]).token();
+    let end = scene.value("app_access_token_expires_at");
+    for (minutes, fetched) in [(6, false), (4, true), (-60, true)] {
+        asked(&scene, &mut seen);
+        let soon = Timestamp::now() + SignedDuration::from_mins(minutes);
+        scene.write(scene.text().replace(&end, &soon.to_string()));
+        scene.run::<&str>([]).token();
+        let paths = asked(&scene, &mut seen);
+        assert_eq!(paths.contains(&INTERNAL.to_owned()), fetched, "{minutes}");
+        let now = scene.value("app_access_token_expires_at");
+        scene.write(scene.text().replace(&now, &end));
+    }
+    // Without app id and secret it is the best there is: its expiry only advises.
+    let without = scene
+        .text()
+        .replace("app_id", "x")
+        .replace("app_secret", "y");
+    scene.write(without.replace(&end, "2020-01-01T00:00:00Z"));
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
+}
+
+/// One run a night for a week, on a server whose clock runs fast: each night the app token is long
+/// dead. The command line stays the same, with tokens in it or without.
+#[test]
+fn cron_runs_for_a_week_on_constant_flags() {
+    let none: fn(&Scene) -> Vec<String> = |_| Vec::new();
+    let tokens: fn(&Scene) -> Vec<String> = |scene| scene.flags().to_vec();
+    for (flags, fetches) in [(none, 7), (tokens, 6)] {
+        let scene = scene();
+        let flags = flags(&scene);
+        let mut seen = 0;
+        for night in 1..=7 {
+            let run = scene.run(&flags);
+            assert!(scene.server.gave(run.token()));
+            assert_eq!(run.stderr, "", "night {night}");
+            scene.assert_sound();
+            scene.server.advance(Duration::from_secs(24 * 3600));
+        }
+        let mut paths = asked(&scene, &mut seen);
+        paths.retain(|path| path == INTERNAL);
+        assert_eq!(paths.len(), fetches);
+        assert_eq!(scene.server.rotations(), 7);
+    }
+}
+
+#[test]
+fn a_bad_app_token_is_fetched_again_once() {
+    for code in [
+        20013, 20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671,
+    ] {
+        let scene = scene();
+        let mut seen = 0;
+        scene.run::<&str>([]).token();
+        asked(&scene, &mut seen);
+        scene.server.fail_next(Fault::code(code));
+        // Not one of the further attempts that a temporary failure gets.
+        scene.run(["--retries", "0"]).token();
+        assert_eq!(asked(&scene, &mut seen), [REFRESH, INTERNAL, REFRESH]);
+        scene.assert_sound();
+    }
+    let scene = scene();
+    let mut seen = 0;
+    scene.run::<&str>([]).token();
+    asked(&scene, &mut seen);
+    let before = scene.text();
+    let refused = || Fault::code(20014);
+    scene.server.fail_next(refused());
+    scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    scene.server.fail_next(refused());
+    let run = scene.run::<&str>([]);
+    run.assert_failed(3, "(code 20014");
+    assert!(
+        run.stderr
+            .contains("even a fresh app_access_token is refused"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(asked(&scene, &mut seen), [REFRESH, INTERNAL, REFRESH]);
+    assert_eq!(scene.text(), before);
+    scene.assert_sound();
+}
+
+#[test]
+fn both_requests_travel_on_one_connection() {
+    let scene = scene();
+    scene.run::<&str>([]).token();
+    assert_eq!(
+        (scene.server.requests().len(), scene.server.connections()),
+        (2, 1)
+    );
+    // Also when the first was for nothing.
+    scene.server.advance(Duration::from_secs(7201));
+    scene.run::<&str>([]).token();
+    assert_eq!(
+        (scene.server.requests().len(), scene.server.connections()),
+        (5, 2)
+    );
+    scene.assert_sound();
+}
+
+#[test]
+fn credentials_come_from_flag_environment_section_and_id() {
+    let scene = Scene::new();
+    let base_url = scene.server.base_url();
+    let mut seen = 0;
+    let file = |shared: &str, own: &str| {
+        let token = scene.server.refresh_token();
+        format!("[ID]\n{shared}\n[TOKEN]\nbase_url = {base_url}\n{own}\nrefresh_token = {token}\n")
+    };
+    let right = format!("app_id = {APP_ID}\napp_secret = {APP_SECRET}");
+    let wrong = "app_id = cli_wrong\napp_secret = wrong";
+    let flags = [
+        "--app-id",
+        APP_ID,
+        "--app-secret",
+        APP_SECRET,
+        "--base-url",
+        &base_url,
+    ];
+    let from_env = |id: &str, secret: &str, arguments: &[&str]| {
+        let mut program = scene.program();
+        program
+            .env("FEISHU_BASE_URL", &base_url)
+            .env("FEISHU_APP_ID", id);
+        let program = program.env("FEISHU_APP_SECRET", secret).args(arguments);
+        Run::of(program.output().unwrap())
+    };
+    scene.write(file(&right, ""));
+    scene.run::<&str>([]).token();
+    scene.write(file(wrong, &right));
+    scene.run::<&str>([]).token();
+    scene.write(file(wrong, wrong));
+    scene.run::<&str>([]).assert_failed(3, "(code 10003");
+    from_env(APP_ID, APP_SECRET, &[]).token();
+    scene.write(file(wrong, wrong));
+    from_env("cli_wrong", "wrong", &flags).token();
+    // The parts may come from different places.
+    scene.write(file(
+        &format!("app_id = {APP_ID}"),
+        &format!("app_secret = {APP_SECRET}"),
+    ));
+    scene.run::<&str>([]).token();
+    scene.write(file("", &format!("app_id = {APP_ID}")));
+    let dash = ["--app-secret", "-", "--base-url", &base_url];
+    scene
+        .run_with_stdin(&dash, &format!("{APP_SECRET}\n"))
+        .token();
+    assert!(!asked(&scene, &mut seen).contains(&STORE.to_owned()));
+    // A ticket makes it an app from the store.
+    for (shared, own, arguments) in [
+        (
+            format!("{right}\napp_ticket = {APP_TICKET}"),
+            String::new(),
+            vec![],
+        ),
+        (
+            wrong.to_owned(),
+            format!("{right}\napp_ticket = {APP_TICKET}"),
+            vec![],
+        ),
+        (
+            right.clone(),
+            String::new(),
+            vec!["--app-ticket", APP_TICKET, "--base-url", &base_url],
+        ),
+    ] {
+        scene.write(file(&shared, &own));
+        scene.run(arguments).token();
+        assert_eq!(asked(&scene, &mut seen), [STORE, REFRESH]);
+    }
+    scene.assert_sound();
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let scene = Scene::without_file();
+    for (section, says) in [
+        ("", "no app_access_token, and none given"),
+        ("app_id = cli_1\n", "no app_secret, and none given"),
+        ("app_secret = s\n", "no app_id, and none given"),
+        (
+            "api = v2\napp_access_token = a-1\n",
+            "no app_id, and none given",
+        ),
+        (
+            "api = v2\napp_id = cli_1\n",
+            "no app_secret, and none given",
+        ),
+        (
+            "app_id = cli_1\napp_secret = \"quoted\"\n",
+            "app_secret holds more than a token",
+        ),
+        (
+            "app_id = cli_1 ; mine\napp_secret = s\n",
+            "app_id holds more than a token",
+        ),
+    ] {
+        scene.write(format!("[TOKEN]\n{section}refresh_token = ur-1\n"));
+        let before = scene.text();
+        scene.run::<&str>([]).assert_failed(3, says);
+        assert_eq!(scene.text(), before);
+    }
+    for (flag, says) in [
+        ("--app-id", "the app_id given is empty"),
+        ("--app-secret", "the app_secret given is empty"),
+        ("--app-ticket", "the app_ticket given is empty"),
+    ] {
+        scene.run([flag, " "]).assert_failed(3, says);
+    }
+}
+
+#[test]
+fn an_app_token_that_cannot_be_had_costs_nothing() {
+    let scene = scene();
+    let before = scene.text();
+    for (fault, code, says) in [
+        (
+            Fault::code(10014),
+            3,
+            "no app_access_token: as asked for (code 10014",
+        ),
+        (Fault::code(99_991_400), 5, "(code 99991400"),
+        (Fault::code(4711), 1, "(code 4711"),
+        (Fault::html(403), 1, "no app_access_token: HTTP 403"),
+        (Fault::html(502), 5, "no app_access_token: HTTP 502"),
+        (Fault::reply(200, r#"{"code":0}"#), 1, "neither yes nor no"),
+        (Fault::CloseBeforeSpending, 5, "the connection broke"),
+    ] {
+        scene.server.fail_next(fault);
+        let run = scene.run(["--retries", "0"]);
+        run.assert_failed(code, says);
+        assert!(
+            run.stderr.contains("the refresh token was not sent"),
+            "{}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains("may have been lost"), "{}", run.stderr);
+        assert!(!run.stderr.contains(APP_SECRET));
+    }
+    assert_eq!(scene.text(), before);
+    // It is tried again like any request.
+    scene.server.fail_next(Fault::html(502));
+    scene.server.fail_next(Fault::code(20050));
+    scene.run(["--retries", "2"]).token();
+    scene.assert_sound();
+    // Its end may be unknown.
+    let scene = self::scene();
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply["expire"] = json!("soon");
+    })));
+    scene.run::<&str>([]).token();
+    assert!(!scene.text().contains("app_access_token_expires_at"));
+    scene.run::<&str>([]).token();
+    assert_eq!(scene.server.requests().len(), 3);
+}
+
+#[test]
+fn a_lost_reply_is_not_forgotten_over_an_app_token() {
+    let scene = scene();
+    scene.run::<&str>([]).token();
+    // Spent, then the app token dies, then there is no other.
+    scene.server.fail_next(Fault::CloseAfterSpending);
+    scene.server.fail_next(Fault::code(20014));
+    scene.server.fail_next(Fault::code(10014));
+    let run = scene.run::<&str>([]);
+    run.assert_failed(3, "a reply may have been lost before");
+}
+
+#[test]
+fn the_apps_secrets_go_to_no_host_that_only_the_file_names() {
+    for api in ["v1", "oidc", "v2"] {
+        let scene = Scene::without_file();
+        let section = scene.server.profile("TOKEN", api);
+        scene.write(section.replace("app_secret", "x"));
+        for name in ["FEISHU_APP_SECRET", "FEISHU_APP_TICKET"] {
+            let secret = if name.ends_with("TICKET") {
+                scene.write(&section);
+                APP_TICKET
+            } else {
+                APP_SECRET
+            };
+            let program = &mut scene.program();
+            let run = Run::of(program.env(name, secret).output().unwrap());
+            run.assert_failed(3, "feishu-config.ini names");
+        }
+        assert!(scene.server.requests().is_empty());
+        // Named from outside, it may have them.
+        let run = scene.run([
+            "--app-secret",
+            APP_SECRET,
+            "--base-url",
+            &scene.server.base_url(),
+        ]);
+        run.token();
+        scene.assert_sound();
+    }
+    // What is not sent harms nobody.
+    let scene = Scene::without_file();
+    scene.write(scene.server.profile("TOKEN", "115"));
+    let program = &mut scene.program();
+    let program = program
+        .env("FEISHU_APP_SECRET", APP_SECRET)
+        .env("FEISHU_APP_ACCESS_TOKEN", "a-1");
+    Run::of(program.output().unwrap()).token();
+}
+
+#[test]
+fn the_first_run_needs_no_app_token() {
+    for api in ["v1", "oidc", "v2"] {
+        let scene = Scene::without_file();
+        let token = scene.server.refresh_token_for(api);
+        let base_url = scene.server.base_url();
+        let flags = [
+            "--api",
+            api,
+            "-r",
+            &token,
+            "--app-id",
+            APP_ID,
+            "--app-secret",
+            APP_SECRET,
+            "--base-url",
+            &base_url,
+        ];
+        scene.run(flags).token();
+        scene.assert_sound();
+        assert!(
+            !scene.text().contains(APP_SECRET),
+            "it was given, not asked to be kept"
+        );
+        scene.run(flags).token();
+        scene.assert_sound();
+        // A refusal leaves no file behind.
+        let scene = Scene::without_file();
+        let base_url = scene.server.base_url();
+        let mut flags = flags;
+        flags[9] = &base_url;
+        scene.run(flags).assert_failed(4, "(code 20026");
+        assert!(scene.file_names().is_empty());
+    }
+}
+
+#[test]
+fn no_message_shows_the_apps_secrets() {
+    let scene = Scene::without_file();
+    for (api, ticket) in [("v1", false), ("v1", true), ("v2", false)] {
+        let mut section = scene.server.profile("TOKEN", api);
+        if ticket {
+            section.push_str(&format!("app_ticket = {APP_TICKET}\n"));
+        }
+        scene.write(section);
+        let echo = format!("{APP_SECRET} and {APP_TICKET} are wrong");
+        let body = json!({ "code": 10014, "msg": echo, "error_description": echo });
+        scene.server.fail_next(Fault::Reply {
+            status: 200,
+            headers: vec![("X-Tt-Logid", format!("log {APP_SECRET}"))],
+            body: body.to_string(),
+        });
+        let run = scene.run(["-v"]);
+        run.assert_failed(3, "*** and ");
+        assert!(!run.stderr.contains(APP_SECRET), "{}", run.stderr);
+        assert!(
+            !ticket || !run.stderr.contains(APP_TICKET),
+            "{}",
+            run.stderr
+        );
+    }
+}
