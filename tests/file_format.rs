@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::harness::Scene;
+use crate::sandbox::{APP_ID, APP_SECRET};
 
 /// Files as people and programs write them; `{base}`, `{app}` and `{refresh}` stand for values.
 const FILES: &[&str] = &[
@@ -136,6 +137,36 @@ fn the_example_file_is_a_file_that_works() {
         .run::<&str>([])
         .assert_failed(3, "no refresh_token, and none given");
     assert_eq!(scene.text(), example);
-    scene.run(scene.flags()).token();
+    // Filled in, every profile works, and no other line has changed.
+    let filled = example
+        .replace("app_id =\n", &format!("app_id = {APP_ID}\n"))
+        .replace("app_secret =\n", &format!("app_secret = {APP_SECRET}\n"));
+    let mut filled = filled.replace(
+        "# base_url = https://open.larksuite.com",
+        &format!("base_url = {}", scene.server.base_url()),
+    );
+    for api in ["v1", "oidc", "v2", "115"] {
+        let token = scene.server.refresh_token_for(api);
+        filled = filled.replacen(
+            "refresh_token =\n",
+            &format!("refresh_token = {token}\n"),
+            1,
+        );
+    }
+    scene.write(&filled);
+    for profile in ["TOKEN", "oidc", "v2", "115"] {
+        scene.run(["-p", profile]).token();
+    }
+    let text = scene.text();
+    let mut lines = text.lines();
+    for line in filled
+        .lines()
+        .filter(|line| !line.starts_with("refresh_token"))
+    {
+        assert!(
+            lines.any(|found| found == line),
+            "{line:?} is not where it was"
+        );
+    }
     scene.assert_sound();
 }

@@ -98,7 +98,11 @@ fn error(client: &Client, order: &Order, refusal: Refusal, fate: &str) -> Error 
 pub(super) fn after_lost_reply(error: &Error) -> Error {
     let message =
         format!("{error}; a reply may have been lost before, and the refresh token spent");
-    Error::new(error.kind(), message).with_hint(SOON)
+    let told = Error::new(error.kind(), message).with_hint(SOON);
+    match error.server() {
+        Some(server) => told.with_server(server.clone()),
+        None => told,
+    }
 }
 
 /// The error for a success reply with something wrong in it, if there is.

@@ -1,5 +1,6 @@
 //! `cargo run --example sandbox`: the main job against a stand-in server, with no account and no
-//! network. With `-- --serve` the stand-in stays up, and commands to try by hand are printed.
+//! network, once for each kind of token endpoint. With `-- --serve` the stand-in stays up, and
+//! commands to try by hand are printed.
 
 #![allow(
     dead_code,
@@ -20,13 +21,25 @@ use anyhow::{Context, Result, ensure};
 use feishu_refresh::cli::{self, Console};
 use server::{Fault, Sandbox};
 
+/// A profile of the demonstration's file, and the endpoint that it is refreshed at.
+const PROFILES: [(&str, &str); 4] = [
+    ("TOKEN", "v1"),
+    ("second-bot", "oidc"),
+    ("third-bot", "v2"),
+    ("disk", "115"),
+];
+
 fn main() -> Result<()> {
     let sandbox = Sandbox::start().context("cannot start the stand-in")?;
     let folder = tempfile::Builder::new()
         .prefix("feishu-refresh-sandbox-")
         .tempdir()?;
     let file = folder.path().join("feishu-config.ini");
-    fs::write(&file, sandbox.config_file())?;
+    let mut text = "; A demo of feishu-refresh. The tokens are play money.\n".to_owned();
+    for (profile, api) in PROFILES {
+        text.push_str(&format!("\n{}", sandbox.profile(profile, api)));
+    }
+    fs::write(&file, text)?;
     set_private(&file)?;
     if std::env::args().any(|argument| argument == "--serve") {
         // The folder stays, like the server, until the person is done with it.
@@ -39,30 +52,30 @@ fn main() -> Result<()> {
 
 fn demo(sandbox: &Sandbox, file: &Path) -> Result<()> {
     say(&format!(
-        "A stand-in for Feishu listens at {}.\n",
+        "A stand-in for Feishu and 115 listens at {}.\n",
         sandbox.base_url()
     ))?;
     show("The file before", file)?;
-    let file_argument = file.as_os_str().to_owned();
-    let first = run(&["feishu-refresh".into(), "-c".into(), file_argument.clone()])?;
-    ensure!(
-        sandbox.gave(first.trim()),
-        "the token printed is not the server's"
-    );
-    show("The file after it", file)?;
-    run(&[
-        "feishu-refresh".into(),
-        "-c".into(),
-        file_argument,
-        "-o".into(),
-        "json".into(),
-    ])?;
+    let run_profile = |profile: &str, output: &str| {
+        let file: OsString = file.into();
+        let arguments = ["feishu-refresh".into(), "-c".into(), file].into_iter();
+        let more = ["-p", profile, "-o", output].map(OsString::from);
+        run(&arguments.chain(more).collect::<Vec<_>>())
+    };
+    for (profile, _) in PROFILES {
+        let token = run_profile(profile, "token")?;
+        ensure!(
+            sandbox.gave(token.trim()),
+            "the token printed is not the server's"
+        );
+    }
     show("The file after that", file)?;
+    run_profile("TOKEN", "json")?;
     ensure!(
-        sandbox.rotations() == 2 && sandbox.spent_seen() == 0,
-        "not two clean rotations"
+        sandbox.rotations() == PROFILES.len() + 1 && sandbox.spent_seen() == 0,
+        "not as many clean rotations as runs"
     );
-    say("Two rotations, no token lost. Try `cargo run --example sandbox -- --serve` next.\n")
+    say("Five rotations, no token lost. Try `cargo run --example sandbox -- --serve` next.\n")
 }
 
 /// Runs the program, in this process, and shows what a person would see.
@@ -82,7 +95,7 @@ fn run(arguments: &[OsString]) -> Result<String> {
     };
     let code = cli::run(arguments.iter().cloned(), &mut console);
     let printed = String::from_utf8(stdout)?;
-    say(&format!("{printed}\n"))?;
+    say(&format!("{}\n", shortened(&printed)))?;
     ensure!(code == 0, "the program ended with code {code}");
     Ok(printed)
 }
@@ -91,8 +104,18 @@ fn show(title: &str, file: &Path) -> Result<()> {
     let text = fs::read_to_string(file)?;
     say(&format!(
         "{title}:\n    {}\n\n",
-        text.trim_end().replace('\n', "\n    ")
+        shortened(text.trim_end()).replace('\n', "\n    ")
     ))
+}
+
+/// The text with its long words cut: a token of v2 is longer than a screen.
+fn shortened(text: &str) -> String {
+    let cut = |word: &str| match word.char_indices().nth(76) {
+        Some((end, _)) if !word.starts_with('{') => format!("{}…", &word[..end]),
+        _ => word.to_owned(),
+    };
+    let line = |line: &str| line.split(' ').map(cut).collect::<Vec<_>>().join(" ");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
@@ -104,12 +127,14 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
         .unwrap_or(&program)
         .join("feishu-refresh");
     say(&format!(
-        "A stand-in for Feishu listens at {base} until you press Ctrl-C. In another terminal:\n\n\
+        "A stand-in for Feishu and 115 listens at {base} until you press Ctrl-C. In another terminal:\n\n\
          cargo build\n\
          alias feishu-refresh='{}'\n\
          cd '{}'\n\
          feishu-refresh                   # everything from feishu-config.ini\n\
          feishu-refresh -o json -v        # more of what happened\n\
+         feishu-refresh -p third-bot --scope task:task:read -o json\n\
+         feishu-refresh -p disk           # 115 refuses a second one within a minute\n\
          feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\
          for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh & done; wait\n\n\
          After one of these the next request fails (-v shows it, --retries 0 lets it stand):\n\n",
@@ -122,9 +147,10 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
         say(&format!("curl -X POST {base}/sandbox/fault/{name}\n"))?;
     }
     say(&format!(
-        "\nFour of them spend the token for nothing: close-after-spending, truncate, endless, no-refresh-token. \
+        "\nFour of them, in reply to a refresh, spend the token for nothing: close-after-spending, truncate, endless, no-refresh-token. \
          For a new one, as if a user had consented again:\n\n\
-         feishu-refresh --base-url {base} -r $(curl -s -X POST {base}/sandbox/login)\n"
+         feishu-refresh --base-url {base} -r $(curl -s -X POST {base}/sandbox/login)\n\
+         feishu-refresh --base-url {base} -p third-bot -r $(curl -s -X POST {base}/sandbox/login/v2)\n"
     ))?;
     loop {
         std::thread::park();
