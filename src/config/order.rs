@@ -1,0 +1,312 @@
+//! What one refresh sends, and where: which source wins, and what goes to whom.
+//!
+//! Promises:
+//! - A flag or environment variable beats the file, except for a refresh token that the file knows
+//!   to be spent: that stands for its successor in the file (P9).
+//! - A host that only the file names gets secrets from that file alone.
+
+use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::LockedFile;
+use super::profile::{Place, key};
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{self, Api, App, Authentication};
+use crate::token;
+
+/// An app token with less left than this is not used if another can be had.
+const APP_TOKEN_RESERVE: SignedDuration = SignedDuration::from_mins(5);
+
+/// What came from outside the file, by flag, environment or a caller's argument.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) app_access_token: Option<&'a SecretString>,
+    pub(crate) refresh_token: Option<&'a SecretString>,
+    pub(crate) app_id: Option<&'a str>,
+    pub(crate) app_secret: Option<&'a SecretString>,
+    pub(crate) app_ticket: Option<&'a SecretString>,
+    pub(crate) scope: Option<&'a str>,
+    pub(crate) api: Option<Api>,
+    pub(crate) lark: bool,
+    pub(crate) base_url: Option<&'a str>,
+}
+
+/// Everything one refresh sends, and where to.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Whose refresh it is, for messages: the profile and its file.
+    pub(crate) subject: String,
+    pub(crate) api: Api,
+    pub(crate) base_url: String,
+    pub(crate) refresh_token: SecretString,
+    /// What the new token is narrowed to.
+    pub(crate) scope: Option<String>,
+    pub(crate) app: AppProof,
+}
+
+/// What there is to show which app asks.
+#[derive(Debug)]
+pub(crate) enum AppProof {
+    /// The endpoint does not ask.
+    None,
+    /// App id and secret go with the refresh.
+    App(App),
+    /// A token, and what gets another if the server calls it bad.
+    Token {
+        token: SecretString,
+        renewable: Option<App>,
+    },
+    /// A token must be fetched first.
+    Fetch(App),
+}
+
+impl AppProof {
+    /// What gets a new app token.
+    pub(crate) fn renewable(&self) -> Option<&App> {
+        match self {
+            AppProof::Token { renewable, .. } => renewable.as_ref(),
+            AppProof::Fetch(app) => Some(app),
+            AppProof::None | AppProof::App(_) => None,
+        }
+    }
+}
+
+impl Given<'_> {
+    /// Whether it needs nothing from a file.
+    pub(super) fn is_enough(&self) -> bool {
+        let app = self.app_id.is_some() && self.app_secret.is_some();
+        let proves_app = match self.api.unwrap_or(Api::V1).authentication() {
+            Authentication::AppToken => self.app_access_token.is_some() || app,
+            Authentication::App => app,
+            Authentication::None => true,
+        };
+        self.refresh_token.is_some() && proves_app
+    }
+
+    /// Whether a secret of the app comes from outside.
+    fn brings_app(&self) -> bool {
+        self.app_secret.is_some() || self.app_ticket.is_some()
+    }
+
+    /// Refuses what cannot be meant, before any file is touched.
+    pub(super) fn check(&self) -> Result<()> {
+        let app_id = self.app_id.map(SecretString::from);
+        let values = [
+            (key::APP_ACCESS_TOKEN, self.app_access_token),
+            (key::REFRESH_TOKEN, self.refresh_token),
+            (key::APP_ID, app_id.as_ref()),
+            (key::APP_SECRET, self.app_secret),
+            (key::APP_TICKET, self.app_ticket),
+        ];
+        values
+            .into_iter()
+            .try_for_each(|(name, value)| check_given(name, value))
+    }
+}
+
+fn check_given(name: &str, token: Option<&SecretString>) -> Result<()> {
+    match token.map(ExposeSecret::expose_secret) {
+        Some("") => Err(
+            Error::config(format!("the {name} given is empty")).with_hint(Hint::fixed(
+                "a variable in the script that calls may be unset",
+                "调用脚本中的变量可能未设置",
+            )),
+        ),
+        Some(text) if !token::is_plausible(text) => Err(Error::config(format!(
+            "the {name} given has a character that no token has"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl LockedFile<'_> {
+    /// What to send, and where.
+    pub(crate) fn order(&self) -> Result<Order> {
+        let own = &self.profile.pair.tokens.refresh_token;
+        let refresh_token = self.new_token().or(own.as_ref());
+        let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
+        self.check_sendable(key::REFRESH_TOKEN, refresh_token)?;
+        let app = self.app_proof(Timestamp::now())?;
+        Ok(Order {
+            subject: self.place.to_string(),
+            api: self.api(),
+            base_url: self.base_url(&app)?,
+            refresh_token: refresh_token.clone(),
+            scope: self.scope()?,
+            app,
+        })
+    }
+
+    /// What the new token is to be narrowed to.
+    pub(super) fn scope(&self) -> Result<Option<String>> {
+        let Some(asked) = self.given.scope else {
+            return Ok(None);
+        };
+        if self.api() != Api::V2 {
+            let message = format!("{}: a scope can be named with api v2 alone", self.place);
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "leave --scope away; the token is as wide as the user's consent",
+                "请去掉 --scope；令牌的权限以用户授权为准",
+            )));
+        }
+        let scope = protocol::scope(asked);
+        let scope =
+            scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
+        Ok(Some(scope))
+    }
+
+    /// What shows the endpoint which app asks.
+    fn app_proof(&self, now: Timestamp) -> Result<AppProof> {
+        match self.api().authentication() {
+            Authentication::None => Ok(AppProof::None),
+            Authentication::App => match self.app()? {
+                Some(app) => Ok(AppProof::App(app)),
+                None => Err(self.missing_app()),
+            },
+            Authentication::AppToken => {
+                let app = self.app()?;
+                let own = self.profile.app_access_token.as_ref();
+                // Its expiry only advises: with nothing better, it is tried.
+                let own = own.filter(|_| app.is_none() || self.app_token_lasts(now));
+                match (self.given.app_access_token.or(own), app) {
+                    (Some(token), renewable) => {
+                        self.check_sendable(key::APP_ACCESS_TOKEN, token)?;
+                        let token = token.clone();
+                        Ok(AppProof::Token { token, renewable })
+                    }
+                    (None, Some(app)) => Ok(AppProof::Fetch(app)),
+                    // What was begun is to be completed.
+                    (None, None) if self.app_id().is_some() || self.app_secret().is_some() => {
+                        Err(self.missing_app())
+                    }
+                    (None, None) => Err(self.missing(key::APP_ACCESS_TOKEN)),
+                }
+            }
+        }
+    }
+
+    fn app_token_lasts(&self, now: Timestamp) -> bool {
+        let lasts = |end: Timestamp| end.duration_since(now) > APP_TOKEN_RESERVE;
+        self.profile.app_expires_at.is_none_or(lasts)
+    }
+
+    fn app_id(&self) -> Option<&str> {
+        self.given.app_id.or(self.profile.app_id.as_deref())
+    }
+
+    fn app_secret(&self) -> Option<&SecretString> {
+        let own = self.profile.app_secret.as_ref();
+        self.given.app_secret.or(own)
+    }
+
+    /// App id, secret and ticket, if there are both of the first two.
+    fn app(&self) -> Result<Option<App>> {
+        let (Some(id), Some(secret)) = (self.app_id(), self.app_secret()) else {
+            return Ok(None);
+        };
+        let ticket = self.given.app_ticket.or(self.profile.app_ticket.as_ref());
+        self.check_sendable(key::APP_ID, &id.into())?;
+        self.check_sendable(key::APP_SECRET, secret)?;
+        ticket.map_or(Ok(()), |ticket| {
+            self.check_sendable(key::APP_TICKET, ticket)
+        })?;
+        Ok(Some(App {
+            id: id.to_owned(),
+            secret: secret.clone(),
+            ticket: ticket.cloned(),
+        }))
+    }
+
+    fn missing_app(&self) -> Error {
+        self.missing(match self.app_id() {
+            None => key::APP_ID,
+            Some(_) => key::APP_SECRET,
+        })
+    }
+
+    /// Where to send it. Secrets from outside go to no host that only the file names: a
+    /// checked-out file must not be able to pull a CI's secrets.
+    fn base_url(&self, app: &AppProof) -> Result<String> {
+        let api = self.api();
+        if let Some(given) = self.given.base_url {
+            return Ok(given.to_owned());
+        }
+        // What all profiles share may be Lark's address, and this one 115's.
+        let shared = self.profile.shared_base_url.as_ref();
+        let shared = shared.filter(|shared| !api.is_foreign(shared));
+        let named = self.profile.base_url.as_ref().or(shared);
+        let Some(named) = named.filter(|_| !self.given.lark) else {
+            return Ok(api.home(self.given.lark).to_owned());
+        };
+        let from_outside = match app {
+            AppProof::None => false,
+            AppProof::App(_) | AppProof::Fetch(_) => self.given.brings_app(),
+            AppProof::Token { renewable, .. } => {
+                let renews = renewable.is_some() && self.given.brings_app();
+                self.given.app_access_token.is_some() || renews
+            }
+        };
+        if (from_outside || self.new_token().is_some()) && !Api::is_vendor(named) {
+            let file = self.place.file.display();
+            let message = format!(
+                "secrets from flags or environment are not sent to a host that only {file} names"
+            );
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "if you trust that host, name it yourself with --base-url",
+                "如果您信任该主机，请用 --base-url 明确指定",
+            )));
+        }
+        Ok(named.clone())
+    }
+
+    /// Refuses what a person left around a value in the file: the server would only call the whole
+    /// invalid, as if a new consent were needed.
+    fn check_sendable(&self, key: &str, token: &SecretString) -> Result<()> {
+        let text = token.expose_secret();
+        let quoted = ['"', '\''].iter().any(|quote| text.starts_with(*quote));
+        if !quoted && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(());
+        }
+        let message = format!("{}: {key} holds more than a token", self.place);
+        Err(Error::config(message).with_hint(Hint::fixed(
+            "take away quotes, spaces and comments around it; nothing was sent",
+            "请去掉其前后的引号、空格和注释；尚未发送任何请求",
+        )))
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        let Place { file, profile } = self.place;
+        let file = file.display();
+        if !self.document.has_section(profile) {
+            let message = format!("{file} has no section [{profile}]");
+            return Error::config(message).with_hint(Hint::fixed(
+                "-p names another section; a run that gives -r, and -a where the api asks for it, adds this one",
+                "可用 -p 指定其他节；用 -r（以及该接口需要时的 -a）运行一次即可添加该节",
+            ));
+        }
+        if key == key::REFRESH_TOKEN && self.given.refresh_token.is_some() {
+            let message = format!(
+                "{}: the refresh token given is spent, its successor is gone",
+                self.place
+            );
+            return Error::config(message).with_hint(Hint::fixed(
+                "authorise again in a browser to get a new one",
+                "请在浏览器中重新授权以获取新的令牌",
+            ));
+        }
+        Error::config(format!("{}: no {key}, and none given", self.place)).with_hint(match key {
+            key::REFRESH_TOKEN => Hint::fixed(
+                "put it into the file, or give it once with -r",
+                "请将其写入配置文件，或用 -r 传入一次",
+            ),
+            key::APP_ACCESS_TOKEN => Hint::fixed(
+                "put app_id and app_secret into the file, and the program fetches it; or give it with -a each time",
+                "请将 app_id 与 app_secret 写入配置文件，由本程序自行获取；或每次用 -a 传入",
+            ),
+            _ => Hint::fixed(
+                "app_id and app_secret stand in the profile's section or in [ID], or are given with --app-id and --app-secret",
+                "app_id 与 app_secret 写在该节或 [ID] 中，或用 --app-id 与 --app-secret 传入",
+            ),
+        })
+    }
+}
