@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::config::{self, Given, Place};
+use crate::config::{self, Given, LockedFile, Place};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
 use crate::token::Tokens;
@@ -139,40 +139,53 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
             return outcome(saved.clone(), api, false);
         }
         let order = file.order().map_err(|error| attempts.remember(error))?;
-        let client = attempts.client(&order);
-        let client = client.map_err(|error| attempts.remember(error))?;
-        let room = file
-            .reserve(&order)
+        let client = attempts.client(&file, &order)?;
+        let pause;
+        (file, pause) = if let Some(app) = attempts.app_to_ask(&order) {
+            if file.is_made() {
+                // A signal must not leave an empty file behind.
+                signals.defer();
+            }
+            (file, attempts.fetch(&client, &order, app).await?)
+        } else {
+            let room = file.reserve(&order);
+            let room = room.map_err(|error| attempts.remember(error))?;
+            signals.defer();
+            match attempts.spend(&client, &order).await? {
+                Answer::Tokens(received) => {
+                    let saved = room.hold(received.tokens, received.app_token).save()?;
+                    signals.deliver();
+                    let complaint = received.complaint;
+                    return complaint.map_or_else(|| outcome(saved, api, true), Err);
+                }
+                Answer::Again(pause) => (room.release(), pause),
+            }
+        };
+        file = next_turn(file, pause, options, signals)
+            .await
             .map_err(|error| attempts.remember(error))?;
-        signals.defer();
-        match attempts.send(&client, &order).await {
-            Answer::Tokens {
-                tokens,
-                app_token,
-                complaint,
-            } => {
-                let saved = room.hold(tokens, app_token).save()?;
-                signals.deliver();
-                return complaint.map_or_else(|| outcome(saved, api, true), Err);
-            }
-            Answer::Refused(error) => {
-                drop(room);
-                signals.deliver();
-                return Err(error);
-            }
-            Answer::NotYet { pause } => {
-                // Nothing is at stake until the next attempt. A file that this run made is given
-                // up for that time, so that a signal leaves none behind.
-                let kept = Some(room.release()).filter(|file| !file.is_made());
-                signals.deliver();
-                tokio::time::sleep(pause).await;
-                let next = match kept {
-                    Some(file) => file.again(options.lock_deadline()),
-                    None => config::lock(place, options.given(), options.lock_deadline()),
-                };
-                file = next.map_err(|error| attempts.remember(error))?;
-            }
-        }
+    }
+}
+
+/// Waits for the next request, and reads the file anew.
+async fn next_turn<'a>(
+    file: LockedFile<'a>,
+    pause: Duration,
+    options: &'a Options,
+    signals: &mut dyn Signals,
+) -> Result<LockedFile<'a>> {
+    if file.is_made() && pause.is_zero() {
+        return file.again(options.lock_deadline());
+    }
+    // Nothing is at stake until then. A file that this run made is given up, so that a signal
+    // leaves none behind.
+    let place = file.place();
+    let kept = Some(file).filter(|file| !file.is_made());
+    signals.deliver();
+    tokio::time::sleep(pause).await;
+    match kept {
+        Some(file) => file.again(options.lock_deadline()),
+        None => config::lock(place, options.given(), options.lock_deadline()),
     }
 }
 

@@ -75,6 +75,11 @@ pub(crate) fn is_plausible(text: &str) -> bool {
     !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control)
 }
 
+/// Whether a text can go into any request as it is: a plausible token of visible ASCII.
+pub(crate) fn is_sendable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// The moment `seconds` after `start`, in whole seconds; none if it lies beyond the calendar.
 pub(crate) fn expiry(start: Timestamp, seconds: u64) -> Option<Timestamp> {
     let end = start

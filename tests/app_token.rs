@@ -1,11 +1,12 @@
 //! Fetching, keeping and renewing the `app_access_token` that v1 and oidc ask for.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::harness::{Run, Scene};
+use crate::harness::{HeldRun, Run, Scene, send_signal};
 use crate::sandbox::{APP_ID, APP_SECRET, APP_TICKET, Fault};
 
 const INTERNAL: &str = "/open-apis/auth/v3/app_access_token/internal";
@@ -268,12 +269,23 @@ fn an_app_token_that_cannot_be_had_costs_nothing() {
         (
             Fault::code(10014),
             3,
-            "no app_access_token: as asked for (code 10014",
+            "cannot fetch an app_access_token: as asked for (code 10014",
         ),
         (Fault::code(99_991_400), 5, "(code 99991400"),
         (Fault::code(4711), 1, "(code 4711"),
-        (Fault::html(403), 1, "no app_access_token: HTTP 403"),
-        (Fault::html(502), 5, "no app_access_token: HTTP 502"),
+        // Neither a user nor a token was asked about.
+        (Fault::code(20008), 3, "(code 20008"),
+        (Fault::code(99_991_663), 3, "(code 99991663"),
+        (
+            Fault::html(403),
+            1,
+            "cannot fetch an app_access_token: HTTP 403",
+        ),
+        (
+            Fault::html(502),
+            5,
+            "cannot fetch an app_access_token: HTTP 502",
+        ),
         (Fault::reply(200, r#"{"code":0}"#), 1, "neither yes nor no"),
         (Fault::CloseBeforeSpending, 5, "the connection broke"),
     ] {
@@ -306,6 +318,119 @@ fn an_app_token_that_cannot_be_had_costs_nothing() {
 }
 
 #[test]
+fn an_old_app_token_will_do_where_no_new_one_can_be_had() {
+    let scene = scene();
+    let mut seen = 0;
+    scene.run::<&str>([]).token();
+    let soon = Timestamp::now() + SignedDuration::from_mins(3);
+    let end = scene.value("app_access_token_expires_at");
+    scene.write(scene.text().replace(&end, &soon.to_string()));
+    asked(&scene, &mut seen);
+    scene.server.fail_next(Fault::html(503));
+    scene.run(["--retries", "0"]).token();
+    assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
+    // Unless it is bad: then it is for the app's endpoint to say why there is no other.
+    scene.server.fail_next(Fault::html(503));
+    scene.server.fail_next(Fault::code(20014));
+    scene.server.fail_next(Fault::html(502));
+    let run = scene.run(["--retries", "0"]);
+    run.assert_failed(5, "cannot fetch an app_access_token: HTTP 502");
+    assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH, INTERNAL]);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_saved_app_token_is_not_used_for_another_app() {
+    let scene = scene();
+    scene.write(scene.text().replace(APP_ID, "cli_other") + "app_access_token = a-other\n");
+    let base_url = scene.server.base_url();
+    let flags = [
+        "--app-id",
+        APP_ID,
+        "--app-secret",
+        APP_SECRET,
+        "--base-url",
+        &base_url,
+    ];
+    scene.run(flags).token();
+    let mut seen = 0;
+    assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
+}
+
+#[test]
+fn an_app_that_is_not_asked_may_be_written_in_any_way() {
+    let scene = Scene::new();
+    scene.write(format!(
+        "[ID]\napp_id = \"cli 1\"\napp_secret = ?\n{}",
+        scene.text()
+    ));
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
+}
+
+#[test]
+fn a_ticket_is_not_taken_for_another_app() {
+    let scene = Scene::without_file();
+    let section = scene.server.profile("TOKEN", "v1");
+    scene.write(format!(
+        "[ID]\napp_id = cli_store\napp_secret = s\napp_ticket = t\n\n{section}"
+    ));
+    scene.run::<&str>([]).token();
+    let mut seen = 0;
+    assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
+    scene.assert_sound();
+}
+
+#[test]
+fn first_runs_at_once_fetch_one_app_token() {
+    let scene = Scene::without_file();
+    let token = scene.server.refresh_token();
+    let base_url = scene.server.base_url();
+    let start = || {
+        let mut program = scene.program();
+        program.args(["-v", "-r", &token, "--base-url", &base_url]);
+        program.args(["--app-id", APP_ID, "--app-secret", APP_SECRET]);
+        program
+    };
+    scene.server.fail_next(Fault::Hold);
+    let held = HeldRun::spawn(&mut start());
+    let queued: Vec<_> = (0..9).map(|_| HeldRun::queue(&mut start())).collect();
+    let first = held.let_go(&scene);
+    for run in queued {
+        assert_eq!(run.finish().token(), first.token());
+    }
+    let mut seen = 0;
+    assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_signal_need_not_wait_for_an_app_token() {
+    let scene = scene();
+    let before = scene.text();
+    let mut held = HeldRun::start(&scene, Fault::Hold);
+    scene.server.wait_until_held();
+    send_signal(&held.child, "TERM");
+    assert_eq!(held.child.wait().unwrap().signal(), Some(15));
+    scene.server.release();
+    assert_eq!(scene.text(), before);
+    scene.assert_sound();
+
+    // Unless it would leave behind the file that the run made. Then the attempt is brought to its
+    // end, and the pair is saved.
+    let scene = Scene::without_file();
+    let token = scene.server.refresh_token();
+    let base_url = scene.server.base_url();
+    scene.server.fail_next(Fault::Hold);
+    let mut program = scene.program();
+    program.args(["-v", "-r", &token, "--base-url", &base_url]);
+    let held = HeldRun::spawn(program.args(["--app-id", APP_ID, "--app-secret", APP_SECRET]));
+    send_signal(&held.child, "TERM");
+    assert_eq!(held.let_go(&scene).code, 128 + 15);
+    scene.assert_sound();
+}
+
+#[test]
 fn a_lost_reply_is_not_forgotten_over_an_app_token() {
     let scene = scene();
     scene.run::<&str>([]).token();
@@ -323,17 +448,19 @@ fn the_apps_secrets_go_to_no_host_that_only_the_file_names() {
         let scene = Scene::without_file();
         let section = scene.server.profile("TOKEN", api);
         scene.write(section.replace("app_secret", "x"));
-        for name in ["FEISHU_APP_SECRET", "FEISHU_APP_TICKET"] {
-            let secret = if name.ends_with("TICKET") {
-                scene.write(&section);
-                APP_TICKET
-            } else {
-                APP_SECRET
-            };
-            let program = &mut scene.program();
-            let run = Run::of(program.env(name, secret).output().unwrap());
-            run.assert_failed(3, "feishu-config.ini names");
+        let from_env = |name: &str, secret: &str| {
+            let mut program = scene.program();
+            Run::of(program.env(name, secret).output().unwrap())
+        };
+        let refused = "secrets from flags or environment are not sent to http://127.0.0.1:";
+        from_env("FEISHU_APP_SECRET", APP_SECRET).assert_failed(3, refused);
+        scene.write(&section);
+        if api == "v2" {
+            // It sends none.
+            from_env("FEISHU_APP_TICKET", APP_TICKET).token();
+            continue;
         }
+        from_env("FEISHU_APP_TICKET", APP_TICKET).assert_failed(3, refused);
         assert!(scene.server.requests().is_empty());
         // Named from outside, it may have them.
         let run = scene.run([

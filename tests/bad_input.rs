@@ -64,7 +64,7 @@ const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["-a", "-", "-r", "-"], 2, "only one secret can be read from stdin"),
     (&["-r", ""], 3, "the refresh_token given is empty"),
     (&["-a", "  "], 3, "the app_access_token given is empty"),
-    (&["-r", "ur-1\nur-2"], 3, "the refresh_token given has a character"),
+    (&["-r", "ur-1\nur-2"], 3, "the refresh_token given holds more than a token"),
     (&["-p", ""], 3, "the profile's name"),
     (&["-p", "DEFAULT"], 3, "the profile's name"),
     (&["-p", "a]b"], 3, "the profile's name"),

@@ -235,6 +235,14 @@ impl HeldRun {
     }
 }
 
+/// Sends a signal, named as `kill` names it.
+pub fn send_signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", signal, &child.id().to_string()])
+        .output();
+    sent.unwrap();
+}
+
 pub fn value_in(text: &str, key: &str) -> String {
     let line = text
         .lines()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Run, Scene};
-use crate::sandbox::Fault;
+use crate::sandbox::{APP_ID, APP_SECRET, Fault};
 
 fn altered(alter: impl Fn(&mut Value) + Send + 'static) -> Fault {
     Fault::Alter(Box::new(alter))
@@ -165,6 +165,7 @@ fn a_refresh_token_is_saved_whatever_else_is_wrong() {
         |reply| reply["data"]["expires_in"] = json!(-1),
         |reply| reply["data"]["expires_in"] = json!(1e300),
         |reply| reply["data"]["refresh_expires_in"] = json!({}),
+        |reply| reply["data"]["access_token"] = json!("ü 1"),
         |reply| drop(reply.as_object_mut().unwrap().remove("code")),
         |reply| reply["code"] = json!("zero"),
     ];
@@ -231,6 +232,119 @@ fn a_refresh_token_is_saved_from_a_garbled_reply() {
     scene.run::<&str>([]).assert_failed(1, "it is not whole");
     assert_eq!(scene.server.requests().len(), 1);
     scene.assert_sound();
+}
+
+/// Tokens in another place than the api's, or beside a yes that is not the api's.
+#[test]
+fn a_pair_in_the_wrong_place_is_saved() {
+    let pair = json!({ "access_token": "u-new", "refresh_token": "ur-new", "expires_in": 7200 });
+    let odd = [
+        pair.clone(),
+        json!({ "data": pair }),
+        json!({ "code": 0, "data": pair }),
+        json!({ "code": "yes", "data": pair }),
+        json!({ "code": 0, "access_token": "u-new", "refresh_token": "ur-new" }),
+        json!({ "state": 1, "code": 1, "data": pair }),
+        json!({ "state": 0, "code": 0, "data": pair }),
+        json!({ "state": true, "access_token": "u-new", "refresh_token": "ur-new" }),
+    ];
+    for api in ["v1", "oidc", "v2", "115"] {
+        for reply in &odd {
+            // An unknown code says no, except at 115, where the state says yes.
+            let is_refusal = reply["code"] == 1 && api != "115";
+            let scene = Scene::without_file();
+            scene.write(scene.server.profile("TOKEN", api));
+            if matches!(api, "v1" | "oidc") {
+                let token = scene.server.app_token();
+                scene.write(scene.text() + &format!("app_access_token = {token}\n"));
+            }
+            scene.server.fail_next(Fault::reply(200, reply.to_string()));
+            let run = scene.run::<&str>([]);
+            assert!(
+                run.code == 0 || run.code == 1,
+                "{api} {reply}: {}",
+                run.stderr
+            );
+            let saved = scene.value("refresh_token") == "ur-new";
+            assert_eq!(saved, !is_refusal, "{api} {reply}: {}", run.stderr);
+            assert_eq!(scene.server.requests().len(), 1, "{api} {reply}");
+        }
+    }
+}
+
+/// Fields that are there but empty are no tokens.
+#[test]
+fn a_refusal_with_empty_tokens_is_a_refusal() {
+    for (api, reply, code) in [
+        (
+            "v2",
+            json!({ "error": "invalid_grant", "access_token": "", "refresh_token": "" }),
+            4,
+        ),
+        (
+            "v2",
+            json!({ "code": 20050, "access_token": "", "refresh_token": "" }),
+            5,
+        ),
+        (
+            "115",
+            json!({ "state": 0, "code": 0, "message": "busy", "data": { "refresh_token": "" } }),
+            1,
+        ),
+        ("115", json!({ "state": 0, "message": "busy" }), 1),
+    ] {
+        let scene = Scene::without_file();
+        scene.write(scene.server.profile("TOKEN", api));
+        scene.server.fail_next(Fault::reply(200, reply.to_string()));
+        let run = scene.run(["--retries", "0"]);
+        assert_eq!(run.code, code, "{api}: {}", run.stderr);
+        assert!(!run.stderr.contains("says yes"), "{}", run.stderr);
+        assert!(
+            api != "115" || run.stderr.contains("busy"),
+            "{}",
+            run.stderr
+        );
+        scene.assert_sound();
+    }
+}
+
+/// A server that does not rotate: what was sent is what works.
+#[test]
+fn a_token_from_outside_that_is_not_rotated_is_kept() {
+    for section in [true, false] {
+        let scene = Scene::without_file();
+        if section {
+            let other = "refresh_token_expires_at = 2030-01-01T00:00:00Z\n";
+            scene.write(scene.server.profile("TOKEN", "v2") + other);
+        }
+        let token = scene.server.refresh_token_for("v2");
+        let base_url = scene.server.base_url();
+        let flags = [
+            "--api",
+            "v2",
+            "-r",
+            &token,
+            "--app-id",
+            APP_ID,
+            "--app-secret",
+            APP_SECRET,
+            "--base-url",
+            &base_url,
+        ];
+        let reply = json!({ "access_token": "new", "expires_in": 7200 });
+        scene.server.fail_next(Fault::reply(200, reply.to_string()));
+        let run = scene.run(flags);
+        assert_eq!(run.token(), "new");
+        assert_eq!(scene.value("refresh_token"), token);
+        assert!(
+            !scene.text().contains("2030"),
+            "that was another token's: {}",
+            scene.text()
+        );
+        scene.run(flags).token();
+        assert_ne!(scene.value("refresh_token"), token);
+        scene.assert_sound();
+    }
 }
 
 /// Replies that say yes but bring a refresh token that is none: the old one stays.

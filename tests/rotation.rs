@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{HeldRun, Run, Scene, value_in};
+use crate::harness::{HeldRun, Run, Scene, send_signal, value_in};
 use crate::sandbox::Fault;
 
 /// The fail points of a run that renames, and of one that writes in place.
@@ -261,27 +261,67 @@ fn killed_at(scene: &Scene, call: &str, nth: usize) -> bool {
 
 #[test]
 fn a_pair_that_was_written_but_for_its_end_is_used() {
-    for in_place in [false, true] {
-        // Before the first byte, after it, before the sync.
-        for (call, nth) in [("pwrite64", 2), ("ftruncate", 1), ("fsync", 1)] {
-            let scene = Scene::new();
-            let other_name = scene.folder().join("other.ini");
-            if in_place {
-                fs::hard_link(scene.file(), &other_name).unwrap();
+    // With an app token that is fetched on the way and saved with the pair, too, with an expiry that
+    // 115 leaves alone, and with one that a person wrote.
+    let expiry = "refresh_token_expires_at = 2027-05-01T00:00:00+08:00\n";
+    for (api, more) in [
+        ("v1", ""),
+        ("oidc", expiry),
+        ("v2", expiry),
+        ("115", expiry),
+    ] {
+        for in_place in [false, true] {
+            // Before the first byte, after it, before the sync.
+            for (call, nth) in [("pwrite64", 2), ("fsync", 1)] {
+                let scene = Scene::without_file();
+                scene.write(scene.server.profile("TOKEN", api) + more);
+                let other_name = scene.folder().join("other.ini");
+                if in_place {
+                    fs::hard_link(scene.file(), &other_name).unwrap();
+                }
+                if !killed_at(&scene, call, nth) {
+                    return;
+                }
+                scene.server.advance(Duration::from_secs(61));
+                let run = scene.run::<&str>([]);
+                let context = format!("{api}, {call} {nth}, in place {in_place}: {}", run.stderr);
+                assert_eq!(run.code, 0, "{context}");
+                assert!(run.stderr.contains("it is saved now"), "{context}");
+                assert_eq!(scene.server.rotations(), 2, "{context}");
+                fs::remove_file(&other_name).ok();
+                scene.assert_sound();
             }
-            if !killed_at(&scene, call, nth) {
-                return;
-            }
-            let run = scene.run::<&str>([]);
-            assert_eq!(
-                run.code, 0,
-                "{call} {nth}, in place {in_place}: {}",
-                run.stderr
-            );
-            fs::remove_file(&other_name).ok();
-            scene.assert_sound();
         }
     }
+}
+
+/// What was only begun is never taken for the whole, and the lost reply is told.
+#[test]
+fn a_pair_that_was_only_begun_is_told_to_be_lost() {
+    let scene = Scene::new();
+    failing(&scene, "before-rename=error").assert_failed(6, "rotated, but not saved");
+    let whole = fs::read(scene.rescue_file()).unwrap();
+    let before = scene.text();
+    for written in [1, 20, whole.len() / 2, whole.len() - 1] {
+        for has_head in [false, true] {
+            let mut begun = whole.clone();
+            begun[written..].fill(0);
+            if !has_head {
+                begun[0] = 0;
+            }
+            fs::write(scene.rescue_file(), &begun).unwrap();
+            let run = scene.run::<&str>([]);
+            run.assert_failed(4, "an earlier attempt got no usable reply");
+            assert_eq!(scene.text(), before, "{written} of {}", whole.len());
+            let mut kept = scene.file_names();
+            kept.retain(|name| name != "feishu-config.ini");
+            for name in kept {
+                fs::remove_file(scene.folder().join(name)).unwrap();
+            }
+        }
+    }
+    fs::write(scene.rescue_file(), &whole).unwrap();
+    scene.run::<&str>([]).token();
 }
 
 #[test]
@@ -442,13 +482,6 @@ fn a_file_that_an_editor_puts_in_its_place_is_used_for_the_next_attempt() {
     scene.write("rubbish");
     held.let_go(&scene)
         .assert_failed(3, "a reply may have been lost");
-}
-
-fn send_signal(child: &Child, signal: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", signal, &child.id().to_string()])
-        .output();
-    sent.unwrap();
 }
 
 #[test]

@@ -47,6 +47,26 @@ fn no_message_shows_a_secret() {
 }
 
 #[test]
+fn no_message_shows_a_secret_as_a_form_writes_it() {
+    let scene = Scene::without_file();
+    let token = "part/one+two=three";
+    scene.write(scene.server.profile("TOKEN", "115"));
+    let echo =
+        |form: &str| json!({ "state": 0, "code": 40_140_114, "message": format!("bad {form}") });
+    for form in [
+        token,
+        "part%2Fone%2Btwo%3Dthree",
+        "part%2fone%2btwo%3dthree",
+    ] {
+        scene
+            .server
+            .fail_next(Fault::reply(200, echo(form).to_string()));
+        let run = scene.run(["-r", token, "--base-url", &scene.server.base_url()]);
+        run.assert_failed(3, "bad *** (code");
+    }
+}
+
+#[test]
 fn a_servers_text_cannot_play_with_the_terminal() {
     let scene = Scene::new();
     let message = format!("\u{1b}[2J\u{202e}line\nbreak{}", "x".repeat(100_000));
@@ -206,7 +226,7 @@ fn an_untrusted_certificate_is_a_configuration_error() {
     let run = scene.run(["--base-url", &base]);
     run.assert_failed(3, "invalid peer certificate");
     assert!(
-        run.stderr.contains("the file is as it was"),
+        run.stderr.contains("the refresh token was not spent"),
         "{}",
         run.stderr
     );

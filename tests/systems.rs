@@ -256,6 +256,18 @@ fn a_scope_narrows_a_v2_token_and_no_other() {
     })));
     scene.run(["--scope", "auth:user.id:read"]).token();
     assert_eq!(scene.value("scope"), "auth:user.id:read offline_access");
+    // Nor does an old one stay for a new token.
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply.as_object_mut().unwrap().remove("scope");
+    })));
+    let run = scene.run(["-o", "json"]);
+    assert!(run.stdout.contains(r#""scope":null"#), "{}", run.stdout);
+    assert!(scene.text().contains("\nscope =\n") || scene.text().contains("\nscope = \n"));
+    // Where no reply names one, the key is not ours.
+    let own = scene.server.profile("TOKEN", "v1") + "scope = mine\n  and more\n";
+    scene.write(own);
+    scene.run::<&str>([]).token();
+    assert!(scene.text().contains("scope = mine\n  and more\n"));
     for api in ["v1", "oidc", "115"] {
         scene.write(scene.server.profile("TOKEN", api));
         scene
@@ -310,24 +322,19 @@ fn a_standard_server_stands_in_for_v2() {
 #[test]
 fn a_token_of_the_wrong_version_gets_a_hint_that_names_the_right_api() {
     let scene = Scene::without_file();
-    for (api, theirs, code) in [
-        ("v1", "v2", 20026),
-        ("oidc", "v2", 20026),
-        ("v2", "v1", 20026),
-    ] {
+    for (api, theirs) in [("v1", "v2"), ("oidc", "v2"), ("v2", "v1")] {
         let token = scene.server.refresh_token_for(theirs);
-        scene.write(scene.server.profile("TOKEN", api).replace(
-            &format!(
-                "refresh_token = {}",
-                value_in(&scene.server.profile("X", api), "refresh_token")
-            ),
-            "",
-        ));
+        let section = scene.server.profile("TOKEN", theirs);
+        let of_file = value_in(&section, "refresh_token");
+        scene.write(section.replace(&format!("api = {theirs}"), &format!("api = {api}")));
         let base_url = scene.server.base_url();
-        let run = scene.run(["--base-url", &base_url, "-r", &token]);
-        run.assert_failed(4, &format!("(code {code}"));
-        let hint = format!("this is a refresh token of {theirs}: use --api {theirs}");
-        assert!(run.stderr.contains(&hint), "{}", run.stderr);
+        for arguments in [&[][..], &["--base-url", &base_url, "-r", &token]] {
+            let run = scene.run(arguments);
+            run.assert_failed(4, "(code 20026");
+            let hint = format!("this is a refresh token of {theirs}: use --api {theirs}");
+            assert!(run.stderr.contains(&hint), "{}", run.stderr);
+        }
+        assert!(scene.server.is_live(&of_file) && scene.server.is_live(&token));
         // And that works.
         scene
             .run(["--base-url", &base_url, "-r", &token, "--api", theirs])
@@ -367,6 +374,19 @@ fn a_pair_of_another_api_changes_what_the_section_says() {
         "{}",
         scene.text()
     );
+}
+
+#[test]
+fn a_flag_beats_an_api_that_nobody_knows() {
+    let scene = Scene::without_file();
+    let section = scene.server.profile("TOKEN", "v2");
+    scene.write(section.replace("api = v2", "api = v2 ; the new one"));
+    scene
+        .run::<&str>([])
+        .assert_failed(3, "the api is not known");
+    scene.run(["--api", "v2"]).token();
+    assert_eq!(scene.value("api"), "v2");
+    scene.assert_sound();
 }
 
 #[test]
@@ -414,6 +434,17 @@ fn a_rate_limit_is_waited_out_as_long_as_the_user_allows() {
         run.assert_failed(5, "it asks to wait");
         assert!(run.stderr.contains("was not spent"), "{}", run.stderr);
     }
+    // A connection that was idle for so long may be dead by now: another is made.
+    let before = scene.server.connections();
+    scene.server.fail_next(limit(429, "Retry-After", "6"));
+    let run = scene.run::<&str>([]);
+    assert!(
+        run.stderr.contains("trying again in 6000 ms"),
+        "{}",
+        run.stderr
+    );
+    run.token();
+    assert_eq!(scene.server.connections() - before, 2);
     // A failure that asks for no wait is tried again all the same.
     scene.server.fail_next(Fault::CloseBeforeSpending);
     scene.run(["--max-wait", "0"]).token();

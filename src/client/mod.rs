@@ -23,6 +23,9 @@ use crate::protocol::{Request, Response};
 /// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
 const LONGEST_REPLY: usize = 1 << 20;
 
+/// A connection that was idle for longer is not used again.
+const LONGEST_IDLE: Duration = Duration::from_secs(5);
+
 /// A connection to one service. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -58,6 +61,8 @@ impl Client {
             .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(retry::never())
+            // What lies between servers forgets idle connections without a word.
+            .pool_idle_timeout(LONGEST_IDLE)
             // A little less, so that it is known where the time went.
             .connect_timeout(timeout.mul_f64(0.9))
             .timeout(timeout);

@@ -27,7 +27,8 @@ use document::Document;
 use durable::Lock;
 pub(crate) use order::{AppProof, Given, Order};
 pub(crate) use profile::Place;
-use profile::{Pair, Profile, understood};
+use profile::{Pair, Profile, understood, unknown_api};
+use replay::Replayed;
 use save::{Plan, ReservedFile};
 
 /// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.
@@ -69,19 +70,27 @@ pub(crate) fn lock<'a>(
     check_profile_name(place.profile)?;
     given.check()?;
     // A file is made only for a run that brings what belongs in it, or finds it there.
-    let may_make = given.is_enough() || durable::has_leftover(place.file);
-    let lock = Lock::acquire(place.file, may_make, deadline)?;
+    let missing = Some(given.missing()).filter(|_| !given.is_enough());
+    let missing = missing.filter(|_| !durable::has_leftover(place.file));
+    let lock = Lock::acquire(place.file, missing.as_ref(), deadline)?;
     fail_point!("after-lock");
-    let (lock, replayed) = replay::replay(lock, place, given.refresh_token.map(Fingerprint::of))?;
+    let given_token = given.refresh_token.map(Fingerprint::of);
+    let (lock, replayed) = replay::replay(lock, place, given_token)?;
+    let Replayed {
+        changed,
+        reply_lost,
+    } = replayed;
     let (document, profile) = read(place, &lock)?;
     lock.warn_if_readable_by_others();
     Ok(LockedFile {
         place,
         given,
+        api: api(place, given, &profile)?,
         lock,
         document,
         profile,
-        had_company: !replayed,
+        had_company: !changed,
+        reply_lost,
     })
 }
 
@@ -91,22 +100,42 @@ fn read(place: Place<'_>, lock: &Lock) -> Result<(Document, Profile)> {
     Ok((document, profile))
 }
 
+/// The endpoint that a profile is refreshed at.
+fn api(place: Place<'_>, given: Given<'_>, profile: &Profile) -> Result<Api> {
+    let api = given.api.or(profile.pair.api);
+    api.ok_or_else(|| unknown_api(place))
+}
+
 /// A file that no other run can touch.
 pub(crate) struct LockedFile<'a> {
     place: Place<'a>,
     given: Given<'a>,
+    /// The endpoint this profile is refreshed at.
+    api: Api,
     lock: Lock,
     document: Document,
     profile: Profile,
     /// Whether another run can have refreshed it just now. Not if this run itself put back what a
     /// dead one left, or has not let go of the file.
     had_company: bool,
+    /// Whether a run died when it may have sent the file's token.
+    reply_lost: bool,
 }
 
 impl<'a> LockedFile<'a> {
+    /// Which file it is, and which section of it.
+    pub(crate) fn place(&self) -> Place<'a> {
+        self.place
+    }
+
     /// The endpoint this profile is refreshed at.
     pub(crate) fn api(&self) -> Api {
-        self.given.api.unwrap_or(self.profile.api)
+        self.api
+    }
+
+    /// Whether a run died when it may have sent this profile's token.
+    pub(crate) fn reply_lost(&self) -> bool {
+        self.reply_lost
     }
 
     /// The tokens in the file, if another run rotated them while this one queued, they are still
@@ -124,14 +153,20 @@ impl<'a> LockedFile<'a> {
         let current = self.profile.pair.fingerprint();
         let changed = current.is_some() && current != *refresh_token;
         let valid = tokens.access_token.is_some() && tokens.access_expires_at? > now;
-        let new = tokens.scope.as_deref().unwrap_or_default();
-        let fits = match self.scope().ok()? {
-            Some(asked) => protocol::covers(new, &asked) && protocol::covers(&asked, new),
-            // Without a wish, a token as wide as the last one will do.
-            None => protocol::covers(new, scope.as_deref().unwrap_or_default()),
-        };
-        let shared = changed && self.had_company && fits && self.profile.api == self.api();
+        let fits = self.scope_fits(scope.as_deref().unwrap_or_default());
+        let shared = changed && self.had_company && fits && self.profile.pair.api == Some(self.api);
         (shared && valid && self.new_token().is_none()).then_some(tokens)
+    }
+
+    /// Whether the saved token is as wide as this run asks; without a wish, as wide as the last.
+    fn scope_fits(&self, last: &str) -> bool {
+        let saved = self.profile.pair.tokens.scope.as_deref();
+        let saved = saved.unwrap_or_default();
+        match self.scope() {
+            Ok(Some(asked)) => protocol::covers(saved, &asked) && protocol::covers(&asked, saved),
+            Ok(None) => !self.api.names_scope() || protocol::covers(saved, last),
+            Err(_) => false,
+        }
     }
 
     /// The refresh token given from outside, unless the file knows it: then it stands for its
@@ -161,6 +196,7 @@ impl<'a> LockedFile<'a> {
             return self::lock(place, given, deadline);
         }
         (self.document, self.profile) = read(self.place, &self.lock)?;
+        self.api = api(self.place, self.given, &self.profile)?;
         self.had_company = false;
         Ok(self)
     }
@@ -176,7 +212,7 @@ impl<'a> LockedFile<'a> {
             spent: spent.after(given, Fingerprint::of(&sent)),
             sent,
             place: self.place,
-            api: order.api,
+            api: self.api,
             old: tokens.refresh_token.clone(),
             document: self.document,
         };

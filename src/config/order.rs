@@ -56,8 +56,8 @@ pub(crate) enum AppProof {
         token: SecretString,
         renewable: Option<App>,
     },
-    /// A token must be fetched first.
-    Fetch(App),
+    /// A token must be fetched first; or, if none can be had, one that is about to end will do.
+    Fetch { app: App, old: Option<SecretString> },
 }
 
 impl AppProof {
@@ -65,7 +65,7 @@ impl AppProof {
     pub(crate) fn renewable(&self) -> Option<&App> {
         match self {
             AppProof::Token { renewable, .. } => renewable.as_ref(),
-            AppProof::Fetch(app) => Some(app),
+            AppProof::Fetch { app, .. } => Some(app),
             AppProof::None | AppProof::App(_) => None,
         }
     }
@@ -83,9 +83,22 @@ impl Given<'_> {
         self.refresh_token.is_some() && proves_app
     }
 
-    /// Whether a secret of the app comes from outside.
-    fn brings_app(&self) -> bool {
-        self.app_secret.is_some() || self.app_ticket.is_some()
+    /// What a run must give that is to make a file or a section.
+    pub(super) fn missing(&self) -> Hint {
+        match self.api.unwrap_or(Api::V1).authentication() {
+            Authentication::AppToken => Hint::fixed(
+                "-c and -p name another; a run with -r, --app-id and --app-secret (or -a in their place) makes it",
+                "可用 -c 和 -p 另行指定；用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次即可创建",
+            ),
+            Authentication::App => Hint::fixed(
+                "-c and -p name another; a run with -r, --app-id and --app-secret makes it",
+                "可用 -c 和 -p 另行指定；用 -r、--app-id 与 --app-secret 运行一次即可创建",
+            ),
+            Authentication::None => Hint::fixed(
+                "-c and -p name another; a run with -r makes it",
+                "可用 -c 和 -p 另行指定；用 -r 运行一次即可创建",
+            ),
+        }
     }
 
     /// Refuses what cannot be meant, before any file is touched.
@@ -104,19 +117,30 @@ impl Given<'_> {
     }
 }
 
-fn check_given(name: &str, token: Option<&SecretString>) -> Result<()> {
-    match token.map(ExposeSecret::expose_secret) {
+fn check_given(name: &str, value: Option<&SecretString>) -> Result<()> {
+    match value.map(ExposeSecret::expose_secret) {
         Some("") => Err(
             Error::config(format!("the {name} given is empty")).with_hint(Hint::fixed(
                 "a variable in the script that calls may be unset",
                 "调用脚本中的变量可能未设置",
             )),
         ),
-        Some(text) if !token::is_plausible(text) => Err(Error::config(format!(
-            "the {name} given has a character that no token has"
-        ))),
+        Some(text) if !is_bare(text) => Err(more_than_a_token(&format!("the {name} given"))),
         _ => Ok(()),
     }
+}
+
+/// Whether a value is a token and nothing else.
+fn is_bare(text: &str) -> bool {
+    token::is_sendable(text) && !text.starts_with(['"', '\''])
+}
+
+/// The server would only call the whole invalid, as if a new consent were needed.
+fn more_than_a_token(what: &str) -> Error {
+    Error::config(format!("{what} holds more than a token")).with_hint(Hint::fixed(
+        "take away quotes, spaces and comments around it; nothing was sent",
+        "请去掉其前后的引号、空格和注释；尚未发送任何请求",
+    ))
 }
 
 impl LockedFile<'_> {
@@ -125,7 +149,7 @@ impl LockedFile<'_> {
         let own = &self.profile.pair.tokens.refresh_token;
         let refresh_token = self.new_token().or(own.as_ref());
         let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
-        self.check_sendable(key::REFRESH_TOKEN, refresh_token)?;
+        self.check_bare(key::REFRESH_TOKEN, refresh_token)?;
         let app = self.app_proof(Timestamp::now())?;
         Ok(Order {
             subject: self.place.to_string(),
@@ -164,25 +188,38 @@ impl LockedFile<'_> {
                 None => Err(self.missing_app()),
             },
             Authentication::AppToken => {
-                let app = self.app()?;
+                let app = self.app();
+                let has_app = matches!(app, Ok(Some(_)));
                 let own = self.profile.app_access_token.as_ref();
+                let own = own.filter(|_| !self.is_for_another_app());
                 // Its expiry only advises: with nothing better, it is tried.
-                let own = own.filter(|_| app.is_none() || self.app_token_lasts(now));
-                match (self.given.app_access_token.or(own), app) {
-                    (Some(token), renewable) => {
-                        self.check_sendable(key::APP_ACCESS_TOKEN, token)?;
-                        let token = token.clone();
-                        Ok(AppProof::Token { token, renewable })
-                    }
-                    (None, Some(app)) => Ok(AppProof::Fetch(app)),
+                let lasting = own.filter(|_| !has_app || self.app_token_lasts(now));
+                if let Some(token) = self.given.app_access_token.or(lasting) {
+                    self.check_bare(key::APP_ACCESS_TOKEN, token)?;
+                    return Ok(AppProof::Token {
+                        token: token.clone(),
+                        renewable: app.ok().flatten(),
+                    });
+                }
+                match app? {
+                    Some(app) => Ok(AppProof::Fetch {
+                        app,
+                        old: own.cloned(),
+                    }),
                     // What was begun is to be completed.
-                    (None, None) if self.app_id().is_some() || self.app_secret().is_some() => {
+                    None if self.app_id().is_some() || self.app_secret().is_some() => {
                         Err(self.missing_app())
                     }
-                    (None, None) => Err(self.missing(key::APP_ACCESS_TOKEN)),
+                    None => Err(self.missing(key::APP_ACCESS_TOKEN)),
                 }
             }
         }
+    }
+
+    /// Whether the app that was named is not the one that the file's app token is of.
+    fn is_for_another_app(&self) -> bool {
+        let (given, own) = (self.given.app_id, self.profile.app_id.as_deref());
+        given.zip(own).is_some_and(|(given, own)| given != own)
     }
 
     fn app_token_lasts(&self, now: Timestamp) -> bool {
@@ -204,12 +241,12 @@ impl LockedFile<'_> {
         let (Some(id), Some(secret)) = (self.app_id(), self.app_secret()) else {
             return Ok(None);
         };
-        let ticket = self.given.app_ticket.or(self.profile.app_ticket.as_ref());
-        self.check_sendable(key::APP_ID, &id.into())?;
-        self.check_sendable(key::APP_SECRET, secret)?;
-        ticket.map_or(Ok(()), |ticket| {
-            self.check_sendable(key::APP_TICKET, ticket)
-        })?;
+        let own = self.profile.app_ticket.as_ref();
+        let own = own.filter(|_| !self.is_for_another_app());
+        let ticket = self.given.app_ticket.or(own);
+        self.check_bare(key::APP_ID, &id.into())?;
+        self.check_bare(key::APP_SECRET, secret)?;
+        ticket.map_or(Ok(()), |ticket| self.check_bare(key::APP_TICKET, ticket))?;
         Ok(Some(App {
             id: id.to_owned(),
             secret: secret.clone(),
@@ -238,40 +275,39 @@ impl LockedFile<'_> {
         let Some(named) = named.filter(|_| !self.given.lark) else {
             return Ok(api.home(self.given.lark).to_owned());
         };
+        let given = &self.given;
+        let app_from_outside = given.app_secret.is_some() || given.app_ticket.is_some();
         let from_outside = match app {
             AppProof::None => false,
-            AppProof::App(_) | AppProof::Fetch(_) => self.given.brings_app(),
+            AppProof::App(_) => given.app_secret.is_some(),
+            AppProof::Fetch { .. } => app_from_outside,
             AppProof::Token { renewable, .. } => {
-                let renews = renewable.is_some() && self.given.brings_app();
-                self.given.app_access_token.is_some() || renews
+                let renews = renewable.is_some() && app_from_outside;
+                given.app_access_token.is_some() || renews
             }
         };
         if (from_outside || self.new_token().is_some()) && !Api::is_vendor(named) {
+            // An address may hold a password.
+            let host = named.rsplit('@').next().unwrap_or_default();
             let file = self.place.file.display();
             let message = format!(
-                "secrets from flags or environment are not sent to a host that only {file} names"
+                "{}: secrets from flags or environment are not sent to {host}, which only {file} names",
+                self.place
             );
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "if you trust that host, name it yourself with --base-url",
-                "如果您信任该主机，请用 --base-url 明确指定",
+                "nothing was sent; if you trust that host, name it yourself with --base-url",
+                "尚未发送任何请求；如果您信任该主机，请用 --base-url 明确指定",
             )));
         }
         Ok(named.clone())
     }
 
-    /// Refuses what a person left around a value in the file: the server would only call the whole
-    /// invalid, as if a new consent were needed.
-    fn check_sendable(&self, key: &str, token: &SecretString) -> Result<()> {
-        let text = token.expose_secret();
-        let quoted = ['"', '\''].iter().any(|quote| text.starts_with(*quote));
-        if !quoted && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    /// Refuses what a person left around a value in the file.
+    fn check_bare(&self, key: &str, value: &SecretString) -> Result<()> {
+        if is_bare(value.expose_secret()) {
             return Ok(());
         }
-        let message = format!("{}: {key} holds more than a token", self.place);
-        Err(Error::config(message).with_hint(Hint::fixed(
-            "take away quotes, spaces and comments around it; nothing was sent",
-            "请去掉其前后的引号、空格和注释；尚未发送任何请求",
-        )))
+        Err(more_than_a_token(&format!("{}: {key}", self.place)))
     }
 
     fn missing(&self, key: &str) -> Error {
@@ -279,10 +315,11 @@ impl LockedFile<'_> {
         let file = file.display();
         if !self.document.has_section(profile) {
             let message = format!("{file} has no section [{profile}]");
-            return Error::config(message).with_hint(Hint::fixed(
-                "-p names another section; a run that gives -r, and -a where the api asks for it, adds this one",
-                "可用 -p 指定其他节；用 -r（以及该接口需要时的 -a）运行一次即可添加该节",
-            ));
+            let given = Given {
+                api: Some(self.api()),
+                ..self.given
+            };
+            return Error::config(message).with_hint(given.missing());
         }
         if key == key::REFRESH_TOKEN && self.given.refresh_token.is_some() {
             let message = format!(

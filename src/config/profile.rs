@@ -69,13 +69,12 @@ impl fmt::Display for Place<'_> {
 /// What a profile's section says, and the section that all share.
 #[derive(Debug, Clone)]
 pub(super) struct Profile {
-    /// The endpoint that its pair belongs to.
-    pub(super) api: Api,
     /// The section's own address, and the shared one.
     pub(super) base_url: Option<String>,
     pub(super) shared_base_url: Option<String>,
     pub(super) app_id: Option<String>,
     pub(super) app_secret: Option<SecretString>,
+    /// A ticket belongs to an app: the shared one is not taken for a section's own app.
     pub(super) app_ticket: Option<SecretString>,
     pub(super) app_access_token: Option<SecretString>,
     pub(super) app_expires_at: Option<Timestamp>,
@@ -147,21 +146,19 @@ impl Profile {
     pub(super) fn read(place: Place<'_>, document: &Document) -> Result<Self> {
         let own = |key| value(place, document, place.profile, key);
         let shared = |key| value(place, document, SHARED_SECTION, key);
-        let either = |key| {
-            let (own, shared) = (own(key)?, shared(key)?);
-            Ok::<_, Error>(own.or(shared))
-        };
-        let pair = Pair::read(place, document)?;
+        let (app_id, app_ticket) = (own(key::APP_ID)?, own(key::APP_TICKET)?);
+        let shared_ticket = shared(key::APP_TICKET)?.filter(|_| app_id.is_none());
         Ok(Profile {
-            api: pair.api.ok_or_else(|| unknown_api(place))?,
             base_url: own(key::BASE_URL)?,
             shared_base_url: shared(key::BASE_URL)?,
-            app_id: either(key::APP_ID)?,
-            app_secret: either(key::APP_SECRET)?.map(SecretString::from),
-            app_ticket: either(key::APP_TICKET)?.map(SecretString::from),
+            app_id: app_id.or(shared(key::APP_ID)?),
+            app_secret: own(key::APP_SECRET)?
+                .or(shared(key::APP_SECRET)?)
+                .map(SecretString::from),
+            app_ticket: app_ticket.or(shared_ticket).map(SecretString::from),
             app_access_token: own(key::APP_ACCESS_TOKEN)?.map(SecretString::from),
             app_expires_at: own(key::APP_EXPIRES_AT)?.and_then(|time| time.parse().ok()),
-            pair,
+            pair: Pair::read(place, document)?,
         })
     }
 }
@@ -179,7 +176,10 @@ impl Pair {
             tokens: Tokens {
                 access_token: secret(key::access_token(keys))?,
                 access_expires_at: time(key::access_expires_at(keys))?,
-                scope: own(key::SCOPE)?,
+                scope: match api {
+                    Some(api) if api.names_scope() => own(key::SCOPE)?,
+                    _ => None,
+                },
                 refresh_token: secret(key::REFRESH_TOKEN)?,
                 refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,
             },
@@ -207,11 +207,11 @@ fn value(
 
 /// What a reply changes in a profile.
 pub(super) struct Change<'a> {
-    /// The endpoint that the tokens are of.
-    pub(super) api: Api,
+    /// The endpoint that the tokens are of; none if this program does not know it.
+    pub(super) api: Option<Api>,
     pub(super) tokens: &'a Tokens,
-    /// Whether the refresh token is another than the one sent.
-    pub(super) rotated: bool,
+    /// Whether the refresh token lives as long as the one that the file holds.
+    pub(super) keeps_expiry: bool,
     /// The list of spent tokens, if that changes.
     pub(super) spent: Option<&'a Spent>,
     /// An app token that was fetched on the way.
@@ -225,10 +225,11 @@ impl Change<'_> {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
         let mut values = Vec::new();
-        if old.api.is_some_and(|old| old != self.api) {
+        if let Some(api) = self.api.filter(|api| old.api != Some(*api)) {
             // Else the next run would take the pair to an endpoint that refuses it.
-            values.push((key::API, self.api.name().to_owned()));
+            values.push((key::API, api.name().to_owned()));
         }
+        let api = self.api.unwrap_or(Api::V1);
         if let Some(app) = self.app_token {
             values.push((key::APP_ACCESS_TOKEN, text(&app.token)));
             values.push((key::APP_EXPIRES_AT, time(app.expires_at)));
@@ -236,14 +237,15 @@ impl Change<'_> {
         let tokens = self.tokens;
         if let Some(token) = &tokens.access_token {
             let expires_at = time(tokens.access_expires_at);
-            values.push((key::access_token(self.api), text(token)));
-            values.push((key::access_expires_at(self.api), expires_at));
-            values.extend(tokens.scope.clone().map(|scope| (key::SCOPE, scope)));
+            values.push((key::access_token(api), text(token)));
+            values.push((key::access_expires_at(api), expires_at));
+            if api.names_scope() {
+                values.push((key::SCOPE, tokens.scope.clone().unwrap_or_default()));
+            }
         }
         if let Some(token) = &tokens.refresh_token {
             values.push((key::REFRESH_TOKEN, text(token)));
-            let is_new_life = self.rotated && self.api.extends_refresh_token();
-            if is_new_life || tokens.refresh_expires_at.is_some() {
+            if !self.keeps_expiry || tokens.refresh_expires_at.is_some() {
                 values.push((key::REFRESH_EXPIRES_AT, time(tokens.refresh_expires_at)));
             }
             values.extend(
@@ -256,16 +258,16 @@ impl Change<'_> {
 
     /// The pair as lines for the file.
     pub(super) fn lines(&self) -> SecretString {
-        let access = self.tokens.access_token.as_ref();
-        let refresh = self.tokens.refresh_token.as_ref();
-        let pair = [
-            (key::access_token(self.api), access),
-            (key::REFRESH_TOKEN, refresh),
-        ];
-        let lines = pair
-            .into_iter()
-            .filter_map(|(key, token)| Some(format!("{key} = {}\n", token?.expose_secret())));
-        lines.collect::<String>().into()
+        let api = self.api.unwrap_or(Api::V1);
+        let line = |key, value: &str| format!("{key} = {value}\n");
+        let secret = |key, token: &Option<SecretString>| match token {
+            Some(token) => line(key, token.expose_secret()),
+            None => String::new(),
+        };
+        let mut lines = line(key::API, api.name());
+        lines.push_str(&secret(key::access_token(api), &self.tokens.access_token));
+        lines.push_str(&secret(key::REFRESH_TOKEN, &self.tokens.refresh_token));
+        lines.into()
     }
 }
 
@@ -273,7 +275,7 @@ impl Change<'_> {
 pub(super) fn edit(place: Place<'_>, document: &Document, change: &Change<'_>) -> Result<Document> {
     let values = change.values(&Pair::read(place, document)?);
     let refused = |problem: Problem| wrong(place.file, &[problem]);
-    // An expiry that is not known is emptied where it stands, and not added where it does not.
+    // What is not known is emptied where it stands, and not added where it does not.
     let mut wanted = Vec::new();
     for (key, value) in &values {
         let stands = document
@@ -287,7 +289,7 @@ pub(super) fn edit(place: Place<'_>, document: &Document, change: &Change<'_>) -
     document.with(place.profile, &wanted).map_err(refused)
 }
 
-fn unknown_api(place: Place<'_>) -> Error {
+pub(super) fn unknown_api(place: Place<'_>) -> Error {
     Error::config(format!("{place}: the api is not known")).with_hint(Hint::naming(
         format!("api can be: {}", Api::names()),
         format!("api 可取值：{}", Api::names()),

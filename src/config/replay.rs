@@ -11,17 +11,34 @@ use super::document::Document;
 use super::durable::{Leftover, Lock, is_torn};
 use super::profile::{Change, Pair, Place, edit, understood};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::protocol::Api;
 use crate::token::{self, Fingerprint};
 
-/// Works through what dead runs left. Says whether the file has changed.
+/// What became of a file by what dead runs left.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Replayed {
+    /// Whether the file has changed.
+    pub(super) changed: bool,
+    /// Whether a run died when it may have sent a token whose successor nobody has.
+    pub(super) reply_lost: bool,
+}
+
+/// Works through what dead runs left.
 pub(super) fn replay(
     lock: Lock,
     place: Place<'_>,
     given: Option<Fingerprint>,
-) -> Result<(Lock, bool)> {
-    let (mut lock, mut changed) = repair(lock, place)?;
+) -> Result<(Lock, Replayed)> {
+    let (mut lock, changed) = repair(lock, place)?;
+    let mut replayed = Replayed {
+        changed,
+        reply_lost: false,
+    };
     for leftover in lock.leftovers()? {
+        if leftover.is_blank() {
+            replayed.reply_lost = true;
+            leftover.remove();
+            continue;
+        }
         let name = leftover.path.display().to_string();
         let rescue = Text {
             bytes: &leftover.text,
@@ -30,18 +47,24 @@ pub(super) fn replay(
         let worth = judge(&lock.read()?, rescue, place, given)?;
         if let Some(text) = worth.needed {
             lock = put_back(lock, &text)?;
-            changed = true;
+            replayed.changed = true;
             log::warn!("{name} held what an earlier run could not save: it is saved now");
         }
         if worth.doubtful {
+            let why = if leftover.text.contains(&0) {
+                replayed.reply_lost = true;
+                "was only begun when its run died"
+            } else {
+                "does not fit the file any more"
+            };
             let aside = leftover.set_aside();
             let aside = aside.display();
-            log::warn!("{name} does not fit the file any more: it was kept as {aside}");
+            log::warn!("{name} {why}: it was kept as {aside}");
         } else {
             leftover.remove();
         }
     }
-    Ok((lock, changed))
+    Ok((lock, replayed))
 }
 
 /// Makes a torn file whole from a whole copy, wherever that is: what an interrupted put-back was
@@ -112,13 +135,8 @@ fn judge(
     place: Place<'_>,
     given: Option<Fingerprint>,
 ) -> Result<Worth> {
-    let Ok(rescued) = Document::parse(rescue.bytes) else {
-        let unfinished = is_torn(rescue.bytes);
-        return if unfinished {
-            complete(file, rescue, place, given)
-        } else {
-            Ok(Worth::DOUBTFUL)
-        };
+    let Some(rescued) = whole(rescue.bytes, file) else {
+        return Ok(Worth::DOUBTFUL);
     };
     if file.is_empty() {
         return Ok(Worth::needed(rescued.text()));
@@ -150,9 +168,9 @@ fn judge(
         };
         if stands {
             let change = Change {
-                api: api.unwrap_or(Api::V1),
+                api,
                 tokens: &tokens,
-                rotated: true,
+                keeps_expiry: false,
                 spent: Some(&spent),
                 app_token: None,
             };
@@ -165,29 +183,17 @@ fn judge(
     Ok(worth)
 }
 
-/// A rescue text that was written but for its first byte. It is whole if, with the file's first
-/// byte, it is the very text that its own pair makes of the file.
-fn complete(
-    file: &[u8],
-    rescue: Text<'_>,
-    place: Place<'_>,
-    given: Option<Fingerprint>,
-) -> Result<Worth> {
-    let mut bytes = rescue.bytes.to_vec();
-    bytes[0] = *file.first().unwrap_or(&b'[');
-    let completed = Text {
-        bytes: &bytes,
-        ..rescue
-    };
-    let worth = judge(file, completed, place, given)?;
-    let derived = worth
-        .needed
-        .as_ref()
-        .is_some_and(|needed| needed.as_bytes() == bytes);
-    Ok(if derived && is_ours(&bytes, place) {
-        worth
-    } else {
-        Worth::DOUBTFUL
+/// A rescue text, if all of it was written, be it without its first byte: a save leaves that as it
+/// finds it, and what else is missing reads as NUL.
+fn whole(rescue: &[u8], file: &[u8]) -> Option<Document> {
+    if !is_torn(rescue) {
+        return Document::parse(rescue).ok();
+    }
+    let first = [file.first().copied().unwrap_or(b'['), b'['];
+    first.into_iter().find_map(|first| {
+        let mut bytes = rescue.to_vec();
+        bytes[0] = first;
+        Document::parse(&bytes).ok()
     })
 }
 

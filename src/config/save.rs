@@ -34,10 +34,12 @@ impl<'a> ReservedFile<'a> {
         LockedFile {
             place: self.plan.place,
             given: self.given,
+            api: self.plan.api,
             lock: self.room.release(),
             document: self.plan.document,
             profile: self.profile,
             had_company: false,
+            reply_lost: false,
         }
     }
 
@@ -193,10 +195,11 @@ impl Plan<'_> {
     fn change<'a>(&'a self, reply: &'a Received) -> Change<'a> {
         let new = reply.tokens.refresh_token.as_ref();
         let rotated = new.is_some_and(|new| !token::same(new, &self.sent));
+        let extends = rotated && self.api.extends_refresh_token();
         Change {
-            api: self.api,
+            api: Some(self.api),
             tokens: &reply.tokens,
-            rotated,
+            keeps_expiry: !extends && !self.is_new,
             spent: (rotated || self.is_new).then_some(&self.spent),
             app_token: reply.app_token.as_ref(),
         }

@@ -7,7 +7,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::reply::{Refusal, seconds, secret};
+use super::reply::{Field, Refusal, seconds, secret};
 use super::{App, Request, Response, json};
 
 /// What a good reply holds.
@@ -52,22 +52,19 @@ pub(crate) fn reply(app: &App, response: &Response) -> Result<Granted, Refusal> 
         return Err(refusal(Refusal::by_status(response, secrets)));
     };
     let message = json::words(&body, &["msg", "message"]);
-    let code = body.get("code").and_then(|code| json::integer(code));
+    let code = json::integer_in(&body, "code");
     if let Some(code) = code.filter(|code| *code != 0) {
         return Err(refusal(Refusal::by_code(response, secrets, code, &message)));
     }
-    let mut flaws = Vec::new();
-    let token = secret(&body, "app_access_token").good_or("", &mut flaws);
-    // It goes into a header.
-    let is_sendable =
-        |token: &SecretString| token.expose_secret().bytes().all(|b| b.is_ascii_graphic());
-    match token.filter(is_sendable) {
-        Some(token) => Ok(Granted {
-            token,
-            expires_in: seconds(&body, "expire").good_or("", &mut flaws),
-        }),
-        None => Err(refusal(Refusal::unusable(response, secrets, &message))),
-    }
+    // One that is odd cannot go into a header.
+    let Field::Good(token) = secret(&body, "app_access_token") else {
+        return Err(refusal(Refusal::unusable(response, secrets, &message)));
+    };
+    let expires_in = match seconds(&body, "expire") {
+        Field::Good(seconds) | Field::Odd(seconds) => Some(seconds),
+        Field::Bad | Field::Missing => None,
+    };
+    Ok(Granted { token, expires_in })
 }
 
 #[cfg(test)]

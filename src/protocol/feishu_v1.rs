@@ -8,13 +8,22 @@
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
-use super::json::{self, Fields};
-use super::reply::{Names, Said};
+use super::json;
+use super::reply::{Body, Form, Said};
 use super::{Credentials, Grant, Request};
 use crate::error::Hint;
 
-pub(super) const NAMES: Names = Names {
+/// Of v1's replies; [`OIDC`] is of the other's.
+pub(super) const V1: Form = Form {
+    judge,
+    in_data: true,
     refresh_expires_in: "refresh_expires_in",
+    has_scope: false,
+};
+
+pub(super) const OIDC: Form = Form {
+    has_scope: true,
+    ..V1
 };
 
 /// For a token that was sent elsewhere.
@@ -29,13 +38,13 @@ pub(super) fn is_own(refresh_token: &str) -> bool {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct Asked<'a> {
     grant_type: &'static str,
     refresh_token: &'a str,
 }
 
 pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
-    let body = Body {
+    let body = Asked {
         grant_type: "refresh_token",
         refresh_token: grant.refresh_token.expose_secret(),
     };
@@ -49,23 +58,12 @@ pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
     }
 }
 
-pub(super) fn judge<'a>(body: &Fields<'a>, is_success: bool) -> Said<'a> {
-    let data = body
-        .get("data")
-        .and_then(|data| json::fields(data.get()))
-        .unwrap_or_default();
-    let code = body.get("code").and_then(|code| json::integer(code));
-    let message = || json::words(body, &["msg", "message"]);
-    let has_token = |fields: &Fields<'_>| fields.contains_key("refresh_token");
-    match code {
-        Some(0) if !has_token(&data) && has_token(body) => {
-            Said::Yes(body.clone(), vec!["its tokens stand outside data"])
-        }
-        Some(0) => Said::Yes(data, Vec::new()),
-        Some(code) => Said::Code(code, message()),
-        // No code, yet what only a success brings: it must not be lost for a missing number.
-        None if is_success && has_token(&data) => Said::Yes(data, vec!["it has no code"]),
-        None => Said::Neither(message()),
+fn judge(body: &Body<'_>) -> Said {
+    let message = json::words(&body.fields, &["msg", "message"]);
+    match json::integer_in(&body.fields, "code") {
+        Some(0) => Said::Yes,
+        Some(code) => Said::Code(code, message),
+        None => Said::Neither(message),
     }
 }
 

@@ -6,13 +6,16 @@
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
-use super::json::{self, Fields};
-use super::reply::{Names, Said};
+use super::json;
+use super::reply::{Body, Form, Said, has};
 use super::{Credentials, Grant, Request, codes};
 use crate::error::Hint;
 
-pub(super) const NAMES: Names = Names {
+pub(super) const FORM: Form = Form {
+    judge,
+    in_data: false,
     refresh_expires_in: "refresh_token_expires_in",
+    has_scope: true,
 };
 
 /// For a token that was sent elsewhere.
@@ -27,7 +30,7 @@ pub(super) fn is_own(refresh_token: &str) -> bool {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct Asked<'a> {
     grant_type: &'static str,
     client_id: &'a str,
     client_secret: &'a str,
@@ -41,7 +44,7 @@ pub(super) fn request(grant: &Grant) -> Request {
         Credentials::App(app) => (app.id.as_str(), app.secret.expose_secret()),
         Credentials::AppToken(_) | Credentials::None => ("", ""),
     };
-    let body = Body {
+    let body = Asked {
         grant_type: "refresh_token",
         client_id,
         client_secret,
@@ -51,31 +54,25 @@ pub(super) fn request(grant: &Grant) -> Request {
     Request::json("/open-apis/authen/v2/oauth/token", &body)
 }
 
-pub(super) fn judge<'a>(body: &Fields<'a>, is_success: bool) -> Said<'a> {
-    let has = |name| body.get(name).is_some_and(|value| value.get() != "null");
-    let code = body.get("code").and_then(|code| json::integer(code));
-    let error = json::words(body, &["error"]);
-    let message = || match json::words(body, &["error_description", "msg", "message"]) {
-        description if description.is_empty() => error.clone(),
-        description if error.is_empty() => description,
-        description => format!("{error}: {description}"),
+fn judge(body: &Body<'_>) -> Said {
+    let error = json::words(&body.fields, &["error"]);
+    let words = json::words(&body.fields, &["error_description", "msg", "message"]);
+    let message = match (error.is_empty(), words.is_empty()) {
+        (false, false) => format!("{error}: {words}"),
+        (false, true) => error.clone(),
+        (true, _) => words,
     };
-    let has_tokens = has("refresh_token") || has("access_token");
-    let data = body.get("data").and_then(|data| json::fields(data.get()));
-    let data = data.filter(|data| !has_tokens && data.contains_key("refresh_token"));
-    match (code, codes::look_up_error(&error)) {
-        (Some(code), _) if code != 0 => Said::Code(code, message()),
-        (_, Some(entry)) if !has_tokens => Said::Error(entry, message()),
-        (Some(_), _) => match data {
-            Some(data) => Said::Yes(data, vec!["its tokens stand inside data"]),
-            None => Said::Yes(body.clone(), Vec::new()),
+    let has_tokens = has(&body.tokens, "refresh_token") || has(&body.tokens, "access_token");
+    let has_code = json::is_there(&body.fields, "code");
+    match json::integer_in(&body.fields, "code") {
+        Some(0) if has_tokens => Said::Yes,
+        None if !has_code && body.is_success && has_tokens => Said::Yes,
+        Some(code) if code != 0 => Said::Code(code, message),
+        code => match (codes::look_up_error(&error), code) {
+            (Some(entry), _) => Said::Error(entry, message),
+            (None, Some(_)) => Said::Yes,
+            (None, None) => Said::Neither(message),
         },
-        (None, _) if is_success && has_tokens => {
-            let odd = has("code").then_some("its code is not a number");
-            Said::Yes(body.clone(), odd.into_iter().collect())
-        }
-        (None, Some(entry)) => Said::Error(entry, message()),
-        (None, None) => Said::Neither(message()),
     }
 }
 

@@ -31,6 +31,16 @@ pub(super) fn integer(value: &RawValue) -> Option<i64> {
     }
 }
 
+/// An integer of that name.
+pub(super) fn integer_in(fields: &Fields<'_>, name: &str) -> Option<i64> {
+    integer(fields.get(name)?)
+}
+
+/// Whether there is a field of that name, and something in it.
+pub(super) fn is_there(fields: &Fields<'_>, name: &str) -> bool {
+    fields.get(name).is_some_and(|value| value.get() != "null")
+}
+
 /// The first of these fields that is a text with something in it; empty if none is.
 pub(super) fn words(fields: &Fields<'_>, names: &[&str]) -> String {
     let texts = names.iter().filter_map(|name| string(fields.get(*name)?));

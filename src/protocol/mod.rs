@@ -17,6 +17,7 @@ mod json;
 mod open115;
 mod reply;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -115,6 +116,20 @@ impl Api {
         self != Api::Open115
     }
 
+    /// Whether its replies name the scope of a token.
+    pub(crate) fn names_scope(self) -> bool {
+        self.form().has_scope
+    }
+
+    fn form(self) -> &'static reply::Form {
+        match self {
+            Api::V1 => &feishu_v1::V1,
+            Api::Oidc => &feishu_v1::OIDC,
+            Api::V2 => &feishu_v2::FORM,
+            Api::Open115 => &open115::FORM,
+        }
+    }
+
     /// The request that spends a grant.
     pub(crate) fn refresh_request(self, grant: &Grant) -> Request {
         match self {
@@ -129,12 +144,7 @@ impl Api {
 
     /// What the reply to that request means.
     pub(crate) fn refresh_reply(self, grant: &Grant, response: &Response) -> Reply {
-        let (judge, names): (reply::Judge, _) = match self {
-            Api::V1 | Api::Oidc => (feishu_v1::judge, feishu_v1::NAMES),
-            Api::V2 => (feishu_v2::judge, feishu_v2::NAMES),
-            Api::Open115 => (open115::judge, open115::NAMES),
-        };
-        let reply = reply::judged(response, &grant.secrets(), judge, &names);
+        let reply = reply::judged(response, &grant.secrets(), self.form());
         match reply {
             Reply::Refused(refusal) => Reply::Refused(self.recognise_version(grant, refusal)),
             // After RFC 6749, what a reply does not name is what was asked for.
@@ -245,17 +255,35 @@ pub(crate) fn covers(list: &str, other: &str) -> bool {
 pub(crate) struct Secrets<'a>(Vec<&'a SecretString>);
 
 /// A secret shorter than this is no secret, and would blot out half of a message.
-const SHORTEST_SECRET: usize = 8;
+const SHORTEST_SECRET: usize = 4;
 
 impl Secrets<'_> {
     /// A server's text, fit to be shown.
     fn clean(&self, text: &str, longest: usize) -> String {
         let secrets = self.0.iter().map(|secret| secret.expose_secret());
         let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let mut forms: Vec<String> = secrets.flat_map(sent_forms).collect();
+        // One may be part of another.
+        forms.sort_by_key(|form| Reverse(form.len()));
         // Masked before it is cut, so that no half of a secret is left at the end.
-        let masked = secrets.fold(printable(text), |text, secret| text.replace(secret, "***"));
+        let masked = forms.iter();
+        let masked = masked.fold(printable(text), |text, form| text.replace(form, "***"));
         shortened(masked.trim(), longest)
     }
+}
+
+/// A secret as it stands in JSON and headers, and as forms and addresses write it.
+fn sent_forms(secret: &str) -> [String; 3] {
+    let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let mut lower = String::with_capacity(form.len());
+    let mut parts = form.split('%');
+    lower.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        // Two digits of a byte, then what follows them.
+        let (digits, rest) = part.split_at(part.len().min(2));
+        lower.push_str(&format!("%{}{rest}", digits.to_ascii_lowercase()));
+    }
+    [secret.to_owned(), form, lower]
 }
 
 /// A POST to send, relative to the service's address.
@@ -316,17 +344,38 @@ impl Response {
             let value = self.header(name)?.trim();
             let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
             // More than any number holds is still more than anybody waits.
-            is_number.then(|| value.parse().unwrap_or(u64::MAX))
+            is_number.then(|| {
+                value
+                    .parse()
+                    .map_or(LONGEST_WAIT, |wait: u64| wait.min(LONGEST_WAIT))
+            })
         };
         let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
         wait.map(Duration::from_secs)
     }
 }
 
+/// A year, in seconds: whoever asks for more means never.
+const LONGEST_WAIT: u64 = 366 * 24 * 3600;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_masked_in_every_form_they_are_sent_in() {
+        let [long, part] = ["secret/part+one=two", "secret/part"].map(SecretString::from);
+        let secrets = Secrets(vec![&part, &long]);
+        for text in [
+            "a secret/part+one=two b",
+            "a secret%2Fpart%2Bone%3Dtwo b",
+            "a secret%2fpart%2bone%3dtwo b",
+            "a secret/part b",
+        ] {
+            assert_eq!(secrets.clean(text, 100), "a *** b");
+        }
+    }
 
     #[test]
     fn a_scope_holds_each_name_once_and_offline_access() {

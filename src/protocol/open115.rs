@@ -7,13 +7,15 @@
 use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
 
-use super::json::{self, Fields};
-use super::reply::{Names, Said};
-use super::{Grant, Request};
+use super::reply::{Body, Form, Said, has};
+use super::{Grant, Request, codes, json};
 
-pub(super) const NAMES: Names = Names {
+pub(super) const FORM: Form = Form {
+    judge,
+    in_data: true,
     // It gives none, since that life does not change.
     refresh_expires_in: "refresh_expires_in",
+    has_scope: false,
 };
 
 pub(super) fn request(grant: &Grant) -> Request {
@@ -27,30 +29,31 @@ pub(super) fn request(grant: &Grant) -> Request {
     }
 }
 
-pub(super) fn judge<'a>(body: &Fields<'a>, is_success: bool) -> Said<'a> {
-    let data = body
-        .get("data")
-        .and_then(|data| json::fields(data.get()))
-        .unwrap_or_default();
-    let codes = ["code", "errno"].map(|name| body.get(name).and_then(|code| json::integer(code)));
+fn judge(body: &Body<'_>) -> Said {
+    let codes = ["code", "errno"].map(|name| json::integer_in(&body.fields, name));
     let refusal = codes.into_iter().flatten().find(|code| *code != 0);
-    let state = body.get("state").and_then(|state| truth(state));
-    let is_yes = state.unwrap_or(codes.contains(&Some(0)));
-    let message = || json::words(body, &["message", "error", "msg"]);
-    let has_token = data.contains_key("refresh_token");
-    match refusal {
-        Some(code) => Said::Code(code, message()),
-        None if is_yes => Said::Yes(data, Vec::new()),
-        // Tokens that only a success brings must not be lost for what stands beside them.
-        None if is_success && has_token => Said::Yes(data, vec!["its state does not say so"]),
-        None => Said::Neither(message()),
+    let state = body.fields.get("state").and_then(|state| truth(state));
+    let message = json::words(&body.fields, &["message", "error", "msg"]);
+    let has_tokens = has(&body.tokens, "refresh_token");
+    match (refusal, state) {
+        // It contradicts itself, and only a success brings tokens.
+        (None, Some(false)) if has_tokens => Said::Neither(message),
+        (Some(code), Some(true)) if has_tokens && codes::look_up(code).is_none() => {
+            Said::Neither(message)
+        }
+        (Some(code), _) => Said::Code(code, message),
+        (None, Some(true)) => Said::Yes,
+        (None, None) if codes.contains(&Some(0)) => Said::Yes,
+        (None, Some(false)) => Said::No(message),
+        (None, None) => Said::Neither(message),
     }
 }
 
 /// Yes or no, as a number, a boolean, or a text that holds either.
 fn truth(value: &RawValue) -> Option<bool> {
     let text = json::string(value);
-    match text.as_deref().unwrap_or(value.get()).trim() {
+    let text = text.as_deref().unwrap_or(value.get()).trim();
+    match text.to_ascii_lowercase().as_str() {
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         _ => None,
@@ -106,7 +109,7 @@ mod tests {
             r#""state":1,"code":0"#,
             r#""state":true,"errno":0"#,
             r#""state":"1","code":"0""#,
-            r#""state":"true","code":0,"errno":0"#,
+            r#""state":"True","code":0,"errno":0"#,
             r#""state":1"#,
             r#""code":0"#,
         ] {
@@ -137,18 +140,22 @@ mod tests {
         }
         // It says no, but not why.
         let refused = refusal(r#"{"state":0,"code":0,"data":[],"message":"busy"}"#);
-        assert_eq!((refused.code, refused.verdict), (None, Verdict::Unusable));
-        assert!(refused.message.ends_with("busy"));
+        assert_eq!((refused.code, refused.verdict), (None, Verdict::Unexpected));
+        assert!(refused.message.ends_with("busy") && !refused.maybe_spent);
     }
 
     #[test]
-    fn tokens_beside_a_no_are_not_lost() {
-        let Reply::Rotated(rotation) =
-            reply(r#"{"state":0,"code":0,"data":{"access_token":"new","refresh_token":"next"}}"#)
-        else {
-            unreachable!("it brings tokens");
-        };
-        assert_eq!(rotation.flaws, ["its state does not say so"]);
+    fn tokens_beside_a_contradiction_are_not_lost() {
+        for head in [r#""state":0,"code":0"#, r#""state":1,"code":1"#] {
+            let data = r#"{"access_token":"new","refresh_token":"next"}"#;
+            let Reply::Rotated(rotation) = reply(&format!(r#"{{{head},"data":{data}}}"#)) else {
+                unreachable!("it brings tokens");
+            };
+            assert_eq!(rotation.flaws, ["it does not say yes as documented"]);
+        }
+        // A code that is known counts.
+        let body = r#"{"state":1,"code":40140116,"data":{"refresh_token":"next"}}"#;
+        assert_eq!(refusal(body).verdict, Verdict::Reauthorize);
     }
 
     #[test]

@@ -56,45 +56,81 @@ pub(crate) struct Refusal {
 }
 
 /// What a body says, in its system's own way.
-pub(super) enum Said<'a> {
-    /// Yes, and the tokens are in these fields; also what is not as documented.
-    Yes(Fields<'a>, Vec<&'static str>),
+pub(super) enum Said {
+    /// Yes.
+    Yes,
     /// No, by a code.
     Code(i64, String),
     /// No, by a name of RFC 6749.
     Error(&'static Code, String),
+    /// No, without saying which.
+    No(String),
     /// Neither, in these words.
     Neither(String),
 }
 
-/// How a system reads the fields of a body. The flag says whether the HTTP status is a success.
-pub(super) type Judge = for<'a> fn(&Fields<'a>, bool) -> Said<'a>;
+/// The fields of a reply.
+pub(super) struct Body<'a> {
+    pub(super) fields: Fields<'a>,
+    /// Those among which the system's tokens belong.
+    pub(super) tokens: Fields<'a>,
+    /// Those among which some other system's belong.
+    elsewhere: Fields<'a>,
+    /// Whether the HTTP status says yes.
+    pub(super) is_success: bool,
+}
 
-/// What a system calls what the others call differently.
-pub(super) struct Names {
+/// The form of a system's replies.
+pub(super) struct Form {
+    /// What a body says.
+    pub(super) judge: fn(&Body<'_>) -> Said,
+    /// Whether tokens stand under `data`.
+    pub(super) in_data: bool,
+    /// What the life time of the refresh token is called.
     pub(super) refresh_expires_in: &'static str,
+    /// Whether a token's scope is named.
+    pub(super) has_scope: bool,
 }
 
 /// What a response means, by a system's own judgement.
-pub(super) fn judged(
-    response: &Response,
-    secrets: &Secrets<'_>,
-    judge: Judge,
-    names: &Names,
-) -> Reply {
+pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) -> Reply {
     let text = json::text(&response.body);
-    let said = if let Some(body) = json::fields(&text) {
-        judge(&body, response.is_success())
-    } else {
+    let Some(fields) = json::fields(&text) else {
         let salvaged = Some(json::salvage(&text)).filter(|_| response.is_success());
-        match salvaged.filter(|tokens| tokens.contains_key("refresh_token")) {
-            Some(tokens) => Said::Yes(tokens, vec!["it is not whole"]),
-            None => return Reply::Refused(Refusal::by_status(response, secrets)),
-        }
+        return match salvaged.filter(|tokens| tokens.contains_key("refresh_token")) {
+            Some(tokens) => {
+                let flaws = vec!["it is not whole"];
+                Reply::Rotated(rotation(response, secrets, &tokens, form, flaws))
+            }
+            None => Reply::Refused(Refusal::by_status(response, secrets)),
+        };
+    };
+    let data = fields.get("data").and_then(|data| json::fields(data.get()));
+    let data = data.unwrap_or_default();
+    let (tokens, elsewhere) = if form.in_data {
+        (data, fields.clone())
+    } else {
+        (fields.clone(), data)
+    };
+    let body = Body {
+        fields,
+        tokens,
+        elsewhere,
+        is_success: response.is_success(),
+    };
+    let said = (form.judge)(&body);
+    let misplaced = !has(&body.tokens, "refresh_token") && has(&body.elsewhere, "refresh_token");
+    let (tokens, mut flaws) = if misplaced {
+        (&body.elsewhere, vec!["its tokens stand in the wrong place"])
+    } else {
+        (&body.tokens, Vec::new())
     };
     match said {
-        Said::Yes(tokens, flaws) => {
-            Reply::Rotated(rotation(response, secrets, &tokens, names, flaws))
+        Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
+        // What only a success brings must not be lost for a word that is missing.
+        Said::Neither(_) if body.is_success && has(tokens, "refresh_token") => {
+            flaws.push("it does not say yes as documented");
+            Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
         Said::Code(code, message) => {
             Reply::Refused(Refusal::by_code(response, secrets, code, &message))
@@ -102,11 +138,25 @@ pub(super) fn judged(
         Said::Error(entry, message) => {
             Reply::Refused(Refusal::by_entry(response, secrets, Some(entry), &message))
         }
+        Said::No(message) => Reply::Refused(Refusal::by_entry(response, secrets, None, &message)),
         Said::Neither(message) => Reply::Refused(Refusal::unusable(response, secrets, &message)),
     }
 }
 
+/// Whether there is a usable token of that name.
+pub(super) fn has(fields: &Fields<'_>, name: &str) -> bool {
+    matches!(secret(fields, name), Field::Good(_) | Field::Odd(_))
+}
+
 impl Refusal {
+    /// Whether it may pass, so that asking again can help.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self.verdict,
+            Verdict::Temporary | Verdict::RateLimit | Verdict::Unusable
+        )
+    }
+
     /// A refusal by a code of the reply's body.
     pub(super) fn by_code(
         response: &Response,
@@ -129,10 +179,15 @@ impl Refusal {
     ) -> Self {
         let verdict = entry.map_or(Verdict::Unexpected, |entry| entry.verdict);
         let wait = response.wait();
+        let message = secrets.clean(message, 200);
         Refusal {
             verdict,
             code: None,
-            message: secrets.clean(message, 200),
+            message: if message.is_empty() {
+                "refused, in no words".to_owned()
+            } else {
+                message
+            },
             hint: entry.map(|entry| &entry.hint),
             log_id: response.log_id(secrets),
             wait: wait.max(entry.and_then(|entry| entry.wait)),
@@ -146,6 +201,7 @@ impl Refusal {
         let mut refusal = Refusal::by_status(response, secrets);
         if refusal.verdict == Verdict::Temporary && response.is_success() {
             refusal.verdict = Verdict::Unusable;
+            refusal.wait = None;
             refusal.message = format!(
                 "HTTP {}: the reply says neither yes nor no",
                 response.status
@@ -201,31 +257,26 @@ fn rotation(
     response: &Response,
     secrets: &Secrets<'_>,
     fields: &Fields<'_>,
-    names: &Names,
+    form: &Form,
     mut flaws: Vec<&'static str>,
 ) -> Rotation {
-    let mut take = |field: Field<_>, flaw| field.good_or(flaw, &mut flaws);
-    let access_token = take(
-        secret(fields, "access_token"),
-        "its access_token is not one",
-    );
-    let refresh_token = take(
-        secret(fields, "refresh_token"),
-        "its refresh_token is not one",
-    );
+    let mut take = |name, flaw| secret(fields, name).or_flaw(flaw, &mut flaws);
+    let access_token = take("access_token", "its access_token is not one");
+    let refresh_token = take("refresh_token", "its refresh_token is not one");
     if access_token.is_none() && flaws.is_empty() {
         flaws.push("it has no access_token");
     }
-    let mut take = |field: Field<_>, flaw| field.good_or(flaw, &mut flaws);
-    let expires_in = take(
-        seconds(fields, "expires_in"),
-        "its expires_in is not a number of seconds",
-    );
+    let mut take = |name, flaw| seconds(fields, name).or_flaw(flaw, &mut flaws);
+    let expires_in = take("expires_in", "its expires_in is not a number of seconds");
     let refresh_expires_in = take(
-        seconds(fields, names.refresh_expires_in),
+        form.refresh_expires_in,
         "its life time of the refresh token is not a number of seconds",
     );
-    let scope = scope(fields).good_or("its scope is not a list", &mut flaws);
+    let scope = if form.has_scope {
+        scope(fields).or_flaw("its scope is not a list", &mut flaws)
+    } else {
+        None
+    };
     Rotation {
         access_token,
         expires_in,
@@ -237,54 +288,56 @@ fn rotation(
     }
 }
 
-/// A field of a reply: there and as documented, not there, or there and something else.
+/// A field of a reply.
 pub(super) enum Field<T> {
+    /// There, and as documented.
     Good(T),
-    Missing,
+    /// There and of use, but not as documented.
+    Odd(T),
+    /// There, and of no use.
     Bad,
+    Missing,
 }
 
 impl<T> Field<T> {
-    /// The value, if it is good; a flaw, if it is bad.
-    pub(super) fn good_or(self, flaw: &'static str, flaws: &mut Vec<&'static str>) -> Option<T> {
-        match self {
-            Field::Good(value) => return Some(value),
-            Field::Missing => {}
-            Field::Bad => flaws.push(flaw),
+    /// The value, if it is of use; a flaw, if it is not as documented.
+    pub(super) fn or_flaw(self, flaw: &'static str, flaws: &mut Vec<&'static str>) -> Option<T> {
+        if matches!(self, Field::Odd(_) | Field::Bad) {
+            flaws.push(flaw);
         }
-        None
+        match self {
+            Field::Good(value) | Field::Odd(value) => Some(value),
+            Field::Bad | Field::Missing => None,
+        }
     }
 }
 
-/// The field of that name; `read` gives none if it is not as documented.
-fn field<T>(fields: &Fields<'_>, name: &str, read: fn(&RawValue) -> Option<T>) -> Field<T> {
+/// The field of that name.
+fn field<T>(fields: &Fields<'_>, name: &str, read: impl Fn(&RawValue) -> Field<T>) -> Field<T> {
     match fields.get(name) {
         None => Field::Missing,
         Some(value) if value.get() == "null" => Field::Missing,
-        Some(value) => read(value).map_or(Field::Bad, Field::Good),
+        Some(value) => read(value),
     }
 }
 
 /// A token; an empty one counts as missing.
 pub(super) fn secret(fields: &Fields<'_>, name: &str) -> Field<SecretString> {
-    match field(fields, name, json::string) {
-        Field::Good(text) if text.is_empty() => Field::Missing,
-        Field::Good(text) if token::is_plausible(&text) => Field::Good(text.into()),
-        Field::Good(_) | Field::Bad => Field::Bad,
-        Field::Missing => Field::Missing,
-    }
+    field(fields, name, |value| match json::string(value) {
+        Some(token) if token.is_empty() => Field::Missing,
+        Some(token) if token::is_sendable(&token) => Field::Good(token.into()),
+        Some(token) if token::is_plausible(&token) => Field::Odd(token.into()),
+        _ => Field::Bad,
+    })
 }
 
 /// A list of scopes; an empty one counts as missing.
 fn scope(fields: &Fields<'_>) -> Field<String> {
-    match field(fields, "scope", json::string) {
-        Field::Good(text) if text.trim().is_empty() => Field::Missing,
-        Field::Good(text) if token::is_plausible(text.trim()) => {
-            Field::Good(text.trim().to_owned())
-        }
-        Field::Good(_) | Field::Bad => Field::Bad,
-        Field::Missing => Field::Missing,
-    }
+    field(fields, "scope", |value| match json::string(value) {
+        Some(text) if text.trim().is_empty() => Field::Missing,
+        Some(text) if token::is_plausible(text.trim()) => Field::Good(text.trim().to_owned()),
+        _ => Field::Bad,
+    })
 }
 
 /// Longer than any token lives; more is a mistake.
@@ -293,7 +346,9 @@ const LONGEST_LIFE: u64 = 100 * 366 * 24 * 3600;
 /// A life time.
 pub(super) fn seconds(fields: &Fields<'_>, name: &str) -> Field<u64> {
     field(fields, name, |value| {
-        let seconds = u64::try_from(json::integer(value)?).ok()?;
-        (seconds <= LONGEST_LIFE).then_some(seconds)
+        match json::integer(value).map(u64::try_from) {
+            Some(Ok(seconds)) if seconds <= LONGEST_LIFE => Field::Good(seconds),
+            _ => Field::Bad,
+        }
     })
 }

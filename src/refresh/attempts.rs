@@ -2,8 +2,7 @@
 //!
 //! This is where a refresh token is spent. A reply that may have been lost is asked for again with
 //! the same token; if the server then calls that token spent, the error says what happened (P8). An
-//! `app_access_token` that is missing is fetched first; one that the server calls bad is fetched
-//! anew, once.
+//! `app_access_token` that is missing is fetched first; one that the server calls bad, once anew.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use secrecy::SecretString;
 
 use super::{Options, failure};
 use crate::client::{Client, SendError};
-use crate::config::{AppProof, Order};
+use crate::config::{AppProof, LockedFile, Order};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{
     Api, App, Credentials, Grant, Refusal, Reply, Request, Response, Rotation, Secrets, Verdict,
@@ -27,21 +26,26 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Pauses stop growing after this many doublings.
 const DOUBLINGS: u32 = 4;
 
-/// What a request came to.
-pub(super) enum Answer {
-    /// The server gave new tokens, their life times turned into moments.
-    Tokens {
-        tokens: Tokens,
-        /// An app token that was fetched on the way.
-        app_token: Option<AppToken>,
-        /// What else in the reply was wrong; to be raised once the tokens are safe.
-        complaint: Option<Error>,
-    },
-    /// There is more to send, after a pause.
-    NotYet { pause: Duration },
-    /// It did not, and no further request would help.
-    Refused(Error),
+/// What a refresh brought.
+pub(super) struct Received {
+    /// The new tokens, their life times turned into moments.
+    pub(super) tokens: Tokens,
+    /// An app token that was fetched on the way.
+    pub(super) app_token: Option<AppToken>,
+    /// What else in the reply was wrong; to be raised once the tokens are safe.
+    pub(super) complaint: Option<Error>,
 }
+
+/// What an attempt came to, if it was not the last.
+pub(super) enum Answer {
+    /// The server gave new tokens.
+    Tokens(Received),
+    /// There is more to send, after a pause.
+    Again(Duration),
+}
+
+/// A pause that is longer than this is announced: a program that does nothing looks hung.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 
 /// The requests of one run.
 pub(super) struct Attempts {
@@ -59,6 +63,8 @@ pub(super) struct Attempts {
     app_token: Option<AppToken>,
     /// Whether the server called an app token bad.
     app_token_refused: bool,
+    /// Whether none could be fetched, so that one about to end must do.
+    app_token_unreachable: bool,
 }
 
 impl Attempts {
@@ -72,17 +78,28 @@ impl Attempts {
             client: None,
             app_token: None,
             app_token_refused: false,
+            app_token_unreachable: false,
         }
     }
 
-    /// The client for an order's address.
+    /// The client for what a file orders.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if it is none that secrets may be sent to.
-    pub(super) fn client(&mut self, order: &Order) -> Result<Client> {
+    /// [`crate::Kind::Config`] if its address is none that secrets may be sent to.
+    pub(super) fn client(&mut self, file: &LockedFile<'_>, order: &Order) -> Result<Client> {
+        if file.reply_lost() {
+            self.maybe_spent = Some(Fingerprint::of(&order.refresh_token));
+        }
+        let client = self.client_for(order);
+        client.map_err(|error| self.remember(error))
+    }
+
+    fn client_for(&mut self, order: &Order) -> Result<Client> {
         match &self.client {
             Some((base_url, client)) if *base_url == order.base_url => Ok(client.clone()),
             _ => {
+                // Another host gets a token of its own.
+                self.app_token = None;
                 let client = Client::new(&order.base_url, self.timeout)?;
                 self.client = Some((order.base_url.clone(), client.clone()));
                 Ok(client)
@@ -98,59 +115,65 @@ impl Attempts {
         }
     }
 
-    /// Sends the next request that an order needs.
-    pub(super) async fn send(&mut self, client: &Client, order: &Order) -> Answer {
-        let fetched = self.app_token.as_ref().map(|app| app.token.clone());
-        let credentials = match (&order.app, fetched) {
-            (AppProof::None, _) => Credentials::None,
-            (AppProof::App(app), _) => Credentials::App(app.clone()),
-            (AppProof::Token { .. } | AppProof::Fetch(_), Some(token)) => {
-                Credentials::AppToken(token)
+    /// The app whose token must be fetched before an order can be sent.
+    pub(super) fn app_to_ask<'a>(&self, order: &'a Order) -> Option<&'a App> {
+        let is_needed = match &order.app {
+            AppProof::None | AppProof::App(_) => false,
+            AppProof::Token { .. } => self.app_token_refused,
+            AppProof::Fetch { old, .. } => {
+                self.app_token_refused || old.is_none() || !self.app_token_unreachable
             }
-            (AppProof::Token { token, renewable }, None) => match renewable {
-                Some(app) if self.app_token_refused => return self.fetch(client, order, app).await,
-                _ => Credentials::AppToken(token.clone()),
-            },
-            (AppProof::Fetch(app), None) => return self.fetch(client, order, app).await,
         };
-        let grant = Grant {
-            refresh_token: order.refresh_token.clone(),
-            credentials,
-            scope: order.scope.clone(),
-        };
-        self.refresh(client, order, &grant).await
+        let app = order.app.renewable();
+        app.filter(|_| is_needed && self.app_token.is_none())
     }
 
-    /// Fetches an app token.
-    async fn fetch(&mut self, client: &Client, order: &Order, app: &App) -> Answer {
+    /// Fetches an app token; says how long to wait before the next request.
+    pub(super) async fn fetch(
+        &mut self,
+        client: &Client,
+        order: &Order,
+        app: &App,
+    ) -> Result<Duration> {
         let sent_at = Timestamp::now();
-        let sent = exchange(client, &app_token::request(app), &app.secrets()).await;
+        let secrets = &app.secrets();
+        let sent = exchange(client, &app_token::request(app), secrets).await;
         let refusal = match sent.map(|response| app_token::reply(app, &response)) {
             Ok(Ok(granted)) => {
                 self.app_token = Some(AppToken {
                     expires_at: end(sent_at, granted.expires_in),
                     token: granted.token,
                 });
-                return Answer::NotYet {
-                    pause: Duration::ZERO,
-                };
+                return Ok(Duration::ZERO);
             }
             Ok(Err(refusal)) => refusal,
             Err(lost) => Refusal {
                 // It had no refresh token with it.
                 maybe_spent: false,
-                ..no_reply(lost, &app.secrets())
+                ..no_reply(lost, secrets)
             },
         };
-        let pause = self.pause(&refusal);
-        let error = failure::no_app_token(client, order, refusal);
-        Answer::after(pause, self.remember(error))
+        let has_old = matches!(order.app, AppProof::Fetch { old: Some(_), .. });
+        if refusal.is_passing() && has_old && !self.app_token_refused {
+            log::info!("no new app_access_token: the old one is about to end, but will do");
+            self.app_token_unreachable = true;
+            return Ok(Duration::ZERO);
+        }
+        let pause = self.pause_or(refusal, |refusal| {
+            failure::no_app_token(client, order, refusal)
+        });
+        pause.map_err(|error| self.remember(error))
     }
 
     /// Spends the refresh token.
-    async fn refresh(&mut self, client: &Client, order: &Order, grant: &Grant) -> Answer {
+    pub(super) async fn spend(&mut self, client: &Client, order: &Order) -> Result<Answer> {
+        let grant = Grant {
+            refresh_token: order.refresh_token.clone(),
+            credentials: self.credentials(order),
+            scope: order.scope.clone(),
+        };
         let sent_at = Timestamp::now();
-        let refusal = match spend(client, order.api, grant).await {
+        let refusal = match reply_to(client, order.api, &grant).await {
             Reply::Rotated(rotation) => return self.received(client, order, rotation, sent_at),
             Reply::Refused(refusal) => refusal,
         };
@@ -159,18 +182,33 @@ impl Attempts {
             log::info!("the server calls the app_access_token bad; fetching another");
             self.app_token_refused = true;
             self.app_token = None;
-            return Answer::NotYet {
-                pause: Duration::ZERO,
-            };
+            return Ok(Answer::Again(Duration::ZERO));
         }
         let token = Fingerprint::of(&order.refresh_token);
         let lost_before = self.maybe_spent == Some(token);
         if refusal.maybe_spent {
             self.maybe_spent = Some(token);
         }
-        let pause = self.pause(&refusal);
-        let error = failure::refused(client, order, refusal, lost_before);
-        Answer::after(pause, error)
+        let pause = self.pause_or(refusal, |refusal| {
+            failure::refused(client, order, refusal, lost_before)
+        });
+        pause.map(Answer::Again)
+    }
+
+    /// What shows the server which app asks.
+    fn credentials(&self, order: &Order) -> Credentials {
+        let fetched = self.app_token.as_ref().map(|app| &app.token);
+        match &order.app {
+            AppProof::None => Credentials::None,
+            AppProof::App(app) => Credentials::App(app.clone()),
+            AppProof::Token { token, .. } => {
+                Credentials::AppToken(fetched.unwrap_or(token).clone())
+            }
+            AppProof::Fetch { old, .. } => match fetched.or(old.as_ref()) {
+                Some(token) => Credentials::AppToken(token.clone()),
+                None => Credentials::None,
+            },
+        }
     }
 
     fn received(
@@ -179,34 +217,62 @@ impl Attempts {
         order: &Order,
         rotation: Rotation,
         sent_at: Timestamp,
-    ) -> Answer {
+    ) -> Result<Answer> {
         let complaint = failure::flawed(client, order, &rotation);
-        match (&rotation.access_token, &rotation.refresh_token, complaint) {
-            (None, None, Some(error)) => Answer::Refused(error),
-            (_, refresh_token, complaint) => {
-                if complaint.is_none() {
-                    warn_of_old_token(order, refresh_token.as_ref());
-                }
-                Answer::Tokens {
-                    tokens: tokens(rotation, sent_at),
-                    app_token: self.app_token.take(),
-                    complaint,
-                }
+        let mut tokens = tokens(rotation, sent_at);
+        match complaint {
+            Some(error) if tokens.access_token.is_none() && tokens.refresh_token.is_none() => {
+                return Err(error);
+            }
+            Some(_) => {}
+            None => {
+                warn_of_old_token(order, tokens.refresh_token.as_ref());
+                // A server that does not rotate: then the token that was sent is the one to keep.
+                let sent = &order.refresh_token;
+                tokens.refresh_token.get_or_insert_with(|| sent.clone());
             }
         }
+        Ok(Answer::Tokens(Received {
+            tokens,
+            app_token: self.app_token.take(),
+            complaint,
+        }))
+    }
+
+    /// How long to wait before the next request, or the error that the refusal ends in.
+    fn pause_or(
+        &mut self,
+        mut refusal: Refusal,
+        words: impl FnOnce(Refusal) -> Error,
+    ) -> Result<Duration> {
+        let pause = self.pause(&mut refusal);
+        let error = words(refusal);
+        let Some(pause) = pause else {
+            return Err(error);
+        };
+        let said = format!("{error}; trying again in {} ms", pause.as_millis());
+        if pause > LONG_PAUSE {
+            log::warn!("{said}");
+        } else {
+            log::info!("{said}");
+        }
+        Ok(pause)
     }
 
     /// How long to wait before the next attempt; none if there is to be none.
     ///
     /// A random half is taken off, so that many runs do not come back at once; the server's own
     /// word counts where it is longer.
-    fn pause(&mut self, refusal: &Refusal) -> Option<Duration> {
-        let is_passing = matches!(
-            refusal.verdict,
-            Verdict::Temporary | Verdict::RateLimit | Verdict::Unusable
+    fn pause(&mut self, refusal: &mut Refusal) -> Option<Duration> {
+        static TOO_LONG: Hint = Hint::fixed(
+            "run again after that time, or allow so long a wait with --max-wait",
+            "请在该时间之后重试，或用 --max-wait 允许更长的等待",
         );
         let wait = refusal.wait.unwrap_or_default();
-        if !is_passing || self.failed >= self.retries || wait > self.max_wait {
+        if wait > self.max_wait {
+            refusal.hint = Some(&TOO_LONG);
+        }
+        if !refusal.is_passing() || self.failed >= self.retries || wait > self.max_wait {
             return None;
         }
         let half = FIRST_PAUSE / 2 * 2u32.pow(self.failed.min(DOUBLINGS));
@@ -219,19 +285,8 @@ impl Attempts {
     }
 }
 
-impl Answer {
-    /// The answer to a request that failed, with the pause that may follow.
-    fn after(pause: Option<Duration>, error: Error) -> Self {
-        let Some(pause) = pause else {
-            return Answer::Refused(error);
-        };
-        log::info!("{error}; trying again in {} ms", pause.as_millis());
-        Answer::NotYet { pause }
-    }
-}
-
-/// Spends a grant, and judges the reply or what came of it.
-async fn spend(client: &Client, api: Api, grant: &Grant) -> Reply {
+/// Sends a grant, and judges the reply or what came of it.
+async fn reply_to(client: &Client, api: Api, grant: &Grant) -> Reply {
     let secrets = &grant.secrets();
     let judge = |response| api.refresh_reply(grant, response);
     match exchange(client, &api.refresh_request(grant), secrets).await {
@@ -273,6 +328,10 @@ fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
         "its certificate is not one of a public authority for this host; a proxy may stand between",
         "对方证书并非公共 CA 为该主机签发；中间可能有代理",
     );
+    static UNREACHED: Hint = Hint::fixed(
+        "check the network, the address and any proxy, then run again",
+        "请检查网络、服务地址和代理，然后重试",
+    );
     let partial = error.partial.as_ref();
     Refusal {
         verdict: if error.untrusted {
@@ -281,7 +340,15 @@ fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
             Verdict::Temporary
         },
         code: None,
-        hint: error.untrusted.then_some(&UNTRUSTED),
+        hint: match error {
+            SendError {
+                untrusted: true, ..
+            } => Some(&UNTRUSTED),
+            SendError {
+                maybe_sent: false, ..
+            } => Some(&UNREACHED),
+            _ => None,
+        },
         log_id: partial.and_then(|response| response.log_id(secrets)),
         wait: None,
         maybe_spent: error.maybe_sent,

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::config::Order;
 use crate::error::{Error, Hint, Kind, ServerAnswer};
-use crate::protocol::{Refusal, Rotation, Verdict};
+use crate::protocol::{Authentication, Refusal, Rotation, Verdict};
 
 const AGAIN: Hint = Hint::fixed("run again later", "请稍后重试");
 const SOON: Hint = Hint::fixed(
@@ -17,6 +17,10 @@ const CONSENT: Hint = Hint::fixed(
 const NOT_THIS_APP: Hint = Hint::fixed(
     "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",
     "刚获取的 app_access_token 也被拒绝：请核对 app_id 与 app_secret 是否与 refresh_token 属于同一应用与同一服务",
+);
+const SAVED: Hint = Hint::fixed(
+    "run again; if it goes on, check the address and any proxy on the way to it",
+    "请重试；若持续出现，请检查服务地址及途中的代理",
 );
 const LOOK: Hint = Hint::fixed(
     "check the address and any proxy on the way to it",
@@ -48,12 +52,16 @@ pub(super) fn refused(
             "a reply may have been lost and the refresh token spent; the file is as it was",
             LOOK,
         ),
+        Kind::Config => ("the refresh token was not spent", LOOK),
         _ => ("the file is as it was", LOOK),
     };
     let own = match refusal.verdict {
         // A lost reply outweighs what the server's code suggests.
-        _ if lost_before || (kind == Kind::Temporary && maybe_lost) => None,
+        Verdict::Reauthorize if lost_before => None,
+        Verdict::Temporary | Verdict::RateLimit if maybe_lost => None,
         Verdict::AppToken if order.app.renewable().is_some() => Some(NOT_THIS_APP),
+        // What the table advises is for those that send one.
+        Verdict::AppToken if order.api.authentication() != Authentication::AppToken => None,
         _ => refusal.hint.cloned(),
     };
     error(client, order, refusal, fate).with_hint(own.unwrap_or(hint))
@@ -61,12 +69,16 @@ pub(super) fn refused(
 
 /// The error for an `app_access_token` that could not be had.
 pub(super) fn no_app_token(client: &Client, order: &Order, mut refusal: Refusal) -> Error {
-    let hint = match kind(refusal.verdict) {
-        Kind::Temporary => AGAIN,
-        _ => LOOK,
+    let hint = match refusal.verdict {
+        // No user and no refresh token was asked about, no app token sent.
+        Verdict::Reauthorize | Verdict::AppToken => {
+            refusal.verdict = Verdict::Config;
+            LOOK
+        }
+        _ if kind(refusal.verdict) == Kind::Temporary => refusal.hint.cloned().unwrap_or(AGAIN),
+        _ => refusal.hint.cloned().unwrap_or(LOOK),
     };
-    let hint = refusal.hint.cloned().unwrap_or(hint);
-    refusal.message = format!("no app_access_token: {}", refusal.message);
+    refusal.message = format!("cannot fetch an app_access_token: {}", refusal.message);
     error(client, order, refusal, "the refresh token was not sent").with_hint(hint)
 }
 
@@ -126,9 +138,13 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
         code: None,
         log_id: rotation.log_id.clone(),
     };
+    let hint = match rotation.refresh_token {
+        Some(_) => SAVED,
+        None => LOOK,
+    };
     Some(
         Error::new(Kind::Unexpected, message)
-            .with_hint(LOOK)
+            .with_hint(hint)
             .with_server(answer),
     )
 }

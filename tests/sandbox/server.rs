@@ -230,12 +230,18 @@ impl Sandbox {
         self.shared.state().faults.push_back(fault);
     }
 
-    /// Waits until a request is held, and lets it go on.
-    pub fn release(&self) {
+    /// Waits until a request is held.
+    pub fn wait_until_held(&self) {
         let mut state = self.shared.state();
         while state.held == 0 {
             state = self.shared.wait(state);
         }
+    }
+
+    /// Waits until a request is held, and lets it go on.
+    pub fn release(&self) {
+        self.wait_until_held();
+        let mut state = self.shared.state();
         state.held = 0;
         self.shared.changed.notify_all();
     }

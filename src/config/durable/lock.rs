@@ -32,16 +32,21 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the file's lock until `deadline`. A missing file is made, empty, if `may_make`.
+    /// Waits for the file's lock until `deadline`. A missing file is made, empty, unless there is
+    /// something that this run must be told then.
     ///
     /// # Errors
     /// [`Kind::Temporary`] if other runs hold the lock for longer; [`Kind::Config`] if the file
     /// cannot be opened or its file system has no locks.
-    pub(crate) fn acquire(path: &Path, may_make: bool, deadline: Instant) -> Result<Self> {
+    pub(crate) fn acquire(
+        path: &Path,
+        if_missing: Option<&Hint>,
+        deadline: Instant,
+    ) -> Result<Self> {
         let mut made = false;
         let mut told = false;
         loop {
-            let opened = open(path, may_make)?;
+            let opened = open(path, if_missing)?;
             made |= opened.made;
             check_regular(path, &opened.file)?;
             match opened.file.try_lock() {
@@ -128,7 +133,7 @@ struct Opened {
 }
 
 /// Opens the file, made if it is missing and may be.
-fn open(path: &Path, may_make: bool) -> Result<Opened> {
+fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
     let opened = |file, writable, made| Opened {
         file,
         writable,
@@ -139,17 +144,14 @@ fn open(path: &Path, may_make: bool) -> Result<Opened> {
         Err(error) => error,
     };
     match error.kind() {
-        io::ErrorKind::NotFound if may_make => {
+        io::ErrorKind::NotFound => {
+            if let Some(hint) = if_missing {
+                let message = format!("{} does not exist", path.display());
+                return Err(Error::config(message).with_hint(hint.clone()));
+            }
             let made = platform::open_options().write(true).create(true).open(path);
             let made = made.map_err(|error| Error::file("cannot make", path, error))?;
             Ok(opened(made, true, true))
-        }
-        io::ErrorKind::NotFound => {
-            let message = format!("{} does not exist", path.display());
-            Err(Error::config(message).with_hint(Hint::fixed(
-                "it is made by a run that gives both -a and -r; -c names another file",
-                "同时给出 -a 与 -r 运行一次即可创建；也可用 -c 指定其他文件",
-            )))
         }
         // Not ours to write, perhaps still ours to replace.
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

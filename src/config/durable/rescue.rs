@@ -3,7 +3,8 @@
 //! Promises:
 //! - It stands under one fixed name in the first of a few places that takes it: beside the file,
 //!   in the user's state folder, in the temporary folder; for its owner alone, never through a link.
-//! - It is whole or recognisably not: its first byte is written last ([`overwrite`]).
+//! - It is whole or recognisably not: its length is set first and its first byte written last, and
+//!   what is missing reads as NUL.
 //! - It is locked while its run lives, so that nobody takes it for a dead one's.
 
 use std::env;
@@ -99,11 +100,12 @@ pub(super) fn overwrite(file: &File, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes a text to a blank file, in the same order but for the disk: the pair first of all.
+/// Writes a text to a blank file, in the same order but for the disk: the pair as soon as can be. The
+/// length comes first, so that whatever is missing later reads as NUL, which no text holds.
 fn write_to_blank(file: &File, text: &[u8]) -> io::Result<()> {
+    file.set_len(text.len() as u64)?;
     file.write_all_at(text.get(1..).unwrap_or_default(), 1)?;
-    file.write_all_at(&text[..text.len().min(1)], 0)?;
-    file.set_len(text.len() as u64)
+    file.write_all_at(&text[..text.len().min(1)], 0)
 }
 
 /// A rescue file of this run.
@@ -260,7 +262,7 @@ pub(crate) struct Leftover {
 }
 
 impl Lock {
-    /// What dead runs left of this file's rescue files, where there is something in them.
+    /// What dead runs left of this file's rescue files; blank ones, too.
     ///
     /// # Errors
     /// [`Kind::Temporary`] if one belongs to a run that lives: it holds a file that an editor has
@@ -281,9 +283,6 @@ impl Lock {
         for place in places(&self.path, purpose) {
             let shared = place != beside;
             match self.open_leftover(&place, shared) {
-                Ok(Some(leftover)) if leftover.text.iter().all(|byte| *byte == 0) => {
-                    leftover.remove();
-                }
                 Ok(leftover) => found.extend(leftover),
                 Err(error) if shared && error.kind() != Kind::Temporary => log::info!("{error}"),
                 Err(error) => return Err(error),
@@ -318,15 +317,7 @@ impl Lock {
             return Err(busy(path));
         }
         let own = self.file.metadata().map_err(unreadable)?;
-        let mut text = read_open(path, &mut file)?;
-        if !is_torn(&text) {
-            // Reserved space that was not cut off yet.
-            let length = text
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |last| last + 1);
-            text.truncate(length);
-        }
+        let text = read_open(path, &mut file)?;
         let is_latest = platform::is_unchanged_since(&own, &metadata);
         Ok(Some(Leftover {
             _file: file,
@@ -338,6 +329,11 @@ impl Lock {
 }
 
 impl Leftover {
+    /// Whether its run died before it had anything to write.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.text.iter().all(|byte| *byte == 0)
+    }
+
     /// Takes it away: what it held is saved. If it stays, the next run finds that out again.
     pub(crate) fn remove(self) {
         match fs::remove_file(&self.path) {
