@@ -36,7 +36,8 @@ Exit codes:
   5  temporary: run again later
   6  rotated, but not saved where asked: see the message
 
-A flag beats its environment variable, which beats the file. A TOKEN of - is read from stdin."
+A flag beats its environment variable, which beats the file. A TOKEN, SECRET or TICKET of - is read
+from stdin. Only tokens are written to the file: put app_id, app_secret and base_url there yourself."
 )]
 #[expect(
     clippy::doc_markdown,
@@ -214,6 +215,7 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
             Some(reason) => format!("{argument}: {reason}"),
             None => format!("{argument} has a value that it cannot have"),
         },
+        ErrorKind::TooManyValues => format!("{argument} takes no value"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the arguments do not fit together".to_owned(),
     };

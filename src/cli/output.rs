@@ -123,6 +123,7 @@ fn duration_until(end: Timestamp) -> String {
         / 60;
     match (minutes / 60, minutes % 60) {
         (0, minutes) => format!("{minutes} min"),
+        (hours @ 48.., _) => format!("{} days", hours / 24),
         (hours, minutes) => format!("{hours} h {minutes} min"),
     }
 }

@@ -121,20 +121,17 @@ fn shortened(text: &str) -> String {
 fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     let base = sandbox.base_url();
     let program = std::env::current_exe()?;
-    let program = program
-        .ancestors()
-        .nth(2)
-        .unwrap_or(&program)
-        .join("feishu-refresh");
+    let program = program.ancestors().nth(2).unwrap_or(&program);
     say(&format!(
         "A stand-in for Feishu and 115 listens at {base} until you press Ctrl-C. In another terminal:\n\n\
          cargo build\n\
-         alias feishu-refresh='{}'\n\
+         export PATH='{}':\"$PATH\"\n\
          cd '{}'\n\
          feishu-refresh                   # everything from feishu-config.ini\n\
          feishu-refresh -o json -v        # more of what happened\n\
          feishu-refresh -p third-bot --scope task:task:read -o json\n\
-         feishu-refresh -p disk           # 115 refuses a second one within a minute\n\
+         feishu-refresh -p third-bot --api v1   # the wrong endpoint for its token\n\
+         feishu-refresh -p disk           # a second one within a minute waits; --max-wait 0 does not\n\
          feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\
          for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh & done; wait\n\n\
          After one of these the next request fails (-v shows it, --retries 0 lets it stand):\n\n",
