@@ -343,16 +343,7 @@ fn an_old_app_token_will_do_where_no_new_one_can_be_had() {
 fn a_saved_app_token_is_not_used_for_another_app() {
     let scene = scene();
     scene.write(scene.text().replace(APP_ID, "cli_other") + "app_access_token = a-other\n");
-    let base_url = scene.server.base_url();
-    let flags = [
-        "--app-id",
-        APP_ID,
-        "--app-secret",
-        APP_SECRET,
-        "--base-url",
-        &base_url,
-    ];
-    scene.run(flags).token();
+    scene.run(scene.app_flags()).token();
     let mut seen = 0;
     assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
 }
@@ -384,12 +375,10 @@ fn a_ticket_is_not_taken_for_another_app() {
 #[test]
 fn first_runs_at_once_fetch_one_app_token() {
     let scene = Scene::without_file();
-    let token = scene.server.refresh_token();
-    let base_url = scene.server.base_url();
+    let flags = scene.first_flags("v1");
     let start = || {
         let mut program = scene.program();
-        program.args(["-v", "-r", &token, "--base-url", &base_url]);
-        program.args(["--app-id", APP_ID, "--app-secret", APP_SECRET]);
+        program.arg("-v").args(&flags);
         program
     };
     scene.server.fail_next(Fault::Hold);
@@ -419,12 +408,9 @@ fn a_signal_need_not_wait_for_an_app_token() {
     // Unless it would leave behind the file that the run made. Then the attempt is brought to its
     // end, and the pair is saved.
     let scene = Scene::without_file();
-    let token = scene.server.refresh_token();
-    let base_url = scene.server.base_url();
     scene.server.fail_next(Fault::Hold);
     let mut program = scene.program();
-    program.args(["-v", "-r", &token, "--base-url", &base_url]);
-    let held = HeldRun::spawn(program.args(["--app-id", APP_ID, "--app-secret", APP_SECRET]));
+    let held = HeldRun::spawn(program.arg("-v").args(scene.first_flags("v1")));
     send_signal(&held.child, "TERM");
     assert_eq!(held.let_go(&scene).code, 128 + 15);
     scene.assert_sound();
@@ -486,34 +472,19 @@ fn the_apps_secrets_go_to_no_host_that_only_the_file_names() {
 fn the_first_run_needs_no_app_token() {
     for api in ["v1", "oidc", "v2"] {
         let scene = Scene::without_file();
-        let token = scene.server.refresh_token_for(api);
-        let base_url = scene.server.base_url();
-        let flags = [
-            "--api",
-            api,
-            "-r",
-            &token,
-            "--app-id",
-            APP_ID,
-            "--app-secret",
-            APP_SECRET,
-            "--base-url",
-            &base_url,
-        ];
-        scene.run(flags).token();
+        let flags = scene.first_flags(api);
+        scene.run(&flags).token();
         scene.assert_sound();
         assert!(
             !scene.text().contains(APP_SECRET),
             "it was given, not asked to be kept"
         );
-        scene.run(flags).token();
+        scene.run(&flags).token();
         scene.assert_sound();
         // A refusal leaves no file behind.
         let scene = Scene::without_file();
-        let base_url = scene.server.base_url();
-        let mut flags = flags;
-        flags[9] = &base_url;
-        scene.run(flags).assert_failed(4, "(code 20026");
+        let unknown = [&flags[..4], &scene.app_flags()].concat();
+        scene.run(unknown).assert_failed(4, "(code 20026");
         assert!(scene.file_names().is_empty());
     }
 }

@@ -3,14 +3,16 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::thread;
 
 use tempfile::TempDir;
 
-use crate::sandbox::{Fault, Sandbox};
+use crate::sandbox::{APP_ID, APP_SECRET, Fault, Sandbox};
 
 /// A folder with a configuration file, and the server it names.
 pub struct Scene {
@@ -119,6 +121,46 @@ impl Scene {
             &self.server.base_url(),
         ];
         flags.map(str::to_owned)
+    }
+
+    /// Flags that name the stand-in's app, and the server.
+    pub fn app_flags(&self) -> Vec<String> {
+        let base_url = self.server.base_url();
+        let flags = [
+            "--app-id",
+            APP_ID,
+            "--app-secret",
+            APP_SECRET,
+            "--base-url",
+            &base_url,
+        ];
+        flags.map(str::to_owned).to_vec()
+    }
+
+    /// Flags for a first run at this api, with a fresh refresh token.
+    pub fn first_flags(&self, api: &str) -> Vec<String> {
+        let token = self.server.refresh_token_for(api);
+        let mut flags = ["--api", api, "-r", &token].map(str::to_owned).to_vec();
+        flags.extend(self.app_flags());
+        flags
+    }
+
+    /// Runs behind an HTTPS proxy that lets nobody through; returns what it was asked.
+    pub fn seen_by_proxy(&self, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", proxy.local_addr().unwrap());
+        let seen = thread::spawn(move || {
+            let (mut stream, _) = proxy.accept().unwrap();
+            let mut bytes = [0; 1024];
+            let count = stream.read(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        });
+        let mut program = self.program();
+        program.args(["--retries", "0"]).args(arguments);
+        program.envs(environment.iter().copied());
+        program.env("HTTPS_PROXY", address);
+        Run::of(program.output().unwrap()).assert_failed(5, "cannot connect");
+        seen.join().unwrap()
     }
 
     /// What rescue files hold beside the file, blank ones left out.

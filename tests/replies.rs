@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Run, Scene};
-use crate::sandbox::{APP_ID, APP_SECRET, Fault};
+use crate::sandbox::Fault;
 
 fn altered(alter: impl Fn(&mut Value) + Send + 'static) -> Fault {
     Fault::Alter(Box::new(alter))
@@ -317,32 +317,20 @@ fn a_token_from_outside_that_is_not_rotated_is_kept() {
             let other = "refresh_token_expires_at = 2030-01-01T00:00:00Z\n";
             scene.write(scene.server.profile("TOKEN", "v2") + other);
         }
-        let token = scene.server.refresh_token_for("v2");
-        let base_url = scene.server.base_url();
-        let flags = [
-            "--api",
-            "v2",
-            "-r",
-            &token,
-            "--app-id",
-            APP_ID,
-            "--app-secret",
-            APP_SECRET,
-            "--base-url",
-            &base_url,
-        ];
+        let flags = scene.first_flags("v2");
+        let token = &flags[3];
         let reply = json!({ "access_token": "new", "expires_in": 7200 });
         scene.server.fail_next(Fault::reply(200, reply.to_string()));
-        let run = scene.run(flags);
+        let run = scene.run(&flags);
         assert_eq!(run.token(), "new");
-        assert_eq!(scene.value("refresh_token"), token);
+        assert_eq!(scene.value("refresh_token"), *token);
         assert!(
             !scene.text().contains("2030"),
             "that was another token's: {}",
             scene.text()
         );
-        scene.run(flags).token();
-        assert_ne!(scene.value("refresh_token"), token);
+        scene.run(&flags).token();
+        assert_ne!(scene.value("refresh_token"), *token);
         scene.assert_sound();
     }
 }

@@ -158,22 +158,7 @@ fn no_proxy_sees_what_goes_to_a_loopback_address() {
 #[test]
 fn an_https_host_is_reached_through_the_proxy_which_sees_no_secret() {
     let scene = Scene::new();
-    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", proxy.local_addr().unwrap());
-    let seen = std::thread::spawn(move || {
-        let (mut stream, _) = proxy.accept().unwrap();
-        let mut bytes = [0; 1024];
-        let count = stream.read(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..count]).into_owned()
-    });
-    let run = scene
-        .program()
-        .args(["--base-url", "https://tokens.example", "--retries", "0"])
-        .env("HTTPS_PROXY", address)
-        .output()
-        .unwrap();
-    Run::of(run).assert_failed(5, "cannot connect");
-    let seen = seen.join().unwrap();
+    let seen = scene.seen_by_proxy(&["--base-url", "https://tokens.example"], &[]);
     assert!(seen.starts_with("CONNECT tokens.example:443 "), "{seen}");
     assert!(!seen.contains("sandbox0"), "{seen}");
     scene.assert_sound();

@@ -495,29 +495,11 @@ fn a_run_that_asks_for_something_else_does_not_share() {
     scene.assert_sound();
 }
 
-/// Which host a run wants to reach, seen by a proxy that lets nobody through.
+/// Which host a run wants to reach.
 fn host_of(scene: &Scene, arguments: &[&str], environment: &[(&str, &str)]) -> String {
-    use std::io::Read;
-    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", proxy.local_addr().unwrap());
-    let seen = std::thread::spawn(move || {
-        let (mut stream, _) = proxy.accept().unwrap();
-        let mut bytes = [0; 1024];
-        let count = stream.read(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..count]).into_owned()
-    });
-    let mut program = scene.program();
-    program.args(["--retries", "0"]).args(arguments);
-    program
-        .envs(environment.iter().copied())
-        .env("HTTPS_PROXY", address);
-    Run::of(program.output().unwrap()).assert_failed(5, "cannot connect");
-    let seen = seen.join().unwrap();
-    seen.split(' ')
-        .nth(1)
-        .unwrap()
-        .trim_end_matches(":443")
-        .to_owned()
+    let seen = scene.seen_by_proxy(arguments, environment);
+    let host = seen.split(' ').nth(1).unwrap();
+    host.trim_end_matches(":443").to_owned()
 }
 
 #[test]
