@@ -268,11 +268,15 @@ impl Attempts {
             "run again after that time, or allow so long a wait with --max-wait",
             "请在该时间之后重试，或用 --max-wait 允许更长的等待",
         );
+        if !refusal.is_passing() {
+            return None;
+        }
         let wait = refusal.wait.unwrap_or_default();
         if wait > self.max_wait {
             refusal.hint = Some(&TOO_LONG);
+            return None;
         }
-        if !refusal.is_passing() || self.failed >= self.retries || wait > self.max_wait {
+        if self.failed >= self.retries {
             return None;
         }
         let half = FIRST_PAUSE / 2 * 2u32.pow(self.failed.min(DOUBLINGS));
