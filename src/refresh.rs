@@ -107,6 +107,8 @@ pub(crate) trait Signals {
     fn defer(&mut self);
     /// Those that waited do their work now, and later ones at once.
     fn deliver(&mut self);
+    /// What a helper thread does first: a signal must not find a thread that lets it through.
+    fn shield_thread(&self) -> fn();
 }
 
 /// Leaves signals to the caller.
@@ -115,6 +117,9 @@ pub(crate) struct CallersSignals;
 impl Signals for CallersSignals {
     fn defer(&mut self) {}
     fn deliver(&mut self) {}
+    fn shield_thread(&self) -> fn() {
+        || {}
+    }
 }
 
 /// Spends the profile's refresh token, saves its successor, and returns the new access token.
@@ -134,6 +139,10 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
     let mut file = config::lock(place, options.given(), options.lock_deadline())?;
     let mut attempts = Attempts::new(options);
     loop {
+        if file.is_made() {
+            // A signal must not leave an empty file behind.
+            signals.defer();
+        }
         let api = file.api();
         if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
             return outcome(saved.clone(), api, false);
@@ -142,15 +151,11 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
         let client = attempts.client(&file, &order)?;
         let pause;
         (file, pause) = if let Some(app) = attempts.app_to_ask(&order) {
-            if file.is_made() {
-                // A signal must not leave an empty file behind.
-                signals.defer();
-            }
             (file, attempts.fetch(&client, &order, app).await?)
         } else {
+            signals.defer();
             let room = file.reserve(&order);
             let room = room.map_err(|error| attempts.remember(error))?;
-            signals.defer();
             match attempts.spend(&client, &order).await? {
                 Answer::Tokens(received) => {
                     let saved = room.hold(received.tokens, received.app_token).save()?;
@@ -174,15 +179,17 @@ async fn next_turn<'a>(
     options: &'a Options,
     signals: &mut dyn Signals,
 ) -> Result<LockedFile<'a>> {
-    if file.is_made() && pause.is_zero() {
-        return file.again(options.lock_deadline());
-    }
     // Nothing is at stake until then. A file that this run made is given up, so that a signal
     // leaves none behind.
     let place = file.place();
     let kept = Some(file).filter(|file| !file.is_made());
     signals.deliver();
-    tokio::time::sleep(pause).await;
+    if pause.is_zero() {
+        // So short a time that another run hardly gets in between.
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(pause).await;
+    }
     match kept {
         Some(file) => file.again(options.lock_deadline()),
         None => config::lock(place, options.given(), options.lock_deadline()),
@@ -193,6 +200,7 @@ async fn next_turn<'a>(
 pub(crate) fn run(options: &Options, signals: &mut dyn Signals) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(signals.shield_thread())
         .build();
     let runtime = runtime
         .map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))?;

@@ -77,6 +77,7 @@ const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["-c", "/dev/null"], 3, "not a regular file"),
     (&["-c", "pipe"], 3, "not a regular file"),
     (&["-c", "socket"], 3, "cannot open /"),
+    (&["-c", "circle"], 3, "cannot open /"),
     (&["--base-url", "http://192.0.2.1"], 3, "would send secrets unencrypted"),
 ];
 
@@ -246,6 +247,7 @@ fn bad_command_lines_are_refused_before_anything_is_sent() {
         .unwrap();
     assert!(status.success());
     let _socket = UnixListener::bind(scene.folder().join("socket")).unwrap();
+    std::os::unix::fs::symlink("circle", scene.folder().join("circle")).unwrap();
     for (arguments, code, says) in COMMAND_LINES {
         assert_refused(&scene, scene.program().args(*arguments), *code, says);
     }

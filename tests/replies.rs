@@ -195,6 +195,11 @@ fn a_refresh_token_is_saved_from_a_garbled_reply() {
         |reply| reply.replace("7140", "1e999").into_bytes(),
         |reply| [b"\xef\xbb\xbf", reply.as_bytes()].concat(),
         |reply| [reply.as_bytes(), b"\n<!-- served by a proxy -->"].concat(),
+        |reply| {
+            let echo = "{\"grant_type\":\"refresh_token\",\"x\":\"code\",";
+            let echoed = reply.replacen('{', echo, 1);
+            echoed.as_bytes()[..echoed.len() - 2].to_vec()
+        },
         |reply| [&reply.as_bytes()[..reply.len() - 2], b""].concat(),
         |reply| {
             let (head, tail) = reply.split_once("zhangsan").unwrap();

@@ -7,27 +7,37 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::refresh::Signals;
 
-/// The mask of this program's one thread; threads that begin later inherit it.
+/// The mask of this program's main thread. Helper threads, which resolve host names, are shielded for
+/// as long as they live, so that a signal is for the main thread alone.
 #[derive(Default)]
 pub(super) struct Mask {
     /// The mask to go back to.
     before: Option<SigSet>,
 }
 
+/// The signals that wait.
+fn deferred() -> SigSet {
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    signals.into_iter().collect()
+}
+
 impl Signals for Mask {
     fn defer(&mut self) {
         if self.before.is_none() {
-            let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-                .into_iter()
-                .collect();
             // It fails for an unknown `how` alone.
-            self.before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
+            self.before = deferred().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
         }
     }
 
     fn deliver(&mut self) {
         if let Some(before) = self.before.take() {
             let _ = before.thread_set_mask();
+        }
+    }
+
+    fn shield_thread(&self) -> fn() {
+        || {
+            let _ = deferred().thread_block();
         }
     }
 }

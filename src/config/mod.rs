@@ -118,7 +118,7 @@ pub(crate) struct LockedFile<'a> {
     /// Whether another run can have refreshed it just now. Not if this run itself put back what a
     /// dead one left, or has not let go of the file.
     had_company: bool,
-    /// Whether a run died when it may have sent the file's token.
+    /// Whether a run died when it may have sent a token.
     reply_lost: bool,
 }
 
@@ -133,7 +133,7 @@ impl<'a> LockedFile<'a> {
         self.api
     }
 
-    /// Whether a run died when it may have sent this profile's token.
+    /// Whether a run on this file died when it may have sent a token, perhaps this profile's.
     pub(crate) fn reply_lost(&self) -> bool {
         self.reply_lost
     }
@@ -198,6 +198,7 @@ impl<'a> LockedFile<'a> {
         (self.document, self.profile) = read(self.place, &self.lock)?;
         self.api = api(self.place, self.given, &self.profile)?;
         self.had_company = false;
+        self.reply_lost = false;
         Ok(self)
     }
 

@@ -57,13 +57,12 @@ pub(super) fn string(value: &RawValue) -> Option<String> {
 /// Nothing if there is a code other than 0.
 pub(super) fn salvage(text: &str) -> Fields<'_> {
     let find = |name: &'static str| {
-        let rest = text.split_once(&format!("\"{name}\""))?.1;
-        let rest = rest.trim_start().strip_prefix(':')?;
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
-        let value = values.next()?.ok()?;
-        // A number at the very end may go on.
-        let ended = value.get().ends_with('"') || values.byte_offset() < rest.len();
-        ended.then_some((Cow::Borrowed(name), value))
+        let quoted = format!("\"{name}\"");
+        // It may stand as a value, too, before it stands as a name.
+        text.match_indices(&quoted).find_map(|(at, _)| {
+            let rest = text[at + quoted.len()..].trim_start();
+            Some((Cow::Borrowed(name), flat_value(rest.strip_prefix(':')?)?))
+        })
     };
     let is_refusal = |name| find(name).is_some_and(|(_, code)| integer(code) != Some(0));
     if is_refusal("code") || is_refusal("errno") {
@@ -78,4 +77,17 @@ pub(super) fn salvage(text: &str) -> Fields<'_> {
         "scope",
     ];
     names.into_iter().filter_map(find).collect()
+}
+
+/// The value that a text begins with, if all of it is there. A nested one is none: all that is looked
+/// for is flat, and in a hostile text it could be read over and over.
+fn flat_value(text: &str) -> Option<&RawValue> {
+    if text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let value = values.next()?.ok()?;
+    // A number at the very end may go on.
+    let ended = value.get().ends_with('"') || values.byte_offset() < text.len();
+    ended.then_some(value)
 }

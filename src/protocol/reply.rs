@@ -128,7 +128,9 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
     match said {
         Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
         // What only a success brings must not be lost for a word that is missing.
-        Said::Neither(_) if body.is_success && has(tokens, "refresh_token") => {
+        Said::Neither(_)
+            if body.is_success && (has(tokens, "refresh_token") || has(tokens, "access_token")) =>
+        {
             flaws.push("it does not say yes as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }

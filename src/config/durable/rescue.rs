@@ -62,11 +62,17 @@ fn places(path: &Path, purpose: Purpose) -> impl Iterator<Item = PathBuf> {
     .flatten()
 }
 
+/// Links that lead on in a circle lead nowhere; the system gives up after as many.
+const MOST_LINKS: usize = 40;
+
 /// Whether a run left a rescue file for a file that is missing now.
 pub(crate) fn has_leftover(path: &Path) -> bool {
     let mut path = path.to_owned();
     // A link that leads nowhere still says where the file was.
-    while let Ok(target) = fs::read_link(&path) {
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
         path = path.parent().unwrap_or(Path::new("/")).join(target);
     }
     let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
