@@ -135,7 +135,7 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
         file: &path,
         profile: &options.profile,
     };
-    let before = config::look(place);
+    let before = config::look(place, options.given());
     let mut file = config::lock(place, options.given(), options.lock_deadline())?;
     let mut attempts = Attempts::new(options);
     loop {
@@ -143,11 +143,14 @@ pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Res
             // A signal must not leave an empty file behind.
             signals.defer();
         }
-        let api = file.api();
-        if let Some(saved) = file.saved_since(&before, Timestamp::now()) {
+        let api = file.view().api();
+        if let Some(saved) = file.saved_since(before.as_ref(), Timestamp::now()) {
             return outcome(saved.clone(), api, false);
         }
-        let order = file.order().map_err(|error| attempts.remember(error))?;
+        let order = file
+            .view()
+            .order()
+            .map_err(|error| attempts.remember(error))?;
         let client = attempts.client(&file, &order)?;
         let pause;
         (file, pause) = if let Some(app) = attempts.app_to_ask(&order) {
@@ -181,7 +184,7 @@ async fn next_turn<'a>(
 ) -> Result<LockedFile<'a>> {
     // Nothing is at stake until then. A file that this run made is given up, so that a signal
     // leaves none behind.
-    let place = file.place();
+    let place = file.view().place();
     let kept = Some(file).filter(|file| !file.is_made());
     signals.deliver();
     if pause.is_zero() {

@@ -8,28 +8,13 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::LockedFile;
 use super::profile::{Place, key};
+use super::view::{Given, View, is_bare, more_than_a_token};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, App, Authentication};
-use crate::token;
 
 /// An app token with less left than this is not used if another can be had.
 const APP_TOKEN_RESERVE: SignedDuration = SignedDuration::from_mins(5);
-
-/// What came from outside the file, by flag, environment or a caller's argument.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Given<'a> {
-    pub(crate) app_access_token: Option<&'a SecretString>,
-    pub(crate) refresh_token: Option<&'a SecretString>,
-    pub(crate) app_id: Option<&'a str>,
-    pub(crate) app_secret: Option<&'a SecretString>,
-    pub(crate) app_ticket: Option<&'a SecretString>,
-    pub(crate) scope: Option<&'a str>,
-    pub(crate) api: Option<Api>,
-    pub(crate) lark: bool,
-    pub(crate) base_url: Option<&'a str>,
-}
 
 /// Everything one refresh sends, and where to.
 #[derive(Debug)]
@@ -71,79 +56,7 @@ impl AppProof {
     }
 }
 
-impl Given<'_> {
-    /// Whether it needs nothing from a file.
-    pub(super) fn is_enough(&self) -> bool {
-        let app = self.app_id.is_some() && self.app_secret.is_some();
-        let proves_app = match self.api.unwrap_or(Api::V1).authentication() {
-            Authentication::AppToken => self.app_access_token.is_some() || app,
-            Authentication::App => app,
-            Authentication::None => true,
-        };
-        self.refresh_token.is_some() && proves_app
-    }
-
-    /// What a run must give that is to make a file or a section.
-    pub(super) fn missing(&self) -> Hint {
-        match self.api.unwrap_or(Api::V1).authentication() {
-            Authentication::AppToken => Hint::fixed(
-                "-c and -p name another; a run with -r, --app-id and --app-secret (or -a in their place) makes it",
-                "可用 -c 和 -p 另行指定；用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次即可创建",
-            ),
-            Authentication::App => Hint::fixed(
-                "-c and -p name another; a run with -r, --app-id and --app-secret makes it",
-                "可用 -c 和 -p 另行指定；用 -r、--app-id 与 --app-secret 运行一次即可创建",
-            ),
-            Authentication::None => Hint::fixed(
-                "-c and -p name another; a run with -r makes it",
-                "可用 -c 和 -p 另行指定；用 -r 运行一次即可创建",
-            ),
-        }
-    }
-
-    /// Refuses what cannot be meant, before any file is touched.
-    pub(super) fn check(&self) -> Result<()> {
-        let app_id = self.app_id.map(SecretString::from);
-        let values = [
-            (key::APP_ACCESS_TOKEN, self.app_access_token),
-            (key::REFRESH_TOKEN, self.refresh_token),
-            (key::APP_ID, app_id.as_ref()),
-            (key::APP_SECRET, self.app_secret),
-            (key::APP_TICKET, self.app_ticket),
-        ];
-        values
-            .into_iter()
-            .try_for_each(|(name, value)| check_given(name, value))
-    }
-}
-
-fn check_given(name: &str, value: Option<&SecretString>) -> Result<()> {
-    match value.map(ExposeSecret::expose_secret) {
-        Some("") => Err(
-            Error::config(format!("the {name} given is empty")).with_hint(Hint::fixed(
-                "a variable in the script that calls may be unset",
-                "调用脚本中的变量可能未设置",
-            )),
-        ),
-        Some(text) if !is_bare(text) => Err(more_than_a_token(&format!("the {name} given"))),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a value is a token and nothing else.
-fn is_bare(text: &str) -> bool {
-    token::is_sendable(text) && !text.starts_with(['"', '\''])
-}
-
-/// The server would only call the whole invalid, as if a new consent were needed.
-fn more_than_a_token(what: &str) -> Error {
-    Error::config(format!("{what} holds more than a token")).with_hint(Hint::fixed(
-        "take away quotes, spaces and comments around it; nothing was sent",
-        "请去掉其前后的引号、空格和注释；尚未发送任何请求",
-    ))
-}
-
-impl LockedFile<'_> {
+impl View<'_> {
     /// What to send, and where.
     pub(crate) fn order(&self) -> Result<Order> {
         let own = &self.profile.pair.tokens.refresh_token;
@@ -153,7 +66,7 @@ impl LockedFile<'_> {
         let app = self.app_proof(Timestamp::now())?;
         Ok(Order {
             subject: self.place.to_string(),
-            api: self.api(),
+            api: self.api,
             base_url: self.base_url(&app)?,
             refresh_token: refresh_token.clone(),
             scope: self.scope()?,
@@ -166,7 +79,7 @@ impl LockedFile<'_> {
         let Some(asked) = self.given.scope else {
             return Ok(None);
         };
-        if self.api() != Api::V2 {
+        if self.api != Api::V2 {
             let message = format!("{}: a scope can be named with api v2 alone", self.place);
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "leave --scope away; the token is as wide as the user's consent",
@@ -181,7 +94,7 @@ impl LockedFile<'_> {
 
     /// What shows the endpoint which app asks.
     fn app_proof(&self, now: Timestamp) -> Result<AppProof> {
-        match self.api().authentication() {
+        match self.api.authentication() {
             Authentication::None => Ok(AppProof::None),
             Authentication::App => match self.app()? {
                 Some(app) => Ok(AppProof::App(app)),
@@ -264,7 +177,7 @@ impl LockedFile<'_> {
     /// Where to send it. Secrets from outside go to no host that only the file names: a
     /// checked-out file must not be able to pull a CI's secrets.
     fn base_url(&self, app: &AppProof) -> Result<String> {
-        let api = self.api();
+        let api = self.api;
         if let Some(given) = self.given.base_url {
             return Ok(given.to_owned());
         }
@@ -316,7 +229,7 @@ impl LockedFile<'_> {
         if !self.document.has_section(profile) {
             let message = format!("{file} has no section [{profile}]");
             let given = Given {
-                api: Some(self.api()),
+                api: Some(self.api),
                 ..self.given
             };
             return Error::config(message).with_hint(given.missing());

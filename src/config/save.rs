@@ -14,17 +14,14 @@ use secrecy::SecretString;
 
 use super::document::Document;
 use super::durable::{Room, SaveError};
-use super::profile::{self, Change, Pair, Place, Profile, Spent, understood};
-use super::{Given, LockedFile};
+use super::profile::{self, Change, Pair, Spent, understood};
+use super::{LockedFile, Order, View};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::protocol::Api;
-use crate::token::{self, AppToken, Tokens};
+use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// A file with room for what the server will say.
 pub(crate) struct ReservedFile<'a> {
     pub(super) plan: Plan<'a>,
-    pub(super) given: Given<'a>,
-    pub(super) profile: Profile,
     pub(super) room: Room,
 }
 
@@ -32,12 +29,8 @@ impl<'a> ReservedFile<'a> {
     /// Gives the room back after an attempt that brought nothing.
     pub(crate) fn release(self) -> LockedFile<'a> {
         LockedFile {
-            place: self.plan.place,
-            given: self.given,
-            api: self.plan.api,
+            view: self.plan.view,
             lock: self.room.release(),
-            document: self.plan.document,
-            profile: self.profile,
             had_company: false,
             reply_lost: false,
         }
@@ -92,7 +85,7 @@ impl HeldTokens<'_> {
         let current = self
             .room
             .read()
-            .and_then(|bytes| understood(plan.place.file, &bytes));
+            .and_then(|bytes| understood(plan.view.place.file, &bytes));
         let edited = match current.and_then(|current| plan.edit_current(&current, reply)) {
             Ok(Some(edited)) => edited,
             Ok(None) => {
@@ -107,7 +100,7 @@ impl HeldTokens<'_> {
             }
         };
         match self.room.save(edited.text().as_bytes()) {
-            Ok(()) => Ok(Pair::read(plan.place, &edited)?.tokens),
+            Ok(()) => Ok(Pair::read(plan.view.place, &edited)?.tokens),
             Err(SaveError { source, rescue }) => {
                 Err(plan.unsaved(&source.to_string(), rescue, reply))
             }
@@ -115,7 +108,7 @@ impl HeldTokens<'_> {
     }
 
     fn keep(&mut self, keep: fn(&mut Room, &[u8]) -> Option<PathBuf>) -> Option<PathBuf> {
-        let ours = self.plan.edit(&self.plan.document, &self.reply).ok()?;
+        let ours = self.plan.edit(&self.plan.view.document, &self.reply).ok()?;
         keep(&mut self.room, ours.text().as_bytes())
     }
 }
@@ -131,20 +124,27 @@ impl Drop for HeldTokens<'_> {
 
 /// What the file said when it was locked, and what of it the reply will change.
 pub(super) struct Plan<'a> {
-    pub(super) place: Place<'a>,
-    pub(super) document: Document,
-    /// The endpoint whose tokens will come.
-    pub(super) api: Api,
-    /// The refresh token it held.
-    pub(super) old: Option<SecretString>,
-    pub(super) sent: SecretString,
+    view: View<'a>,
+    sent: SecretString,
     /// Whether the sent token came from outside and was none of this file's.
-    pub(super) is_new: bool,
+    is_new: bool,
     /// The list of spent tokens once this one is.
-    pub(super) spent: Spent,
+    spent: Spent,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    pub(super) fn new(view: View<'a>, order: &Order) -> Self {
+        let sent = order.refresh_token.clone();
+        let given = view.given.refresh_token.map(Fingerprint::of);
+        let known = &view.profile.pair.spent;
+        Plan {
+            is_new: view.new_token().is_some(),
+            spent: known.after(given, Fingerprint::of(&sent)),
+            sent,
+            view,
+        }
+    }
+
     /// Tries the edit, with tokens that touch every key a reply can, and says how long the text
     /// gets but for the tokens' own length.
     pub(super) fn proved_length(&self) -> Result<u64> {
@@ -163,15 +163,15 @@ impl Plan<'_> {
                 refresh_expires_at: end,
             },
         };
-        Ok(self.edit(&self.document, &trial)?.text().len() as u64)
+        Ok(self.edit(&self.view.document, &trial)?.text().len() as u64)
     }
 
     /// The file as it is now, with what the reply changes; none if another program put a refresh
     /// token there that is neither one we knew nor the one we bring (P12).
     fn edit_current(&self, current: &Document, reply: &Received) -> Result<Option<Document>> {
-        let found = Pair::read(self.place, current)?.tokens.refresh_token;
+        let found = Pair::read(self.view.place, current)?.tokens.refresh_token;
         let known = [
-            self.old.as_ref(),
+            self.view.profile.pair.tokens.refresh_token.as_ref(),
             Some(&self.sent),
             reply.tokens.refresh_token.as_ref(),
         ];
@@ -189,15 +189,15 @@ impl Plan<'_> {
 
     /// The document with what the reply changes.
     fn edit(&self, document: &Document, reply: &Received) -> Result<Document> {
-        profile::edit(self.place, document, &self.change(reply))
+        profile::edit(self.view.place, document, &self.change(reply))
     }
 
-    fn change<'a>(&'a self, reply: &'a Received) -> Change<'a> {
+    fn change<'c>(&'c self, reply: &'c Received) -> Change<'c> {
         let new = reply.tokens.refresh_token.as_ref();
         let rotated = new.is_some_and(|new| !token::same(new, &self.sent));
-        let extends = rotated && self.api.extends_refresh_token();
+        let extends = rotated && self.view.api.extends_refresh_token();
         Change {
-            api: Some(self.api),
+            api: Some(self.view.api),
             tokens: &reply.tokens,
             keeps_expiry: !extends && !self.is_new,
             spent: (rotated || self.is_new).then_some(&self.spent),
@@ -206,7 +206,7 @@ impl Plan<'_> {
     }
 
     fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
-        let subject = self.place;
+        let subject = self.view.place;
         let Some(rescue) = rescue else {
             let message =
                 format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
