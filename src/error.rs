@@ -29,6 +29,8 @@ pub enum Kind {
     Temporary,
     /// Rotated, but not saved where asked.
     Unsaved,
+    /// Rotated and saved, but the command that was to run after that failed.
+    Hook,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Kind::Reauthorize => 4,
             Kind::Temporary => 5,
             Kind::Unsaved => 6,
+            Kind::Hook => 7,
         }
     }
 
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Reauthorize => "reauthorize",
             Kind::Temporary => "temporary",
             Kind::Unsaved => "unsaved",
+            Kind::Hook => "hook",
         }
     }
 }

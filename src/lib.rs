@@ -54,7 +54,7 @@ use tokio::sync::oneshot;
 
 pub use error::{Error, Hint, Kind, Result, ServerAnswer};
 pub use protocol::Api;
-use refresh::CallersSignals;
+use refresh::Library;
 pub use refresh::{Options, Outcome};
 pub use token::{ExposeSecret, SecretString, Tokens};
 
@@ -88,7 +88,7 @@ pub async fn refresh(options: Options) -> Result<Outcome> {
     let (hand_over, result) = oneshot::channel();
     let work = move || {
         // Nobody may be waiting any more; the file has the result all the same.
-        let _ = hand_over.send(refresh::run(&options, &mut CallersSignals));
+        let _ = hand_over.send(refresh::run(&options, &mut Library));
     };
     thread::Builder::new()
         .name("feishu-refresh".to_owned())
@@ -119,7 +119,7 @@ fn options(
 
 /// The same functions for callers without async.
 pub mod blocking {
-    use super::{CallersSignals, ExposeSecret, Options, Outcome, Path, Result, thread};
+    use super::{ExposeSecret, Library, Options, Outcome, Path, Result, thread};
 
     /// As [`super::refresh_user_access_token`], but waits.
     ///
@@ -144,7 +144,7 @@ pub mod blocking {
         // A thread of its own, since a runtime cannot be started inside another.
         thread::scope(|scope| {
             let thread = thread::Builder::new()
-                .spawn_scoped(scope, || super::refresh::run(options, &mut CallersSignals));
+                .spawn_scoped(scope, || super::refresh::run(options, &mut Library));
             let done = thread.map_err(|error| super::no_thread(&error))?.join();
             done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

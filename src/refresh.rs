@@ -1,6 +1,6 @@
 //! The story of one refresh: lock, read, make room, send, save, hand over. Read this file first.
 //!
-//! [`refresh`] tells it. The types carry its rules: only a locked file can make room, and only room
+//! [`refresh()`] tells it. The types carry its rules: only a locked file can make room, and only room
 //! can save, once. [`attempts`] sends, and alone decides about sending again; one round of the loop
 //! sends one request, so that between any two the file is read anew and signals count. [`failure`]
 //! finds the words for what went wrong and what became of the token.
@@ -11,10 +11,10 @@ mod failure;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
-use crate::config::{self, Given, LockedFile, Place};
+use crate::config::{self, Given, LockedFile, Place, View};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
 use crate::token::Tokens;
@@ -47,6 +47,8 @@ pub struct Options {
     pub lark: bool,
     /// Another address for the token endpoints, in place of all others.
     pub base_url: Option<String>,
+    /// Do nothing but return the saved token while it lives longer than this.
+    pub min_ttl: Option<Duration>,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How many further attempts follow a temporary failure.
@@ -72,6 +74,7 @@ impl Default for Options {
             api: None,
             lark: false,
             base_url: None,
+            min_ttl: None,
             timeout: Duration::from_secs(30),
             retries: 3,
             max_wait: Duration::from_secs(90),
@@ -94,82 +97,88 @@ pub struct Outcome {
     pub refresh_token: Option<SecretString>,
     /// When that one ends, if the server said so.
     pub refresh_expires_at: Option<Timestamp>,
-    /// Whether this run rotated; if not, another run did while this one waited for it.
+    /// Whether this run rotated; if not, the file had a token that lasts, or another run got one
+    /// while this one waited for it.
     pub refreshed: bool,
     /// The endpoint that was used.
     pub api: Api,
 }
 
-/// Puts signals off while a token is at stake (P6). The program masks its own; a library must not
-/// touch its caller's.
-pub(crate) trait Signals {
+/// What a refresh leaves to its caller. The program puts signals off while a token is at stake (P6)
+/// and runs a command after the save; a library must not touch its caller's signals.
+pub(crate) trait Caller {
     /// From now on, signals wait.
-    fn defer(&mut self);
+    fn defer_signals(&mut self);
     /// Those that waited do their work now, and later ones at once.
-    fn deliver(&mut self);
+    fn deliver_signals(&mut self);
     /// What a helper thread does first: a signal must not find a thread that lets it through.
     fn shield_thread(&self) -> fn();
+    /// A rotated pair is on disk. The file stays locked, and signals wait, until this returns.
+    fn refreshed(&mut self, outcome: &Outcome);
 }
 
-/// Leaves signals to the caller.
-pub(crate) struct CallersSignals;
+/// Does nothing of it.
+pub(crate) struct Library;
 
-impl Signals for CallersSignals {
-    fn defer(&mut self) {}
-    fn deliver(&mut self) {}
+impl Caller for Library {
+    fn defer_signals(&mut self) {}
+    fn deliver_signals(&mut self) {}
     fn shield_thread(&self) -> fn() {
         || {}
     }
+    fn refreshed(&mut self, _: &Outcome) {}
 }
 
 /// Spends the profile's refresh token, saves its successor, and returns the new access token.
 ///
+/// `before` is what the file said before this run queued for it.
+///
 /// # Errors
 /// See [`Kind`]: each kind says what became of the refresh token. With [`Kind::Unsaved`], signals
 /// are still put off, so that the caller can save what the error holds.
-pub(crate) async fn refresh(options: &Options, signals: &mut dyn Signals) -> Result<Outcome> {
-    // Whoever reads a message may not know the directory it was written in.
-    let path = std::path::absolute(&options.config_file);
-    let path = path.unwrap_or_else(|_| options.config_file.clone());
-    let place = Place {
-        file: &path,
-        profile: &options.profile,
-    };
-    let before = config::look(place, options.given());
+async fn refresh(
+    options: &Options,
+    place: Place<'_>,
+    before: Option<View<'_>>,
+    caller: &mut dyn Caller,
+) -> Result<Outcome> {
     let mut file = config::lock(place, options.given(), options.lock_deadline())?;
     let mut attempts = Attempts::new(options);
     loop {
         if file.is_made() {
             // A signal must not leave an empty file behind.
-            signals.defer();
+            caller.defer_signals();
         }
         let api = file.view().api();
-        if let Some(saved) = file.saved_since(before.as_ref(), Timestamp::now()) {
+        let shared = file.saved_since(before.as_ref(), Timestamp::now());
+        if let Some(saved) = shared.or_else(|| options.lasting(file.view())) {
             return outcome(saved.clone(), api, false);
         }
-        let order = file
-            .view()
-            .order()
-            .map_err(|error| attempts.remember(error))?;
+        let order = file.view().order();
+        let order = order.map_err(|error| attempts.remember(error))?;
         let client = attempts.client(&file, &order)?;
         let pause;
         (file, pause) = if let Some(app) = attempts.app_to_ask(&order) {
             (file, attempts.fetch(&client, &order, app).await?)
         } else {
-            signals.defer();
+            caller.defer_signals();
             let room = file.reserve(&order);
             let room = room.map_err(|error| attempts.remember(error))?;
             match attempts.spend(&client, &order).await? {
                 Answer::Tokens(received) => {
                     let saved = room.hold(received.tokens, received.app_token).save()?;
-                    signals.deliver();
-                    let complaint = received.complaint;
-                    return complaint.map_or_else(|| outcome(saved, api, true), Err);
+                    let outcome = outcome(saved.tokens.clone(), api, true);
+                    if let Ok(outcome) = &outcome {
+                        caller.refreshed(outcome);
+                    }
+                    drop(saved);
+                    caller.deliver_signals();
+                    return received.complaint.map_or(outcome, Err);
                 }
                 Answer::Again(pause) => (room.release(), pause),
             }
         };
-        file = next_turn(file, pause, options, signals)
+        file = next_turn(file, pause, options, caller)
             .await
             .map_err(|error| attempts.remember(error))?;
     }
@@ -180,13 +189,13 @@ async fn next_turn<'a>(
     file: LockedFile<'a>,
     pause: Duration,
     options: &'a Options,
-    signals: &mut dyn Signals,
+    caller: &mut dyn Caller,
 ) -> Result<LockedFile<'a>> {
     // Nothing is at stake until then. A file that this run made is given up, so that a signal
     // leaves none behind.
     let place = file.view().place();
     let kept = Some(file).filter(|file| !file.is_made());
-    signals.deliver();
+    caller.deliver_signals();
     if pause.is_zero() {
         // So short a time that another run hardly gets in between.
         tokio::task::yield_now().await;
@@ -199,21 +208,39 @@ async fn next_turn<'a>(
     }
 }
 
-/// Runs [`refresh`] to its end on this thread.
-pub(crate) fn run(options: &Options, signals: &mut dyn Signals) -> Result<Outcome> {
+/// Does what the options ask, on this thread.
+pub(crate) fn run(options: &Options, caller: &mut dyn Caller) -> Result<Outcome> {
+    // Whoever reads a message may not know the directory it was written in.
+    let path = std::path::absolute(&options.config_file);
+    let path = path.unwrap_or_else(|_| options.config_file.clone());
+    let place = Place {
+        file: &path,
+        profile: &options.profile,
+    };
+    let before = config::look(place, options.given());
+    // No lock, no runtime, no TLS: this is asked before every call of an API.
+    if let Some((view, tokens)) = before.as_ref().and_then(|v| Some((v, options.lasting(v)?))) {
+        return outcome(tokens.clone(), view.api(), false);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_start(signals.shield_thread())
+        .on_thread_start(caller.shield_thread())
         .build();
     let runtime = runtime
         .map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))?;
-    let result = runtime.block_on(refresh(options, signals));
+    let result = runtime.block_on(refresh(options, place, before, caller));
     // A name look-up that hangs must not outlast the time-out that gave up on it.
     runtime.shutdown_background();
     result
 }
 
 impl Options {
+    /// The tokens of a file, if they last as long as was asked.
+    fn lasting<'v>(&self, view: &'v View<'_>) -> Option<&'v Tokens> {
+        let least = SignedDuration::try_from(self.min_ttl?).unwrap_or(SignedDuration::MAX);
+        view.lasting(least, Timestamp::now())
+    }
+
     fn lock_deadline(&self) -> Instant {
         const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         Instant::now() + self.lock_timeout.min(FOR_EVER)

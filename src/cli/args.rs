@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Hint, Kind, Result};
@@ -25,7 +26,8 @@ const LONGEST_SECRET: u64 = 64 << 10;
     version,
     args_override_self = true,
     max_term_width = 100,
-    override_usage = "feishu-refresh [OPTIONS]",
+    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…",
+    disable_help_subcommand = true,
     after_help = "\
 Exit codes:
   0  the token on stdout is valid and saved
@@ -35,6 +37,7 @@ Exit codes:
   4  the server refuses this refresh token or user: authorise again
   5  temporary: run again later
   6  rotated, but not saved where asked: see the message
+  7  rotated and saved, but the --on-refresh command failed
 
 A flag beats its environment variable, which beats the file. A TOKEN, SECRET or TICKET of - is read
 from stdin. Only tokens are written to the file: put app_id, app_secret and base_url there yourself."
@@ -44,84 +47,114 @@ from stdin. Only tokens are written to the file: put app_id, app_secret and base
     reason = "--help shows these texts, and would show backticks"
 )]
 pub(super) struct Asked {
+    #[command(subcommand)]
+    task: Option<Task>,
+
     /// app_access_token [env: FEISHU_APP_ACCESS_TOKEN]
-    #[arg(short = 'a', long, alias = "app_token", value_name = "TOKEN", value_parser = secret)]
+    #[arg(global = true, short = 'a', long, alias = "app_token", value_name = "TOKEN", value_parser = secret)]
     app_token: Option<SecretString>,
 
     /// refresh_token [env: FEISHU_REFRESH_TOKEN]
-    #[arg(short = 'r', long, aliases = ["refresh-token", "refresh_token"], value_name = "TOKEN", value_parser = secret)]
+    #[arg(global = true, short = 'r', long, aliases = ["refresh-token", "refresh_token"], value_name = "TOKEN", value_parser = secret)]
     refresh: Option<SecretString>,
 
     /// The INI file [env: FEISHU_CONFIG_FILE] [default: feishu-config.ini]
-    #[arg(short, long, alias = "config_file", value_name = "PATH")]
+    #[arg(global = true, short, long, alias = "config_file", value_name = "PATH")]
     config_file: Option<PathBuf>,
 
     /// The section of the file [env: FEISHU_PROFILE] [default: TOKEN]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(global = true, short, long, value_name = "NAME")]
     profile: Option<String>,
 
     /// The token endpoint [env: FEISHU_API] [default: the section's api, else v1]
-    #[arg(long, value_parser = api_parser())]
+    #[arg(global = true, long, value_parser = api_parser())]
     api: Option<Api>,
 
     /// App id: with it and the secret, v1 and oidc fetch their own app_access_token [env: FEISHU_APP_ID]
-    #[arg(long, alias = "app_id", value_name = "ID")]
+    #[arg(global = true, long, alias = "app_id", value_name = "ID")]
     app_id: Option<String>,
 
     /// App secret [env: FEISHU_APP_SECRET]
-    #[arg(long, alias = "app_secret", value_name = "SECRET", value_parser = secret)]
+    #[arg(global = true, long, alias = "app_secret", value_name = "SECRET", value_parser = secret)]
     app_secret: Option<SecretString>,
 
     /// The ticket of an app from the store [env: FEISHU_APP_TICKET]
-    #[arg(long, alias = "app_ticket", value_name = "TICKET", value_parser = secret)]
+    #[arg(global = true, long, alias = "app_ticket", value_name = "TICKET", value_parser = secret)]
     app_ticket: Option<SecretString>,
 
     /// v2: narrow the new token to these scopes, and offline_access
-    #[arg(long, value_name = "\"A B\"", value_parser = scope)]
+    #[arg(global = true, long, value_name = "\"A B\"", value_parser = scope)]
     scope: Option<String>,
 
     /// Lark, the international service, in place of Feishu
-    #[arg(long)]
+    #[arg(global = true, long)]
     lark: bool,
 
     /// Another host for the token endpoints [env: FEISHU_BASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(global = true, long, value_name = "URL")]
     base_url: Option<String>,
 
     /// How long one attempt may take
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout)]
+    #[arg(global = true, long, value_name = "SECONDS", default_value = "30", value_parser = timeout)]
     timeout: Duration,
 
     /// Further attempts after a temporary failure
-    #[arg(long, value_name = "N", default_value = "3", value_parser = retries)]
+    #[arg(global = true, long, value_name = "N", default_value = "3", value_parser = retries)]
     retries: u32,
 
     /// The longest wait that a rate limit may ask for
-    #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds)]
+    #[arg(global = true, long, value_name = "SECONDS", default_value = "90", value_parser = seconds)]
     max_wait: Duration,
 
     /// How long to wait for another run on the same file
-    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
+    #[arg(global = true, long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
     lock_timeout: Duration,
 
-    /// Print the access token alone, or one JSON object
-    #[arg(short, long, value_enum, default_value_t = Output::Token)]
+    /// Do nothing but print the saved token while it stays valid that long (90s, 10m, 1h)
+    #[arg(global = true, long, value_name = "DURATION", value_parser = duration)]
+    min_ttl: Option<Duration>,
+
+    /// Shell command to run after the save, with the JSON result on its stdin
+    #[arg(global = true, long, value_name = "COMMAND")]
+    on_refresh: Option<String>,
+
+    /// What stdout gets: the token alone, a JSON object, a line for a shell, a masked output for GitHub
+    #[arg(global = true, short, long, value_enum, default_value_t = Output::Token)]
     output: Output,
 
     /// Print only errors
-    #[arg(short, long, overrides_with = "verbose")]
+    #[arg(global = true, short, long, overrides_with = "verbose")]
     quiet: bool,
 
     /// Print requests, statuses, log ids and timings; never a secret
-    #[arg(short, long, overrides_with = "quiet")]
+    #[arg(global = true, short, long, overrides_with = "quiet")]
     verbose: bool,
 }
+
+/// What to do instead of the main job.
+#[derive(Subcommand)]
+pub(super) enum Task {
+    /// Refresh, and print the token.
+    #[command(skip)]
+    Refresh,
+    /// Run a command with a valid access token in its environment
+    Exec {
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+}
+
+/// How long a token must last that a command starts with, unless `--min-ttl` says otherwise.
+const EXEC_MIN_TTL: Duration = Duration::from_secs(300);
 
 /// What stdout gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     Token,
     Json,
+    Env,
+    Github,
 }
 
 /// What a command line comes to.
@@ -156,10 +189,10 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
 pub(super) fn wants_json(arguments: &[OsString]) -> bool {
     let mut wanted = false;
     let mut value_follows = false;
-    for argument in arguments
-        .iter()
-        .map(|argument| argument.to_str().unwrap_or_default())
-    {
+    let arguments = arguments.iter().map(|argument| argument.to_str());
+    // What follows is another program's.
+    let arguments = arguments.take_while(|argument| *argument != Some("--"));
+    for argument in arguments.map(Option::unwrap_or_default) {
         let value = if value_follows {
             Some(argument)
         } else {
@@ -194,7 +227,8 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
     let argument = named(ContextKind::InvalidArg).unwrap_or("an argument");
     let message = match error.kind() {
         // It may be a secret: its place must do.
-        ErrorKind::UnknownArgument => {
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+            let argument = named(ContextKind::InvalidSubcommand).unwrap_or(argument);
             let is_it = |given: &OsString| given.to_str().is_some_and(|g| g.starts_with(argument));
             match arguments.iter().skip(1).position(is_it) {
                 Some(place) => format!("argument {} is not known", place + 1),
@@ -216,6 +250,7 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
             None => format!("{argument} has a value that it cannot have"),
         },
         ErrorKind::TooManyValues => format!("{argument} takes no value"),
+        ErrorKind::MissingRequiredArgument => "exec needs -- and a command behind it".to_owned(),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the arguments do not fit together".to_owned(),
     };
@@ -257,6 +292,16 @@ fn retries(text: &str) -> Result<u32, &'static str> {
     number.ok_or("not a whole number from 0 to 1000")
 }
 
+/// A time span with its unit, or seconds.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    const NO_DURATION: &str = "not a duration like 90s, 10m or 1h";
+    if let Ok(time) = seconds(text) {
+        return Ok(time);
+    }
+    let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
+    Duration::try_from(span).map_err(|_| NO_DURATION)
+}
+
 /// Seconds, with or without a fraction.
 fn seconds(text: &str) -> Result<Duration, &'static str> {
     const NOT_SECONDS: &str = "not a number of seconds";
@@ -293,6 +338,16 @@ impl Asked {
     /// What stdout gets.
     pub(super) fn output(&self) -> Output {
         self.output
+    }
+
+    /// What to do.
+    pub(super) fn task(&self) -> &Task {
+        self.task.as_ref().unwrap_or(&Task::Refresh)
+    }
+
+    /// The command to run after the save.
+    pub(super) fn on_refresh(&self) -> Option<&str> {
+        self.on_refresh.as_deref()
     }
 
     /// Whether only errors are wanted.
@@ -367,6 +422,10 @@ impl Asked {
                 None => text_from(env, "FEISHU_BASE_URL")?,
             },
             max_wait: self.max_wait,
+            min_ttl: match self.task() {
+                Task::Refresh => self.min_ttl,
+                Task::Exec { .. } => Some(self.min_ttl.unwrap_or(EXEC_MIN_TTL)),
+            },
             timeout: self.timeout,
             retries: self.retries,
             lock_timeout: self.lock_timeout,

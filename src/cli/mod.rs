@@ -7,16 +7,18 @@
 //! - No write that fails can panic: the pair is on disk by then.
 
 mod args;
+mod exec;
+mod hook;
 mod output;
 mod signals;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
 
-use crate::error::Result;
-use crate::refresh;
-use args::Parsed;
-use output::Report;
+use crate::error::{Error, Result};
+use crate::refresh::{self, Caller, Options, Outcome};
+use args::{Asked, Parsed, Task};
+use output::{Report, Sink};
 use signals::Mask;
 
 /// The world around a run, so that a run can be had in any.
@@ -63,13 +65,72 @@ fn dispatch(
     output::log_to_stderr(asked.verbosity());
     let options = asked.options(console.env, console.stdin)?;
     *profile = Some(options.profile.clone());
-    let outcome = refresh::run(&options, mask)?;
-    output::print(
-        console.stdout,
-        &output::result(asked.output(), &options, &outcome),
-    )?;
-    if console.is_terminal && !asked.is_quiet() {
-        output::note(console.stderr, &options, &outcome);
+    match asked.task() {
+        Task::Refresh => main_job(&asked, &options, console, mask),
+        Task::Exec { command } => {
+            let mut program = Program::new(&asked, &options, mask);
+            let outcome = refresh::run(&options, &mut program)?;
+            program.failure.map_or(Ok(()), Err)?;
+            Err(exec::replace(command, &outcome))
+        }
     }
-    Ok(())
+}
+
+/// Refreshes, and prints the token in the form that was asked for.
+fn main_job(
+    asked: &Asked,
+    options: &Options,
+    console: &mut Console<'_>,
+    mask: &mut Mask,
+) -> Result<()> {
+    let sink = Sink::open(asked.output(), console.env)?;
+    let mut program = Program::new(asked, options, mask);
+    let outcome = refresh::run(options, &mut program)?;
+    sink.print(console.stdout, options, &outcome)?;
+    if console.is_terminal && !asked.is_quiet() {
+        output::note(console.stderr, options, &outcome);
+    }
+    program.failure.map_or(Ok(()), Err)
+}
+
+/// What the program does for a refresh at its turning points.
+struct Program<'a> {
+    mask: &'a mut Mask,
+    /// The command of `--on-refresh`.
+    hook: Option<&'a str>,
+    options: &'a Options,
+    /// How that command failed.
+    failure: Option<Error>,
+}
+
+impl<'a> Program<'a> {
+    fn new(asked: &'a Asked, options: &'a Options, mask: &'a mut Mask) -> Self {
+        Program {
+            mask,
+            hook: asked.on_refresh(),
+            options,
+            failure: None,
+        }
+    }
+}
+
+impl Caller for Program<'_> {
+    fn defer_signals(&mut self) {
+        self.mask.defer();
+    }
+
+    fn deliver_signals(&mut self) {
+        self.mask.deliver();
+    }
+
+    fn shield_thread(&self) -> fn() {
+        Mask::shield_thread
+    }
+
+    fn refreshed(&mut self, outcome: &Outcome) {
+        if let Some(command) = self.hook {
+            let json = output::json(self.options, outcome);
+            self.failure = hook::run(command, &self.options.profile, &json).err();
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! What a run prints: the result on stdout, errors with hints and the log on stderr.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -9,6 +11,7 @@ use serde::Serialize;
 
 use super::args::Output;
 use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
 use crate::text::printable;
 
@@ -44,25 +47,94 @@ struct ErrorFields<'a> {
     log_id: Option<&'a str>,
 }
 
-/// The result, in the form that was asked for, with its line end.
-pub(super) fn result(output: Output, options: &Options, outcome: &Outcome) -> String {
-    let access_token = outcome.access_token.expose_secret();
-    match output {
-        Output::Token => format!("{access_token}\n"),
-        Output::Json => line(&ResultJson {
-            profile: &options.profile,
-            api: outcome.api.name(),
-            access_token,
-            refresh_token: outcome
-                .refresh_token
-                .as_ref()
-                .map(ExposeSecret::expose_secret),
-            expires_at: outcome.expires_at.map(|time| time.to_string()),
-            refresh_expires_at: outcome.refresh_expires_at.map(|time| time.to_string()),
-            scope: outcome.scope.as_deref(),
-            refreshed: outcome.refreshed,
-            config_file: options.config_file.display().to_string(),
-        }),
+/// The result as one JSON object, with its line end.
+pub(super) fn json(options: &Options, outcome: &Outcome) -> String {
+    line(&ResultJson {
+        profile: &options.profile,
+        api: outcome.api.name(),
+        access_token: outcome.access_token.expose_secret(),
+        refresh_token: outcome
+            .refresh_token
+            .as_ref()
+            .map(ExposeSecret::expose_secret),
+        expires_at: outcome.expires_at.map(|time| time.to_string()),
+        refresh_expires_at: outcome.refresh_expires_at.map(|time| time.to_string()),
+        scope: outcome.scope.as_deref(),
+        refreshed: outcome.refreshed,
+        config_file: options.config_file.display().to_string(),
+    })
+}
+
+/// The environment variable that an access token goes by.
+pub(super) fn variable(api: Api) -> &'static str {
+    match api {
+        Api::Open115 => "OPEN115_ACCESS_TOKEN",
+        Api::V1 | Api::Oidc | Api::V2 => "FEISHU_USER_ACCESS_TOKEN",
+    }
+}
+
+/// Where the result goes, made ready before anything is sent.
+pub(super) enum Sink {
+    Token,
+    Json,
+    Env,
+    /// The file that GitHub's runner reads outputs from.
+    Github(File),
+}
+
+impl Sink {
+    /// Makes sure that the result can be taken.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if `$GITHUB_OUTPUT` is missing or cannot be written.
+    pub(super) fn open(output: Output, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self> {
+        Ok(match output {
+            Output::Token => Sink::Token,
+            Output::Json => Sink::Json,
+            Output::Env => Sink::Env,
+            Output::Github => {
+                let path = env("GITHUB_OUTPUT").filter(|path| !path.is_empty());
+                let path = path.ok_or_else(|| {
+                    Error::config("GITHUB_OUTPUT is not set").with_hint(Hint::fixed(
+                        "-o github is for a step of GitHub Actions, whose runner sets it; nothing was sent",
+                        "-o github 仅用于 GitHub Actions 的步骤，由其 runner 设置该变量；尚未发送任何请求",
+                    ))
+                })?;
+                let path = Path::new(&path);
+                let file = File::options().append(true).create(true).open(path);
+                Sink::Github(file.map_err(|error| Error::file("cannot write", path, error))?)
+            }
+        })
+    }
+
+    /// Writes the result.
+    ///
+    /// # Errors
+    /// [`Kind::Unexpected`] if it is not taken; the pair is saved by then.
+    pub(super) fn print(
+        mut self,
+        stdout: &mut dyn Write,
+        options: &Options,
+        outcome: &Outcome,
+    ) -> Result<()> {
+        let token = outcome.access_token.expose_secret();
+        let text = match &self {
+            Sink::Token => format!("{token}\n"),
+            Sink::Json => json(options, outcome),
+            Sink::Env => {
+                let quoted = token.replace('\'', r"'\''");
+                format!("export {}='{quoted}'\n", variable(outcome.api))
+            }
+            // From here on the runner shows stars in its place.
+            Sink::Github(_) => format!("::add-mask::{}\n", token.replace('%', "%25")),
+        };
+        print(stdout, &text)?;
+        if let Sink::Github(file) = &mut self {
+            let line = format!("user_access_token={token}\n");
+            let written = file.write_all(line.as_bytes());
+            written.map_err(|error| not_taken("GITHUB_OUTPUT", &error))?;
+        }
+        Ok(())
     }
 }
 
@@ -81,22 +153,23 @@ pub(super) fn print(stdout: &mut dyn Write, text: &str) -> Result<()> {
     let written = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
-    written.map_err(|error| {
-        Error::new(Kind::Unexpected, format!("cannot write to stdout: {error}")).with_hint(
-            Hint::fixed(
-                "a token that was renewed is in the file",
-                "已刷新的令牌保存在配置文件中",
-            ),
-        )
-    })
+    written.map_err(|error| not_taken("stdout", &error))
+}
+
+fn not_taken(sink: &str, error: &io::Error) -> Error {
+    let message = format!("cannot write to {sink}: {error}");
+    Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
+        "a token that was renewed is in the file",
+        "已刷新的令牌保存在配置文件中",
+    ))
 }
 
 /// Tells a person at a terminal what happened.
 pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome) {
-    let what = if outcome.refreshed {
-        "refreshed"
-    } else {
-        "another run has refreshed"
+    let what = match (outcome.refreshed, options.min_ttl) {
+        (true, _) => "refreshed",
+        (false, Some(_)) => "the token lasts: nothing to do for",
+        (false, None) => "another run has refreshed",
     };
     let until = match outcome.expires_at {
         Some(end) => format!(", valid for {}", duration_until(end)),

@@ -5,8 +5,6 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use crate::refresh::Signals;
-
 /// The mask of this program's main thread. Helper threads, which resolve host names, are shielded for
 /// as long as they live, so that a signal is for the main thread alone.
 #[derive(Default)]
@@ -21,24 +19,25 @@ fn deferred() -> SigSet {
     signals.into_iter().collect()
 }
 
-impl Signals for Mask {
-    fn defer(&mut self) {
+impl Mask {
+    /// From now on, signals wait.
+    pub(super) fn defer(&mut self) {
         if self.before.is_none() {
             // It fails for an unknown `how` alone.
             self.before = deferred().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
         }
     }
 
-    fn deliver(&mut self) {
+    /// Those that waited do their work now.
+    pub(super) fn deliver(&mut self) {
         if let Some(before) = self.before.take() {
             let _ = before.thread_set_mask();
         }
     }
 
-    fn shield_thread(&self) -> fn() {
-        || {
-            let _ = deferred().thread_block();
-        }
+    /// Has a thread leave signals to the main thread.
+    pub(super) fn shield_thread() {
+        let _ = deferred().thread_block();
     }
 }
 

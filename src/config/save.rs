@@ -67,17 +67,26 @@ pub(crate) struct HeldTokens<'a> {
     settled: bool,
 }
 
-impl HeldTokens<'_> {
-    /// Saves them, durably (P2), and says what the profile holds now. What the reply did not give
-    /// stays as it was (P5).
+/// Tokens on disk. The file stays locked as long as this lives.
+pub(crate) struct Saved<'a> {
+    /// What the profile holds now.
+    pub(crate) tokens: Tokens,
+    _held: HeldTokens<'a>,
+}
+
+impl<'a> HeldTokens<'a> {
+    /// Saves them, durably (P2). What the reply did not give stays as it was (P5).
     ///
     /// # Errors
     /// [`Kind::Unsaved`], naming the file that holds the pair, or with the pair itself.
-    pub(crate) fn save(mut self) -> Result<Tokens> {
+    pub(crate) fn save(mut self) -> Result<Saved<'a>> {
         fail_point!("after-reply");
         let result = self.try_save();
         self.settled = true;
-        result
+        Ok(Saved {
+            tokens: result?,
+            _held: self,
+        })
     }
 
     fn try_save(&mut self) -> Result<Tokens> {
