@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::harness::{Run, Scene};
 use crate::sandbox::Fault;
+use crate::scripts::let_it_end_in;
 
 /// Starts programs at once, waits until one has sent its request and the others queue behind it, lets
 /// the server answer, and returns what each printed.
@@ -65,6 +66,21 @@ fn twenty_at_once_share_one_rotation() {
     let scene = Scene::new();
     for round in 1..=20 {
         let runs = at_once(20, &scene, || scene.program());
+        assert_shared(&scene, &runs, round);
+    }
+}
+
+#[test]
+fn twenty_at_once_on_an_expired_token_make_one_rotation() {
+    let scene = Scene::new();
+    scene.run::<&str>([]).token();
+    for round in 2..=4 {
+        let_it_end_in(&scene, -1);
+        let runs = at_once(20, &scene, || {
+            let mut command = scene.program();
+            command.args(["--min-ttl", "10m"]);
+            command
+        });
         assert_shared(&scene, &runs, round);
     }
 }

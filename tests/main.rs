@@ -11,6 +11,7 @@
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
 //! - `rotation`: what may interrupt a run, and that no pair is lost
 //! - `system`: disks, permissions, locks, pipes
+//! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `secrets`: where a token must not go
 //! - `readme`: what the README says of the tests
 //! - `library`: the functions for Rust callers
@@ -41,6 +42,7 @@ mod replies;
 mod rotation;
 #[path = "sandbox/server.rs"]
 mod sandbox;
+mod scripts;
 mod secrets;
 mod system;
 mod systems;

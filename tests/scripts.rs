@@ -1,0 +1,309 @@
+//! What scripts use: saved tokens, other outputs, commands before and after.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::harness::{HeldRun, Run, Scene, send_signal};
+use crate::sandbox::Fault;
+
+/// Moves the end of the saved access token.
+pub fn let_it_end_in(scene: &Scene, seconds: i64) {
+    let end = scene.value("user_access_token_expires_at");
+    let new = Timestamp::now() + SignedDuration::from_secs(seconds);
+    scene.write(scene.text().replace(&end, &new.to_string()));
+}
+
+#[test]
+fn a_token_that_lasts_is_printed_and_nothing_else_is_done() {
+    let scene = Scene::new();
+    let token = scene.run::<&str>([]).token().to_owned();
+    let before = scene.text();
+    for duration in ["90s", "10m", "1h", "1h30m", "600", "0"] {
+        let run = scene.run(["--min-ttl", duration]);
+        assert_eq!((run.token(), run.stderr.as_str()), (token.as_str(), ""));
+    }
+    let run = scene.run(["--min-ttl", "1h", "-o", "json"]);
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        (&result["access_token"], &result["refreshed"]),
+        (&json!(token), &json!(false))
+    );
+    // No lock either: another run has it.
+    let held = HeldRun::start(&scene, Fault::Hold);
+    assert_eq!(scene.run(["--min-ttl", "1h"]).token(), token);
+    assert_eq!(scene.text(), before);
+    held.let_go(&scene).token();
+    assert_eq!(scene.server.requests().len(), 2);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_token_that_does_not_last_is_refreshed() {
+    let scene = Scene::new();
+    let mut last = scene.run::<&str>([]).token().to_owned();
+    let mut assert_refreshed = |arguments: &[&str]| {
+        let run = scene.run(arguments);
+        assert_ne!(run.token(), last, "{arguments:?}");
+        last = run.token().to_owned();
+        scene.assert_sound();
+    };
+    assert_refreshed(&["--min-ttl", "3h"]);
+    for seconds in [599, -1, -86400] {
+        let_it_end_in(&scene, seconds);
+        assert_refreshed(&["--min-ttl", "10m"]);
+    }
+    // An end that nobody knows, and a record without an access token.
+    for (key, value) in [
+        ("user_access_token_expires_at", "soon"),
+        ("user_access_token", ""),
+    ] {
+        let line = format!("{key} = {}\n", scene.value(key));
+        scene.write(scene.text().replace(&line, &format!("{key} = {value}\n")));
+        assert_refreshed(&["--min-ttl", "10m"]);
+    }
+    // Another login, or another endpoint, is asked for.
+    let token = scene.server.refresh_token();
+    let base_url = scene.server.base_url();
+    assert_refreshed(&["--min-ttl", "10m", "-r", &token, "--base-url", &base_url]);
+    assert_refreshed(&["--min-ttl", "10m", "--api", "oidc"]);
+    // The token that was brought stands for what the file holds now.
+    let run = scene.run(["--min-ttl", "10m", "-r", &token]);
+    assert_eq!(run.token(), last);
+
+    scene.write(scene.server.profile("TOKEN", "v2"));
+    scene.run(["--scope", "task:task:read"]).token();
+    let before = scene.server.rotations();
+    scene
+        .run(["--min-ttl", "10m", "--scope", "task:task:read"])
+        .token();
+    assert_eq!(scene.server.rotations(), before);
+    scene
+        .run(["--min-ttl", "10m", "--scope", "auth:user.id:read"])
+        .token();
+    assert_eq!(scene.server.rotations(), before + 1);
+    for wrong in ["", "x", "-1s", "1 fortnight"] {
+        let run = scene.run([format!("--min-ttl={wrong}")]);
+        assert_eq!(run.code, 2, "{wrong}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_shell_can_read_the_env_output() {
+    for (api, variable) in [
+        ("v1", "FEISHU_USER_ACCESS_TOKEN"),
+        ("115", "OPEN115_ACCESS_TOKEN"),
+    ] {
+        let scene = Scene::without_file();
+        scene.write(scene.server.profile("TOKEN", api));
+        scene.run(["--retries", "0"]).token();
+        scene.server.advance(std::time::Duration::from_secs(61));
+        let odd = "u-a'b$(c)%d\"";
+        scene.server.fail_next(Fault::Alter(Box::new(move |reply| {
+            reply["data"]["access_token"] = json!(odd);
+        })));
+        let run = scene.run(["-o", "env"]);
+        assert!(
+            run.stdout.starts_with(&format!("export {variable}='u-a")),
+            "{}",
+            run.stdout
+        );
+        assert_eq!(run.stdout.lines().count(), 1);
+        let script = format!("{}printf %s \"${variable}\"", run.stdout);
+        let shell = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(Run::of(shell).stdout, odd);
+    }
+}
+
+#[test]
+fn github_gets_a_mask_and_then_the_output() {
+    let scene = Scene::new();
+    let output = scene.folder().join("output");
+    let run = |path: &str| {
+        let mut program = scene.program();
+        Run::of(
+            program
+                .args(["-o", "github"])
+                .env("GITHUB_OUTPUT", path)
+                .output()
+                .unwrap(),
+        )
+    };
+    // Nothing is sent unless the output can be taken.
+    scene
+        .run(["-o", "github"])
+        .assert_failed(3, "GITHUB_OUTPUT is not set");
+    run("").assert_failed(3, "GITHUB_OUTPUT is not set");
+    run("/no/such/file").assert_failed(3, "cannot write /no/such/file");
+    run("/").assert_failed(3, "cannot write /");
+    assert!(scene.server.requests().is_empty());
+
+    fs::write(&output, "other=1\n").unwrap();
+    let run = run(output.to_str().unwrap());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let token = scene.value("user_access_token");
+    assert_eq!(run.stdout, format!("::add-mask::{token}\n"));
+    let lines = fs::read_to_string(&output).unwrap();
+    assert_eq!(lines, format!("other=1\nuser_access_token={token}\n"));
+    // What a runner shows: each line once the masks before it count.
+    let mut masks = Vec::new();
+    for line in run.stdout.lines().chain(run.stderr.lines()) {
+        match line.strip_prefix("::add-mask::") {
+            Some(mask) => masks.push(mask),
+            None => assert!(masks.iter().all(|mask| !line.contains(mask)), "{line}"),
+        }
+    }
+    assert_eq!(masks, [token]);
+}
+
+#[test]
+fn a_command_hears_of_each_new_pair() {
+    let scene = Scene::new();
+    let hook = "cat > heard; cp feishu-config.ini saved; echo said";
+    let run = scene.run(["--on-refresh", hook]);
+    let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
+    let result: Value = serde_json::from_str(&heard).unwrap();
+    assert_eq!(result["access_token"], run.token());
+    assert_eq!(result["refresh_token"], scene.value("refresh_token"));
+    assert_eq!(result["refreshed"], true);
+    // It runs after the save, and stdout is not its own.
+    let saved = fs::read_to_string(scene.folder().join("saved")).unwrap();
+    assert_eq!(saved, scene.text());
+    assert_eq!(run.stderr, "said\n");
+    // A token that was there is no news.
+    fs::remove_file(scene.folder().join("heard")).unwrap();
+    scene.run(["--on-refresh", hook, "--min-ttl", "1h"]).token();
+    assert!(!scene.folder().join("heard").exists());
+    // It need not listen, and finds the file locked.
+    let program = env!("CARGO_BIN_EXE_feishu-refresh");
+    let hook = format!("{program} --lock-timeout 0.1; echo ended with $?");
+    let run = scene.run(["--on-refresh", &hook]);
+    run.token();
+    assert!(
+        run.stderr.contains("another run is still working"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("ended with 5"), "{}", run.stderr);
+}
+
+#[test]
+fn a_command_that_fails_is_told_and_the_token_printed() {
+    let scene = Scene::new();
+    for (hook, says) in [
+        ("exit 3", "exit status: 3"),
+        ("kill -9 $$", "signal: 9"),
+        ("no-such-command-anywhere", "exit status: 127"),
+    ] {
+        let run = scene.run(["--on-refresh", hook]);
+        assert_eq!(run.code, 7, "{}", run.stderr);
+        assert_eq!(run.stdout.trim_end(), scene.value("user_access_token"));
+        assert!(
+            run.stderr.contains("refreshed and saved, but"),
+            "{}",
+            run.stderr
+        );
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        scene.assert_sound();
+    }
+    let run = scene.run(["--on-refresh", "exit 1", "-o", "json"]);
+    let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["kind"], "hook");
+    assert_eq!(error["error"]["exit_code"], 7);
+    // Nothing was saved: there is nothing to tell.
+    let mut failing = scene.program();
+    failing.env("FEISHU_REFRESH_FAIL", "before-rename=error");
+    let run = failing
+        .args(["--on-refresh", "touch heard"])
+        .output()
+        .unwrap();
+    Run::of(run).assert_failed(6, "rotated, but not saved");
+    assert!(!scene.folder().join("heard").exists());
+}
+
+#[test]
+fn a_signal_waits_for_the_command_to_end() {
+    let scene = Scene::new();
+    let hook = "echo started >&2; while [ ! -e go ]; do sleep 0.01; done; touch done";
+    let mut program = scene.program();
+    let mut run = HeldRun::spawn(program.args(["-v", "--on-refresh", hook]));
+    run.read_until("started");
+    send_signal(&run.child, "TERM");
+    fs::write(scene.folder().join("go"), "").unwrap();
+    assert_eq!(run.finish().code, 128 + 15);
+    assert!(scene.folder().join("done").exists());
+}
+
+#[test]
+fn exec_becomes_the_command() {
+    let scene = Scene::new();
+    let run = scene.run([
+        "exec",
+        "--",
+        "sh",
+        "-c",
+        "printf '%s %s' \"$FEISHU_USER_ACCESS_TOKEN\" \"$1\"",
+        "sh",
+        "-o",
+    ]);
+    assert_eq!(
+        run.stdout,
+        format!("{} -o", scene.value("user_access_token"))
+    );
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    // The token lasts: nothing is sent again, and options may stand on either side.
+    scene.run(["exec", "-v", "--", "true"]);
+    scene.run(["-c", "feishu-config.ini", "exec", "--", "true"]);
+    assert_eq!(scene.server.requests().len(), 1);
+    let_it_end_in(&scene, 299);
+    scene.run(["exec", "--", "true"]);
+    assert_eq!(scene.server.requests().len(), 2);
+    scene.run(["exec", "--min-ttl", "3h", "--", "true"]);
+    assert_eq!(scene.server.requests().len(), 3);
+
+    assert_eq!(scene.run(["exec", "--", "sh", "-c", "exit 42"]).code, 42);
+    assert_eq!(
+        scene.run(["exec", "--", "sh", "-c", "kill -TERM $$"]).code,
+        128 + 15
+    );
+    assert_eq!(
+        scene
+            .run_with_stdin(&["exec", "--", "cat"], "to the child")
+            .stdout,
+        "to the child"
+    );
+    scene
+        .run(["exec", "--", "no-such-command"])
+        .assert_failed(3, "cannot start no-such-command");
+    scene.run(["exec"]).assert_failed(2, "a command behind it");
+    scene.assert_sound();
+
+    scene.write(scene.server.profile("TOKEN", "115"));
+    let run = scene.run(["exec", "--", "sh", "-c", "echo $OPEN115_ACCESS_TOKEN"]);
+    assert_eq!(run.token(), scene.value("access_token"));
+    // Without a token there is no command.
+    scene.write("[TOKEN]\n");
+    scene
+        .run(["exec", "--", "echo", "ran"])
+        .assert_failed(3, "no refresh_token");
+}
+
+#[test]
+fn signals_and_the_process_are_the_commands_own() {
+    let scene = Scene::new();
+    let mut program = scene.program();
+    let program = program.args(["exec", "--", "sh", "-c", "echo $$; exec sleep 60"]);
+    let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    assert_eq!(line.trim(), child.id().to_string());
+    send_signal(&child, "INT");
+    let status = child.wait().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(2)
+    );
+}
