@@ -11,7 +11,8 @@ fn main() -> ExitCode {
         stdin: &mut io::stdin(),
         stdout: &mut io::stdout(),
         stderr: &mut io::stderr(),
-        is_terminal: io::stderr().is_terminal(),
+        stdout_is_terminal: io::stdout().is_terminal(),
+        stderr_is_terminal: io::stderr().is_terminal(),
     };
     ExitCode::from(cli::run(std::env::args_os(), &mut console))
 }

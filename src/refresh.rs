@@ -246,7 +246,8 @@ impl Options {
         Instant::now() + self.lock_timeout.min(FOR_EVER)
     }
 
-    fn given(&self) -> Given<'_> {
+    /// What came from outside the file.
+    pub(crate) fn given(&self) -> Given<'_> {
         Given {
             app_access_token: self.app_access_token.as_ref(),
             refresh_token: self.refresh_token.as_ref(),

@@ -10,6 +10,7 @@
 //! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
 //! - `rotation`: what may interrupt a run, and that no pair is lost
+//! - `status`: what `status` says of a file
 //! - `system`: disks, permissions, locks, pipes
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `secrets`: where a token must not go
@@ -44,5 +45,6 @@ mod rotation;
 mod sandbox;
 mod scripts;
 mod secrets;
+mod status;
 mod system;
 mod systems;

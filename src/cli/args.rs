@@ -26,7 +26,7 @@ const LONGEST_SECRET: u64 = 64 << 10;
     version,
     args_override_self = true,
     max_term_width = 100,
-    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…",
+    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh status [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…",
     disable_help_subcommand = true,
     after_help = "\
 Exit codes:
@@ -137,6 +137,8 @@ pub(super) enum Task {
     /// Refresh, and print the token.
     #[command(skip)]
     Refresh,
+    /// What the file holds and until when; sends nothing
+    Status,
     /// Run a command with a valid access token in its environment
     Exec {
         /// The command and its arguments
@@ -345,6 +347,11 @@ impl Asked {
         self.task.as_ref().unwrap_or(&Task::Refresh)
     }
 
+    /// Whether one profile was named.
+    pub(super) fn names_profile(&self, env: Env<'_>) -> bool {
+        self.profile.is_some() || env("FEISHU_PROFILE").is_some_and(|name| !name.is_empty())
+    }
+
     /// The command to run after the save.
     pub(super) fn on_refresh(&self) -> Option<&str> {
         self.on_refresh.as_deref()
@@ -423,7 +430,7 @@ impl Asked {
             },
             max_wait: self.max_wait,
             min_ttl: match self.task() {
-                Task::Refresh => self.min_ttl,
+                Task::Refresh | Task::Status => self.min_ttl,
                 Task::Exec { .. } => Some(self.min_ttl.unwrap_or(EXEC_MIN_TTL)),
             },
             timeout: self.timeout,

@@ -11,15 +11,17 @@ mod exec;
 mod hook;
 mod output;
 mod signals;
+mod status;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
 use crate::refresh::{self, Caller, Options, Outcome};
-use args::{Asked, Parsed, Task};
+use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
 use signals::Mask;
+use status::Survey;
 
 /// The world around a run, so that a run can be had in any.
 pub struct Console<'a> {
@@ -31,8 +33,10 @@ pub struct Console<'a> {
     pub stdout: &'a mut dyn Write,
     /// For people.
     pub stderr: &'a mut dyn Write,
+    /// Whether a person is watching stdout.
+    pub stdout_is_terminal: bool,
     /// Whether a person is watching stderr.
-    pub is_terminal: bool,
+    pub stderr_is_terminal: bool,
 }
 
 /// Runs the program once; returns its exit code.
@@ -67,6 +71,17 @@ fn dispatch(
     *profile = Some(options.profile.clone());
     match asked.task() {
         Task::Refresh => main_job(&asked, &options, console, mask),
+        Task::Status => {
+            let one = asked.names_profile(console.env);
+            profile.take_if(|_| !one);
+            let survey = Survey::of(&options, one)?;
+            let text = match asked.output() {
+                Output::Json => survey.json(),
+                _ => survey.table(console.stdout_is_terminal && !has(console.env, "NO_COLOR")),
+            };
+            output::print(console.stdout, &text)?;
+            survey.verdict()
+        }
         Task::Exec { command } => {
             let mut program = Program::new(&asked, &options, mask);
             let outcome = refresh::run(&options, &mut program)?;
@@ -74,6 +89,11 @@ fn dispatch(
             Err(exec::replace(command, &outcome))
         }
     }
+}
+
+/// Whether an environment variable is set and not empty.
+fn has(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> bool {
+    env(name).is_some_and(|value| !value.is_empty())
 }
 
 /// Refreshes, and prints the token in the form that was asked for.
@@ -87,7 +107,7 @@ fn main_job(
     let mut program = Program::new(asked, options, mask);
     let outcome = refresh::run(options, &mut program)?;
     sink.print(console.stdout, options, &outcome)?;
-    if console.is_terminal && !asked.is_quiet() {
+    if console.stderr_is_terminal && !asked.is_quiet() {
         output::note(console.stderr, options, &outcome);
     }
     program.failure.map_or(Ok(()), Err)

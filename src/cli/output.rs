@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::args::Output;
+use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
@@ -139,7 +140,7 @@ impl Sink {
 }
 
 /// One JSON object on one line.
-fn line(value: &impl Serialize) -> String {
+pub(super) fn line(value: &impl Serialize) -> String {
     // Strings, numbers and booleans always serialise.
     let json = serde_json::to_string(value).unwrap_or_default();
     format!("{json}\n")
@@ -172,7 +173,10 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
         (false, None) => "another run has refreshed",
     };
     let until = match outcome.expires_at {
-        Some(end) => format!(", valid for {}", duration_until(end)),
+        Some(end) => {
+            let left = end.as_second().saturating_sub(Timestamp::now().as_second());
+            format!(", valid for {}", span(left.max(0)))
+        }
         None => String::new(),
     };
     let file = options.config_file.display();
@@ -186,19 +190,6 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
 /// nothing is no reason to fail.
 fn say(stderr: &mut dyn Write, line: &str) {
     let _ = stderr.write_all(format!("{PROGRAM}: {}\n", printable(line)).as_bytes());
-}
-
-fn duration_until(end: Timestamp) -> String {
-    let minutes = end
-        .as_second()
-        .saturating_sub(Timestamp::now().as_second())
-        .max(0)
-        / 60;
-    match (minutes / 60, minutes % 60) {
-        (0, minutes) => format!("{minutes} min"),
-        (hours @ 48.., _) => format!("{} days", hours / 24),
-        (hours, minutes) => format!("{hours} h {minutes} min"),
-    }
 }
 
 /// How a failure is told.

@@ -22,7 +22,7 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 pub(super) use lock::Lock;
-pub(super) use rescue::{Leftover, has_leftover, is_torn};
+pub(super) use rescue::{Leftover, has_leftover, is_torn, pending};
 pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Result};
@@ -42,6 +42,18 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("cannot read", path, error)),
     }
+}
+
+/// The error for a file that is not there.
+pub(super) fn does_not_exist(path: &Path) -> Error {
+    Error::config(format!("{} does not exist", path.display()))
+}
+
+/// A file's mode bits; none if they cannot be told.
+pub(super) fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path)
+        .ok()
+        .map(|metadata| platform::mode(&metadata))
 }
 
 fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {

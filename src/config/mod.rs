@@ -6,7 +6,7 @@
 //!   needs it or not.
 //!
 //! Knows no network. [`document`] reads and edits text, [`profile`] knows the keys, [`view`] sees them
-//! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`durable`] alone touches the disk.
+//! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`mod@status`] only tells, [`durable`] alone touches the disk.
 
 mod document;
 mod durable;
@@ -14,6 +14,7 @@ mod order;
 mod profile;
 mod replay;
 mod save;
+mod status;
 mod view;
 
 use std::time::Instant;
@@ -27,6 +28,7 @@ pub(crate) use order::{AppProof, Order};
 pub(crate) use profile::Place;
 use replay::Replayed;
 use save::{Plan, ReservedFile};
+pub(crate) use status::{Held, Next, Status, mode, profiles, rescue_files, status};
 pub(crate) use view::{Given, View};
 
 /// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.

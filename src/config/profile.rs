@@ -193,6 +193,17 @@ impl Pair {
     }
 }
 
+/// Whether a section holds a token, or has a place for one.
+pub(super) fn has_tokens(document: &Document, section: &str) -> bool {
+    let keys = [
+        key::REFRESH_TOKEN,
+        key::access_token(Api::V1),
+        key::access_token(Api::Open115),
+    ];
+    let has = |key: &&str| !matches!(document.value(section, key), Ok(None));
+    keys.iter().any(has)
+}
+
 /// A value of the file; none if it is missing or empty.
 fn value(
     place: Place<'_>,

@@ -133,6 +133,11 @@ impl<'a> View<'a> {
         self.api
     }
 
+    /// The file's tokens.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.profile.pair.tokens
+    }
+
     /// The file's tokens, if the access token lives longer than `least` and nothing else is asked
     /// for: no new refresh token, no other scope or endpoint.
     pub(crate) fn lasting(&self, least: SignedDuration, now: Timestamp) -> Option<&Tokens> {

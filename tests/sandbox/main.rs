@@ -91,7 +91,8 @@ fn run(arguments: &[OsString]) -> Result<String> {
         stdin: &mut io::empty(),
         stdout: &mut stdout,
         stderr: &mut io::stderr(),
-        is_terminal: true,
+        stdout_is_terminal: false,
+        stderr_is_terminal: true,
     };
     let code = cli::run(arguments.iter().cloned(), &mut console);
     let printed = String::from_utf8(stdout)?;

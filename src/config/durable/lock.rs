@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{check_regular, is_same, platform, read};
+use super::{check_regular, does_not_exist, is_same, platform, read};
 use crate::error::{Error, Hint, Kind, Result};
 
 /// How often a lock that others hold is tried again: the work under it takes about one round trip.
@@ -146,8 +146,7 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
     match error.kind() {
         io::ErrorKind::NotFound => {
             if let Some(hint) = if_missing {
-                let message = format!("{} does not exist", path.display());
-                return Err(Error::config(message).with_hint(hint.clone()));
+                return Err(does_not_exist(path).with_hint(hint.clone()));
             }
             let made = platform::open_options().write(true).create(true).open(path);
             let made = made.map_err(|error| Error::file("cannot make", path, error))?;

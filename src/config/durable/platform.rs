@@ -91,9 +91,14 @@ pub(super) fn is_unchanged_since(file: &Metadata, other: &Metadata) -> bool {
     (file.ctime(), file.ctime_nsec()) <= (other.mtime(), other.mtime_nsec())
 }
 
+/// The mode bits.
+pub(super) fn mode(metadata: &Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
 /// The permission bits, if they let someone besides the owner read.
 pub(super) fn mode_if_readable_by_others(metadata: &Metadata) -> Option<u32> {
-    let mode = metadata.mode() & 0o7777;
+    let mode = mode(metadata);
     (mode & 0o044 != 0).then_some(mode)
 }
 

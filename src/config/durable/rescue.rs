@@ -65,6 +65,17 @@ fn places(path: &Path, purpose: Purpose) -> impl Iterator<Item = PathBuf> {
 /// Links that lead on in a circle lead nowhere; the system gives up after as many.
 const MOST_LINKS: usize = 40;
 
+/// The rescue files of this file that are not blank.
+pub(crate) fn pending(path: &Path) -> Vec<PathBuf> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let has_text = |place: &PathBuf| {
+        let bytes = platform::open_unlinked(place).ok();
+        let bytes = bytes.and_then(|mut file| read_open(place, &mut file).ok());
+        bytes.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+    };
+    places(&path, Purpose::Rescue).filter(has_text).collect()
+}
+
 /// Whether a run left a rescue file for a file that is missing now.
 pub(crate) fn has_leftover(path: &Path) -> bool {
     let mut path = path.to_owned();

@@ -1,0 +1,238 @@
+//! `status`: how the profiles of a file stand. Fingerprints stand in for secrets.
+//!
+//! A table for people, one JSON object a line for programs. Those that need a person come first in
+//! the table; the file's order is kept in the JSON.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::output::line;
+use crate::config::{self, Held, Next, Place, Status};
+use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::Api;
+use crate::refresh::Options;
+use crate::text::printable;
+
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    profile: &'a str,
+    api: Option<&'a str>,
+    access_token: Option<HeldJson>,
+    refresh_token: Option<HeldJson>,
+    can_refresh: bool,
+    next: String,
+    config_file: String,
+    mode: Option<String>,
+    rescue_files: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct HeldJson {
+    fingerprint: String,
+    expires_at: Option<String>,
+    /// Seconds; negative once it has ended.
+    expires_in: Option<i64>,
+}
+
+/// What `status` found.
+pub(super) struct Survey {
+    profiles: Vec<Status>,
+    config_file: PathBuf,
+    mode: Option<u32>,
+    rescue_files: Vec<PathBuf>,
+    now: Timestamp,
+}
+
+impl Survey {
+    /// Looks at one profile, or at all that the file has.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if the file cannot be read or understood, or has no profile.
+    pub(super) fn of(options: &Options, one: bool) -> Result<Self> {
+        let file = std::path::absolute(&options.config_file);
+        let file = file.unwrap_or_else(|_| options.config_file.clone());
+        let now = Timestamp::now();
+        let names = if one {
+            vec![options.profile.clone()]
+        } else {
+            config::profiles(&file)?
+        };
+        let mut given = options.given();
+        if !one {
+            // It is one profile's.
+            given.refresh_token = None;
+        }
+        let look = |profile: &String| {
+            let place = Place {
+                file: &file,
+                profile,
+            };
+            config::status(place, given, now)
+        };
+        let profiles: Vec<Status> = names.iter().map(look).collect::<Result<_>>()?;
+        if profiles.is_empty() {
+            let message = format!("{} has no section with a token", file.display());
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "a profile is a section with a refresh_token",
+                "profile 是含有 refresh_token 的节",
+            )));
+        }
+        Ok(Survey {
+            profiles,
+            mode: config::mode(&file),
+            rescue_files: config::rescue_files(&file),
+            config_file: file,
+            now,
+        })
+    }
+
+    /// An error if one of the profiles needs a person.
+    pub(super) fn verdict(&self) -> Result<()> {
+        let stuck = self.profiles.iter().filter(|s| !s.next.can_work());
+        let stuck: Vec<_> = stuck
+            .map(|status| format!("[{}]", status.profile))
+            .collect();
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        let file = self.config_file.display();
+        let message = format!("{} of {file} cannot be refreshed", stuck.join(", "));
+        Err(
+            Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
+                "the table says what each is in want of",
+                "上表列出了各自缺少的内容",
+            )),
+        )
+    }
+
+    /// One JSON object a line, in the order of the file.
+    pub(super) fn json(&self) -> String {
+        let held = |held: &Held| HeldJson {
+            fingerprint: held.fingerprint.to_string(),
+            expires_at: held.expires_at.map(|end| end.to_string()),
+            expires_in: held.expires_at.map(|end| self.seconds_until(end)),
+        };
+        let object = |status: &Status| {
+            line(&StatusJson {
+                profile: &status.profile,
+                api: status.api.map(Api::name),
+                access_token: status.access_token.as_ref().map(held),
+                refresh_token: status.refresh_token.as_ref().map(held),
+                can_refresh: status.next.can_work(),
+                next: words(&status.next),
+                config_file: self.config_file.display().to_string(),
+                mode: self.mode.map(|mode| format!("{mode:04o}")),
+                rescue_files: self.rescue_files.iter().map(shown).collect(),
+            })
+        };
+        self.profiles.iter().map(object).collect()
+    }
+
+    /// A table, with colour if it is for a terminal.
+    pub(super) fn table(&self, colour: bool) -> String {
+        let paint = |text: String, code: &str| {
+            if colour && !code.is_empty() {
+                format!("\u{1b}[{code}m{text}\u{1b}[0m")
+            } else {
+                text
+            }
+        };
+        let mut profiles: Vec<&Status> = self.profiles.iter().collect();
+        profiles.sort_by_key(|status| status.next.can_work());
+        let mut rows = vec![HEAD.map(|title| (title.to_owned(), BOLD))];
+        rows.extend(profiles.into_iter().map(|status| self.row(status)));
+        let width = |column: usize| rows.iter().map(|row| row[column].0.chars().count()).max();
+        let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
+        let mut text = String::new();
+        for row in rows {
+            for (column, (cell, code)) in row.into_iter().enumerate() {
+                let padding = widths
+                    .get(column)
+                    .map_or(0, |width| width - cell.chars().count() + 2);
+                text.push_str(&paint(cell, code));
+                text.push_str(&" ".repeat(padding));
+            }
+            text.push('\n');
+        }
+        text.push_str(&format!("\n{}", shown(&self.config_file)));
+        if let Some(mode) = self.mode {
+            text.push_str(&format!(", mode {mode:04o}"));
+            if mode & 0o044 != 0 {
+                text.push_str(&paint(": other users can read it".to_owned(), RED));
+            }
+        }
+        text.push('\n');
+        for rescue in &self.rescue_files {
+            let said = format!("{}: a pair to be put back by the next run", shown(rescue));
+            text.push_str(&paint(said, YELLOW));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn row(&self, status: &Status) -> [(String, &'static str); 5] {
+        let next = if status.next.can_work() { GREEN } else { RED };
+        [
+            (printable(&status.profile), ""),
+            (status.api.map_or("?", Api::name).to_owned(), ""),
+            self.cell(status.access_token.as_ref()),
+            self.cell(status.refresh_token.as_ref()),
+            (words(&status.next), next),
+        ]
+    }
+
+    fn cell(&self, held: Option<&Held>) -> (String, &'static str) {
+        let Some(held) = held else {
+            return ("none".to_owned(), YELLOW);
+        };
+        let print = held.fingerprint;
+        match held.expires_at.map(|end| self.seconds_until(end)) {
+            None => (format!("{print}, end unknown"), YELLOW),
+            Some(left) if left <= 0 => (format!("{print}, ended {} ago", span(-left)), RED),
+            Some(left) => (format!("{print}, {}", span(left)), GREEN),
+        }
+    }
+
+    fn seconds_until(&self, end: Timestamp) -> i64 {
+        end.as_second().saturating_sub(self.now.as_second())
+    }
+}
+
+const HEAD: [&str; 5] = [
+    "PROFILE",
+    "API",
+    "ACCESS TOKEN",
+    "REFRESH TOKEN",
+    "A NEXT RUN WOULD",
+];
+
+const BOLD: &str = "1";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+fn words(next: &Next) -> String {
+    match next {
+        Next::Refresh => "refresh".to_owned(),
+        Next::FetchAndRefresh => "fetch an app token, then refresh".to_owned(),
+        Next::Expired => "fail: the refresh token has ended".to_owned(),
+        Next::Fail(why) => format!("fail: {}", printable(why)),
+    }
+}
+
+/// A time span in its two largest units.
+pub(super) fn span(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0 | 1, hours, minutes) => format!("{hours} h {} min", minutes % 60),
+        (days, ..) => format!("{days} days"),
+    }
+}
+
+fn shown(path: impl AsRef<Path>) -> String {
+    printable(&path.as_ref().display().to_string())
+}

@@ -1,0 +1,123 @@
+//! What a file holds and until when, and what a next run would do with it. Sends nothing, takes no
+//! lock, changes nothing.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::durable;
+use super::order::AppProof;
+use super::profile::{self, Place};
+use super::view::{Given, View};
+use crate::error::{Error, Result};
+use crate::protocol::Api;
+use crate::token::Fingerprint;
+
+/// One profile, as it stands.
+pub(crate) struct Status {
+    pub(crate) profile: String,
+    /// None if this program does not know it.
+    pub(crate) api: Option<Api>,
+    pub(crate) access_token: Option<Held>,
+    pub(crate) refresh_token: Option<Held>,
+    pub(crate) next: Next,
+}
+
+/// A token that a file holds.
+pub(crate) struct Held {
+    pub(crate) fingerprint: Fingerprint,
+    /// When it ends, if the file says so.
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// What a next run would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    Refresh,
+    /// Fetch an app token first.
+    FetchAndRefresh,
+    /// End in an error, for want of this.
+    Fail(String),
+    /// End in an error: the refresh token has come to its end.
+    Expired,
+}
+
+impl Next {
+    /// Whether a refresh can work, as far as the file tells.
+    pub(crate) fn can_work(&self) -> bool {
+        matches!(self, Next::Refresh | Next::FetchAndRefresh)
+    }
+}
+
+/// The names of a file's profiles: of all sections that hold a token, or have a place for one.
+pub(crate) fn profiles(file: &Path) -> Result<Vec<String>> {
+    let document = profile::understood(file, &read(file)?)?;
+    let sections = document.sections();
+    let profiles = sections.filter(|section| profile::has_tokens(&document, section));
+    Ok(profiles.map(str::to_owned).collect())
+}
+
+/// How a profile stands.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if the file cannot be understood or has no such section.
+pub(crate) fn status(place: Place<'_>, given: Given<'_>, now: Timestamp) -> Result<Status> {
+    let bytes = read(place.file)?;
+    if !profile::understood(place.file, &bytes)?.has_section(place.profile) {
+        let (file, section) = (place.file.display(), place.profile);
+        return Err(Error::config(format!("{file} has no section [{section}]")));
+    }
+    let fail = |error: &Error| {
+        // Whose it is, the reader knows.
+        let message = error.to_string();
+        let why = message.strip_prefix(&format!("{place}: "));
+        Next::Fail(why.unwrap_or(&message).to_owned())
+    };
+    let profile = place.profile.to_owned();
+    let view = match View::of(place, given, &bytes) {
+        Ok(view) => view,
+        Err(error) => {
+            return Ok(Status {
+                profile,
+                api: None,
+                access_token: None,
+                refresh_token: None,
+                next: fail(&error),
+            });
+        }
+    };
+    let tokens = view.tokens();
+    let held = |token, expires_at| Held {
+        fingerprint: Fingerprint::of(token),
+        expires_at,
+    };
+    let access_token = tokens.access_token.as_ref();
+    let refresh_token = tokens.refresh_token.as_ref();
+    let has_ended = tokens.refresh_expires_at.is_some_and(|end| end <= now);
+    Ok(Status {
+        profile,
+        api: Some(view.api()),
+        access_token: access_token.map(|token| held(token, tokens.access_expires_at)),
+        refresh_token: refresh_token.map(|token| held(token, tokens.refresh_expires_at)),
+        next: match view.order() {
+            Err(error) => fail(&error),
+            Ok(_) if has_ended && given.refresh_token.is_none() => Next::Expired,
+            Ok(order) if matches!(order.app, AppProof::Fetch { .. }) => Next::FetchAndRefresh,
+            Ok(_) => Next::Refresh,
+        },
+    })
+}
+
+/// The rescue files that hold something for the next run.
+pub(crate) fn rescue_files(file: &Path) -> Vec<PathBuf> {
+    durable::pending(file)
+}
+
+/// Who may do what with a file, as chmod counts it; none if it cannot be told.
+pub(crate) fn mode(file: &Path) -> Option<u32> {
+    durable::mode(file)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))
+}

@@ -1,0 +1,236 @@
+//! What `status` says of a file.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+
+use feishu_refresh::cli::{self, Console};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::harness::{HeldRun, Run, Scene};
+use crate::sandbox::Fault;
+
+/// A file with a profile of each kind: one that lasts, one that has ended, one that needs an app
+/// token, one without a token, one that nobody knows.
+fn scene() -> Scene {
+    let scene = Scene::without_file();
+    let at = |hours| {
+        Timestamp::now() + SignedDuration::from_hours(hours) + SignedDuration::from_secs(30)
+    };
+    scene.write(format!(
+        "[ID]\napp_id = cli_1\napp_secret = s\n\
+         [TOKEN]\napp_access_token = a-secret\nuser_access_token = u-secret\n\
+         user_access_token_expires_at = {}\nrefresh_token = ur-secret\nrefresh_token_expires_at = {}\n\
+         [ended]\napi = v2\nrefresh_token = ur-secret\nrefresh_token_expires_at = {}\n\
+         [oidc]\napi = oidc\nrefresh_token = ur-secret\n\
+         [disk]\napi = 115\naccess_token = secret\nrefresh_token =\n\
+         [odd]\napi = v9\nrefresh_token = x\n\
+         [mine]\nnote = 1\n",
+        at(1),
+        at(24 * 20),
+        at(-3),
+    ));
+    scene
+}
+
+#[test]
+fn status_shows_every_profile_and_no_secret() {
+    let scene = scene();
+    let before = scene.text();
+    let run = scene.run(["status"]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(!run.stdout.contains("secret"), "{}", run.stdout);
+    let row = |name: &str| {
+        let found = run
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")));
+        found
+            .unwrap_or_else(|| panic!("no {name} in {}", run.stdout))
+            .to_owned()
+    };
+    // SHA-256 of "ur-secret" begins so.
+    let print = "d752a6755c24240d";
+    let token = row("TOKEN");
+    assert!(
+        token.contains(", 1 h 0 min ") && token.contains(&format!("{print}, 20 days ")),
+        "{token}"
+    );
+    assert!(token.trim_end().ends_with("  refresh"), "{token}");
+    assert!(row("oidc").ends_with("fetch an app token, then refresh"));
+    assert!(row("oidc").contains(&format!("{print}, end unknown")));
+    assert!(row("ended").contains("ended 2 h 59 min ago"));
+    assert!(row("ended").ends_with("fail: the refresh token has ended"));
+    assert!(row("disk").ends_with("fail: no refresh_token, and none given"));
+    assert!(row("odd").ends_with("fail: the api is not known"));
+    // Those that need a person come first; what is no profile is left out.
+    let names: Vec<_> = run
+        .stdout
+        .lines()
+        .skip(1)
+        .take(5)
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(names, ["ended", "disk", "odd", "TOKEN", "oidc"]);
+    assert!(!run.stdout.contains("mine"));
+    assert!(
+        run.stdout.contains("feishu-config.ini, mode 0600\n"),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        run.stderr.contains("[ended], [disk], [odd] of /"),
+        "{}",
+        run.stderr
+    );
+
+    // One alone.
+    assert_eq!(scene.run(["status", "-p", "TOKEN"]).code, 0);
+    assert_eq!(scene.run(["-p", "oidc", "status"]).code, 0);
+    assert_eq!(scene.run(["status", "-p", "ended"]).code, 4);
+    scene
+        .run(["status", "-p", "nowhere"])
+        .assert_failed(3, "has no section [nowhere]");
+    scene
+        .run(["status", "-c", "nowhere.ini"])
+        .assert_failed(3, "does not exist");
+    assert!(scene.server.requests().is_empty());
+    assert_eq!(scene.text(), before);
+    scene.write("[mine]\nnote = 1\n");
+    scene
+        .run(["status"])
+        .assert_failed(3, "has no section with a token");
+    scene.write("rubbish\n");
+    scene.run(["status"]).assert_failed(3, "line 1");
+}
+
+/// The keys of an object of `status -o json`, and what each can be.
+const SCHEMA: &[(&str, &[&str])] = &[
+    ("profile", &["string"]),
+    ("api", &["string", "null"]),
+    ("access_token", &["token", "null"]),
+    ("refresh_token", &["token", "null"]),
+    ("can_refresh", &["boolean"]),
+    ("next", &["string"]),
+    ("config_file", &["string"]),
+    ("mode", &["string", "null"]),
+    ("rescue_files", &["array"]),
+];
+
+const TOKEN_SCHEMA: &[(&str, &[&str])] = &[
+    ("fingerprint", &["string"]),
+    ("expires_at", &["string", "null"]),
+    ("expires_in", &["number", "null"]),
+];
+
+fn assert_schema(value: &Value, schema: &[(&str, &[&str])]) {
+    let object = value.as_object().unwrap();
+    assert_eq!(object.len(), schema.len(), "{value}");
+    for (key, kinds) in schema {
+        let field = object
+            .get(*key)
+            .unwrap_or_else(|| panic!("no {key} in {value}"));
+        let kind = match field {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => {
+                assert_schema(field, TOKEN_SCHEMA);
+                "token"
+            }
+        };
+        assert!(kinds.contains(&kind), "{key} is a {kind} in {value}");
+    }
+}
+
+#[test]
+fn the_json_of_status_keeps_to_its_schema() {
+    let scene = scene();
+    let run = scene.run(["status", "-o", "json"]);
+    let objects: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let names: Vec<_> = objects
+        .iter()
+        .map(|object| object["profile"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["TOKEN", "ended", "oidc", "disk", "odd"]);
+    for object in &objects {
+        assert_schema(object, SCHEMA);
+        let can = matches!(object["profile"].as_str(), Some("TOKEN" | "oidc"));
+        assert_eq!(object["can_refresh"], can);
+        assert_eq!(object["mode"], "0600");
+    }
+    assert!(objects[1]["refresh_token"]["expires_in"].as_i64().unwrap() < 0);
+    let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["exit_code"], 4);
+}
+
+#[test]
+fn status_names_pending_rescue_files_and_an_open_mode() {
+    let scene = Scene::new();
+    let mut failing = scene.program();
+    failing.env("FEISHU_REFRESH_FAIL", "before-rename=error");
+    Run::of(failing.output().unwrap()).assert_failed(6, "rotated, but not saved");
+    fs::set_permissions(scene.file(), fs::Permissions::from_mode(0o644)).unwrap();
+    let run = scene.run(["status"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(
+        run.stdout.contains("mode 0644: other users can read it"),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        run.stdout
+            .contains("feishu-config.ini.rescue: a pair to be put back"),
+        "{}",
+        run.stdout
+    );
+    // It only looks.
+    assert!(scene.rescue_file().exists());
+    scene.run::<&str>([]).token();
+    // A run that lives has nothing there yet, and is not waited for.
+    let held = HeldRun::start(&scene, Fault::Hold);
+    assert!(!scene.run(["status"]).stdout.contains("put back"));
+    held.let_go(&scene).token();
+}
+
+/// What a terminal would get.
+fn on_a_terminal(scene: &Scene, no_colour: Option<&str>) -> String {
+    let mut stdout = Vec::new();
+    let env = |name: &str| no_colour.filter(|_| name == "NO_COLOR").map(OsString::from);
+    let mut console = Console {
+        env: &env,
+        stdin: &mut io::empty(),
+        stdout: &mut stdout,
+        stderr: &mut io::sink(),
+        stdout_is_terminal: true,
+        stderr_is_terminal: true,
+    };
+    let file = scene.file().into_os_string();
+    let arguments = ["feishu-refresh".into(), "status".into(), "-c".into(), file];
+    cli::run(arguments, &mut console);
+    String::from_utf8(stdout).unwrap()
+}
+
+#[test]
+fn a_terminal_gets_colour_unless_no_color_is_set() {
+    let scene = scene();
+    let plain = scene.run(["status"]).stdout;
+    assert!(!plain.contains('\u{1b}'));
+    let colour = on_a_terminal(&scene, None);
+    for code in ["[1m", "[31mfail: ", "[32mrefresh"] {
+        assert!(colour.contains(&format!("\u{1b}{code}")), "{colour}");
+    }
+    assert_eq!(on_a_terminal(&scene, Some("1")), plain);
+    assert_eq!(on_a_terminal(&scene, Some("")), colour);
+    // A section's name cannot play with it.
+    scene.write("[a\u{1b}[2Jb]\nrefresh_token = x\n");
+    assert!(!on_a_terminal(&scene, Some("1")).contains('\u{1b}'));
+}
