@@ -14,6 +14,7 @@
 //! - `system`: disks, permissions, locks, pipes
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `secrets`: where a token must not go
+//! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the README says of the tests
 //! - `library`: the functions for Rust callers
 //!
@@ -39,6 +40,7 @@ mod hostile;
 mod library;
 mod main_job;
 mod readme;
+mod recipes;
 mod replies;
 mod rotation;
 #[path = "sandbox/server.rs"]

@@ -1,0 +1,128 @@
+//! The recipes of `docs/recipes.md`, run as they stand there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::harness::{Run, Scene};
+use crate::sandbox::{APP_ID, APP_SECRET};
+
+const RECIPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recipes.md");
+
+/// The blocks of this kind.
+fn blocks(kind: &str) -> Vec<String> {
+    let text = fs::read_to_string(RECIPES).unwrap();
+    let fence = format!("\n```{kind}\n");
+    let blocks = text.split(&fence).skip(1);
+    blocks
+        .map(|block| block.split("\n```").next().unwrap().to_owned() + "\n")
+        .collect()
+}
+
+/// Puts a program into a folder.
+fn install(folder: &Path, name: &str, script: &str) {
+    let path = folder.join(name);
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A path with this program in it, and stand-ins for those that would need a network.
+fn path(scene: &Scene) -> String {
+    let bin = scene.folder().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let program = env!("CARGO_BIN_EXE_feishu-refresh");
+    install(
+        &bin,
+        "feishu-refresh",
+        &format!("#!/bin/sh\nexec {program} \"$@\"\n"),
+    );
+    install(&bin, "curl", "#!/bin/sh\ncat > \"$HOME/curl-heard\"\n");
+    install(
+        &bin,
+        "gh",
+        "#!/bin/sh\necho \"$@\" > \"$HOME/gh-arguments\"; cat > \"$HOME/secret\"\n",
+    );
+    // The one use that the recipe makes of it.
+    let jq = "#!/bin/sh\n[ \"$*\" = '-er .refresh_token' ] || exit 9\n\
+              sed -n 's/.*\"refresh_token\":\"\\([^\"]*\\)\".*/\\1/p' | grep .\n";
+    install(&bin, "jq", jq);
+    format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())
+}
+
+#[test]
+fn the_recipes_for_shells_work() {
+    let blocks = blocks("sh");
+    assert_eq!(blocks.len(), 5, "a block is not tried");
+    let scene = Scene::without_file();
+    scene.write(scene.server.profile("TOKEN", "v1"));
+    let path = path(&scene);
+    let shell = |script: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .current_dir(scene.folder())
+            .env_clear()
+            .env("PATH", &path);
+        shell.env("HOME", scene.folder());
+        Run::of(shell.args(["-euc", script]).output().unwrap())
+    };
+    for script in &blocks[..4] {
+        let run = shell(script);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{script}");
+    }
+    let token = scene.value("user_access_token");
+    let heard = fs::read_to_string(scene.folder().join("curl-heard")).unwrap();
+    assert_eq!(
+        heard,
+        format!("header = \"Authorization: Bearer {token}\"\n")
+    );
+    let seen = shell(&format!(
+        "{}printf %s \"$FEISHU_USER_ACCESS_TOKEN\"",
+        blocks[2]
+    ));
+    assert_eq!(seen.stdout, token);
+    // One rotation served them all.
+    assert_eq!(scene.server.rotations(), 1);
+    scene.write(
+        scene
+            .text()
+            .replace("refresh_token = ", "refresh_token = \n; "),
+    );
+    let run = shell(&blocks[3]);
+    assert!(
+        run.stderr.ends_with("a user must consent again\n"),
+        "{}",
+        run.stderr
+    );
+}
+
+/// A runner without a disk: each job has nothing but the secret.
+#[test]
+fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
+    let keep = blocks("sh").pop().unwrap();
+    let home = Scene::without_file();
+    fs::write(home.folder().join("secret"), home.server.refresh_token()).unwrap();
+    for job in 1..=3 {
+        let scene = Scene::without_file();
+        install(scene.folder(), "keep", &keep);
+        let mut program = scene.program();
+        program
+            .args(["-o", "github", "--on-refresh", "./keep", "--base-url"])
+            .arg(home.server.base_url())
+            .env("PATH", path(&home))
+            .env("HOME", home.folder())
+            .env("GITHUB_OUTPUT", scene.folder().join("output"))
+            .env("FEISHU_APP_ID", APP_ID)
+            .env("FEISHU_APP_SECRET", APP_SECRET)
+            .env(
+                "FEISHU_REFRESH_TOKEN",
+                fs::read_to_string(home.folder().join("secret")).unwrap(),
+            );
+        let run = Run::of(program.output().unwrap());
+        assert_eq!(run.code, 0, "job {job}: {}", run.stderr);
+        let secret = fs::read_to_string(home.folder().join("secret")).unwrap();
+        assert!(home.server.is_live(&secret));
+        let arguments = fs::read_to_string(home.folder().join("gh-arguments")).unwrap();
+        assert_eq!(arguments, "secret set FEISHU_REFRESH_TOKEN\n");
+    }
+    assert_eq!(home.server.rotations(), 3);
+}
