@@ -42,6 +42,8 @@ pub mod cli;
 mod client;
 mod config;
 mod error;
+mod exchange;
+mod login;
 mod protocol;
 mod refresh;
 mod text;

@@ -5,14 +5,15 @@
 //! sends one request, so that between any two the file is read anew and signals count. [`failure`]
 //! finds the words for what went wrong and what became of the token.
 
-mod attempts;
-mod failure;
+pub(crate) mod attempts;
+pub(crate) mod failure;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
+use tokio::runtime::{self, Runtime};
 
 use crate::config::{self, Given, LockedFile, Place, View};
 use crate::error::{Error, Kind, Result};
@@ -217,21 +218,25 @@ pub(crate) fn run(options: &Options, caller: &mut dyn Caller) -> Result<Outcome>
         file: &path,
         profile: &options.profile,
     };
-    let before = config::look(place, options.given());
+    let before = config::look(place, options.given()).ok();
     // No lock, no runtime, no TLS: this is asked before every call of an API.
     if let Some((view, tokens)) = before.as_ref().and_then(|v| Some((v, options.lasting(v)?))) {
         return outcome(tokens.clone(), view.api(), false);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_start(caller.shield_thread())
-        .build();
-    let runtime = runtime
-        .map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))?;
+    let runtime = runtime(caller)?;
     let result = runtime.block_on(refresh(options, place, before, caller));
     // A name look-up that hangs must not outlast the time-out that gave up on it.
     runtime.shutdown_background();
     result
+}
+
+/// What drives the requests, on this thread.
+pub(crate) fn runtime(caller: &dyn Caller) -> Result<Runtime> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_start(caller.shield_thread())
+        .build();
+    runtime.map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))
 }
 
 impl Options {
@@ -241,7 +246,7 @@ impl Options {
         view.lasting(least, Timestamp::now())
     }
 
-    fn lock_deadline(&self) -> Instant {
+    pub(crate) fn lock_deadline(&self) -> Instant {
         const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         Instant::now() + self.lock_timeout.min(FOR_EVER)
     }
@@ -262,7 +267,8 @@ impl Options {
     }
 }
 
-fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outcome> {
+/// The outcome that goes with tokens of a file.
+pub(crate) fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outcome> {
     let access_token = tokens.access_token.ok_or_else(|| {
         Error::new(
             Kind::Unexpected,

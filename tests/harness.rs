@@ -222,7 +222,7 @@ impl Run {
 pub struct HeldRun {
     pub child: Child,
     stderr: BufReader<ChildStderr>,
-    said: String,
+    pub said: String,
 }
 
 impl HeldRun {
@@ -242,7 +242,8 @@ impl HeldRun {
         HeldRun::until(command, "waiting for another run")
     }
 
-    fn until(command: &mut Command, word: &str) -> Self {
+    /// Starts a command, and waits until it has said this.
+    pub fn until(command: &mut Command, word: &str) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut run = HeldRun {

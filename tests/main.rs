@@ -16,6 +16,7 @@
 //! - `secrets`: where a token must not go
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the README says of the tests
+//! - `login`: the first pair, from a user's consent
 //! - `library`: the functions for Rust callers
 //!
 //! `harness` runs the program; `sandbox/server` is the stand-in. What needs no program is tested
@@ -38,6 +39,7 @@ mod file_format;
 mod harness;
 mod hostile;
 mod library;
+mod login;
 mod main_job;
 mod readme;
 mod recipes;

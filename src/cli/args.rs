@@ -13,6 +13,7 @@ use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Hint, Kind, Result};
+use crate::login::LoginOptions;
 use crate::protocol::{self, Api};
 use crate::refresh::Options;
 
@@ -26,7 +27,7 @@ const LONGEST_SECRET: u64 = 64 << 10;
     version,
     args_override_self = true,
     max_term_width = 100,
-    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh status [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…",
+    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh login [OPTIONS]\n       feishu-refresh status [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…",
     disable_help_subcommand = true,
     after_help = "\
 Exit codes:
@@ -110,6 +111,10 @@ pub(super) struct Asked {
     #[arg(global = true, long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
     lock_timeout: Duration,
 
+    /// Another host for the consent page of login [env: FEISHU_ACCOUNTS_URL]
+    #[arg(global = true, long, value_name = "URL")]
+    accounts_url: Option<String>,
+
     /// Do nothing but print the saved token while it stays valid that long (90s, 10m, 1h)
     #[arg(global = true, long, value_name = "DURATION", value_parser = duration)]
     min_ttl: Option<Duration>,
@@ -119,8 +124,9 @@ pub(super) struct Asked {
     on_refresh: Option<String>,
 
     /// What stdout gets: the token alone, a JSON object, a line for a shell, a masked output for GitHub
-    #[arg(global = true, short, long, value_enum, default_value_t = Output::Token)]
-    output: Output,
+    /// [default: token; login: nothing]
+    #[arg(global = true, short, long, value_enum)]
+    output: Option<Output>,
 
     /// Print only errors
     #[arg(global = true, short, long, overrides_with = "verbose")]
@@ -133,10 +139,25 @@ pub(super) struct Asked {
 
 /// What to do instead of the main job.
 #[derive(Subcommand)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "--help shows these texts, and would show backticks"
+)]
 pub(super) enum Task {
     /// Refresh, and print the token.
     #[command(skip)]
     Refresh,
+    /// Get the first pair from nothing, through the user's consent in a browser
+    Login {
+        /// Print the link, and read the address that the browser ended on
+        #[arg(long)]
+        paste: bool,
+
+        /// Where the browser comes back to, as registered with the app [default: the file's
+        /// [LOGIN_CODE] redirect_uri, else http://localhost:8080/callback]
+        #[arg(long, value_name = "URI")]
+        redirect_uri: Option<String>,
+    },
     /// What the file holds and until when; sends nothing
     Status,
     /// Run a command with a valid access token in its environment
@@ -339,7 +360,27 @@ fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
 impl Asked {
     /// What stdout gets.
     pub(super) fn output(&self) -> Output {
+        self.output.unwrap_or(Output::Token)
+    }
+
+    /// What stdout gets, if it was said.
+    pub(super) fn output_given(&self) -> Option<Output> {
         self.output
+    }
+
+    /// What a login needs beside the options of a refresh.
+    pub(super) fn login_options(&self, env: Env<'_>) -> Result<LoginOptions> {
+        Ok(LoginOptions {
+            redirect_uri: match self.task() {
+                Task::Login { redirect_uri, .. } => redirect_uri.clone(),
+                _ => None,
+            },
+            accounts_url: match &self.accounts_url {
+                Some(url) => Some(url.clone()),
+                None if self.lark => None,
+                None => text_from(env, "FEISHU_ACCOUNTS_URL")?,
+            },
+        })
     }
 
     /// What to do.
@@ -430,7 +471,7 @@ impl Asked {
             },
             max_wait: self.max_wait,
             min_ttl: match self.task() {
-                Task::Refresh | Task::Status => self.min_ttl,
+                Task::Refresh | Task::Status | Task::Login { .. } => self.min_ttl,
                 Task::Exec { .. } => Some(self.min_ttl.unwrap_or(EXEC_MIN_TTL)),
             },
             timeout: self.timeout,

@@ -9,6 +9,7 @@
 mod args;
 mod exec;
 mod hook;
+mod login;
 mod output;
 mod signals;
 mod status;
@@ -81,6 +82,26 @@ fn dispatch(
             };
             output::print(console.stdout, &text)?;
             survey.verdict()
+        }
+        Task::Login { .. } => {
+            let sink = asked
+                .output_given()
+                .map(|output| Sink::open(output, console.env));
+            let sink = sink.transpose()?;
+            let login = asked.login_options(console.env)?;
+            let mut program = Program::new(&asked, &options, mask);
+            let mut way = login::Paste {
+                stdin: console.stdin,
+                stderr: console.stderr,
+            };
+            let outcome = crate::login::run(&options, &login, &mut way, &mut program)?;
+            if let Some(sink) = sink {
+                sink.print(console.stdout, &options, &outcome)?;
+            }
+            if !asked.is_quiet() {
+                output::note_login(console.stderr, &options, &outcome);
+            }
+            program.failure.map_or(Ok(()), Err)
         }
         Task::Exec { command } => {
             let mut program = Program::new(&asked, &options, mask);

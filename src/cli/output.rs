@@ -186,6 +186,25 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
     );
 }
 
+/// Tells a person that a login is saved.
+pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Outcome) {
+    let until = match outcome.refresh_expires_at {
+        Some(end) => {
+            let left = end.as_second().saturating_sub(Timestamp::now().as_second());
+            format!("; without a refresh it ends in {}", span(left.max(0)))
+        }
+        None => String::new(),
+    };
+    let file = options.config_file.display();
+    say(
+        stderr,
+        &format!(
+            "logged in: [{}] of {file} has a pair of v2{until}",
+            options.profile
+        ),
+    );
+}
+
 /// Writes one line in one go, so that runs at once do not tear each other's. A stderr that takes
 /// nothing is no reason to fail.
 fn say(stderr: &mut dyn Write, line: &str) {

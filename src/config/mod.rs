@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use crate::error::{Error, Hint, Result};
 use crate::token::{self, Fingerprint, Tokens};
 use durable::Lock;
-pub(crate) use order::{AppProof, Order};
+pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use profile::Place;
 use replay::Replayed;
 use save::{Plan, ReservedFile};
@@ -45,7 +45,27 @@ pub(crate) fn lock<'a>(
     // A file is made only for a run that brings what belongs in it, or finds it there.
     let missing = Some(given.missing()).filter(|_| !given.is_enough());
     let missing = missing.filter(|_| !durable::has_leftover(place.file));
-    let lock = Lock::acquire(place.file, missing.as_ref(), deadline)?;
+    locked(place, given, missing.as_ref(), deadline)
+}
+
+/// The same for a login, which makes the file if it is missing.
+pub(crate) fn lock_for_login<'a>(
+    place: Place<'a>,
+    given: Given<'a>,
+    deadline: Instant,
+) -> Result<LockedFile<'a>> {
+    check_profile_name(place.profile)?;
+    given.check()?;
+    locked(place, given, None, deadline)
+}
+
+fn locked<'a>(
+    place: Place<'a>,
+    given: Given<'a>,
+    if_missing: Option<&Hint>,
+    deadline: Instant,
+) -> Result<LockedFile<'a>> {
+    let lock = Lock::acquire(place.file, if_missing, deadline)?;
     fail_point!("after-lock");
     let given_token = given.refresh_token.map(Fingerprint::of);
     let (lock, replayed) = replay::replay(lock, place, given_token)?;
@@ -63,12 +83,12 @@ pub(crate) fn lock<'a>(
     })
 }
 
-/// Looks at the file without waiting for anybody; none if it cannot be read or understood.
-pub(crate) fn look<'a>(place: Place<'a>, given: Given<'a>) -> Option<View<'a>> {
-    check_profile_name(place.profile).ok()?;
-    given.check().ok()?;
-    let bytes = durable::read(place.file).ok()?;
-    View::of(place, given, &bytes.unwrap_or_default()).ok()
+/// Looks at the file without waiting for anybody.
+pub(crate) fn look<'a>(place: Place<'a>, given: Given<'a>) -> Result<View<'a>> {
+    check_profile_name(place.profile)?;
+    given.check()?;
+    let bytes = durable::read(place.file)?;
+    View::of(place, given, &bytes.unwrap_or_default())
 }
 
 /// A file that no other run can touch.
@@ -123,11 +143,19 @@ impl<'a> LockedFile<'a> {
     /// Makes room for the tokens that this order will bring: the edit is tried on the text, the way
     /// of saving is chosen, the space is set aside (P1).
     pub(crate) fn reserve(self, order: &Order) -> Result<ReservedFile<'a>> {
-        let plan = Plan::new(self.view, order);
-        let room = self.lock.reserve(plan.proved_length()? + SPARE_BYTES)?;
-        fail_point!("after-reserve");
-        Ok(ReservedFile { plan, room })
+        room(self.lock, Plan::refresh(self.view, order))
     }
+
+    /// The same for the tokens that a consent will bring.
+    pub(crate) fn reserve_for_login(self) -> Result<ReservedFile<'a>> {
+        room(self.lock, Plan::login(self.view))
+    }
+}
+
+fn room(lock: Lock, plan: Plan<'_>) -> Result<ReservedFile<'_>> {
+    let room = lock.reserve(plan.proved_length()? + SPARE_BYTES)?;
+    fail_point!("after-reserve");
+    Ok(ReservedFile { plan, room })
 }
 
 fn check_profile_name(name: &str) -> Result<()> {

@@ -29,6 +29,17 @@ pub(crate) struct Order {
     pub(crate) app: AppProof,
 }
 
+/// What a login sends, and where to.
+#[derive(Debug)]
+pub(crate) struct LoginOrder {
+    /// Whose login it is, for messages.
+    pub(crate) subject: String,
+    pub(crate) base_url: String,
+    pub(crate) app: App,
+    /// Where the browser is to come back to, if the file says so.
+    pub(crate) redirect_uri: Option<String>,
+}
+
 /// What there is to show which app asks.
 #[derive(Debug)]
 pub(crate) enum AppProof {
@@ -71,6 +82,20 @@ impl View<'_> {
             refresh_token: refresh_token.clone(),
             scope: self.scope()?,
             app,
+        })
+    }
+
+    /// What a login needs of the file.
+    pub(crate) fn login_order(&self) -> Result<LoginOrder> {
+        let app = self
+            .app()?
+            .ok_or_else(|| self.lacks(self.missing_app_key()))?;
+        let base_url = self.base_url(&AppProof::App(app.clone()))?;
+        Ok(LoginOrder {
+            subject: self.place.to_string(),
+            base_url,
+            app,
+            redirect_uri: self.profile.redirect_uri.clone(),
         })
     }
 
@@ -168,10 +193,14 @@ impl View<'_> {
     }
 
     fn missing_app(&self) -> Error {
-        self.missing(match self.app_id() {
+        self.missing(self.missing_app_key())
+    }
+
+    fn missing_app_key(&self) -> &'static str {
+        match self.app_id() {
             None => key::APP_ID,
             Some(_) => key::APP_SECRET,
-        })
+        }
     }
 
     /// Where to send it. Secrets from outside go to no host that only the file names: a
@@ -244,6 +273,10 @@ impl View<'_> {
                 "请在浏览器中重新授权以获取新的令牌",
             ));
         }
+        self.lacks(key)
+    }
+
+    fn lacks(&self, key: &str) -> Error {
         Error::config(format!("{}: no {key}, and none given", self.place)).with_hint(match key {
             key::REFRESH_TOKEN => Hint::fixed(
                 "put it into the file, or give it once with -r",

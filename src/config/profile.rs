@@ -14,6 +14,9 @@ use crate::token::{AppToken, Fingerprint, Tokens};
 /// Section with what all profiles share.
 const SHARED_SECTION: &str = "ID";
 
+/// Section in which the Python package keeps what a login needs.
+const LOGIN_SECTION: &str = "LOGIN_CODE";
+
 pub(super) mod key {
     pub(in crate::config) const API: &str = "api";
     pub(in crate::config) const BASE_URL: &str = "base_url";
@@ -23,6 +26,7 @@ pub(super) mod key {
     pub(in crate::config) const APP_ACCESS_TOKEN: &str = "app_access_token";
     pub(in crate::config) const APP_EXPIRES_AT: &str = "app_access_token_expires_at";
     pub(in crate::config) const SCOPE: &str = "scope";
+    pub(in crate::config) const REDIRECT_URI: &str = "redirect_uri";
     pub(in crate::config) const REFRESH_TOKEN: &str = "refresh_token";
     pub(in crate::config) const REFRESH_EXPIRES_AT: &str = "refresh_token_expires_at";
     pub(in crate::config) const REFRESH_SPENT: &str = "refresh_token_spent";
@@ -78,6 +82,8 @@ pub(super) struct Profile {
     pub(super) app_ticket: Option<SecretString>,
     pub(super) app_access_token: Option<SecretString>,
     pub(super) app_expires_at: Option<Timestamp>,
+    /// Where a browser is sent back to after a consent.
+    pub(super) redirect_uri: Option<String>,
     pub(super) pair: Pair,
 }
 
@@ -120,6 +126,14 @@ impl Spent {
             .any(|listed| *listed == token)
     }
 
+    /// The list after a login, that put `new` in the place of `old`.
+    pub(super) fn of_login(new: Fingerprint, old: Option<Fingerprint>) -> Self {
+        Spent {
+            outside: Some(new),
+            latest: Some(old.unwrap_or(new)),
+        }
+    }
+
     /// The list once `sent` is spent. A file's first token came from outside, too: from a person.
     pub(super) fn after(&self, given: Option<Fingerprint>, sent: Fingerprint) -> Self {
         let outside = given.or(self.outside).unwrap_or(sent);
@@ -158,6 +172,7 @@ impl Profile {
             app_ticket: app_ticket.or(shared_ticket).map(SecretString::from),
             app_access_token: own(key::APP_ACCESS_TOKEN)?.map(SecretString::from),
             app_expires_at: own(key::APP_EXPIRES_AT)?.and_then(|time| time.parse().ok()),
+            redirect_uri: value(place, document, LOGIN_SECTION, key::REDIRECT_URI)?,
             pair: Pair::read(place, document)?,
         })
     }
@@ -266,20 +281,19 @@ impl Change<'_> {
         }
         values
     }
+}
 
-    /// The pair as lines for the file.
-    pub(super) fn lines(&self) -> SecretString {
-        let api = self.api.unwrap_or(Api::V1);
-        let line = |key, value: &str| format!("{key} = {value}\n");
-        let secret = |key, token: &Option<SecretString>| match token {
-            Some(token) => line(key, token.expose_secret()),
-            None => String::new(),
-        };
-        let mut lines = line(key::API, api.name());
-        lines.push_str(&secret(key::access_token(api), &self.tokens.access_token));
-        lines.push_str(&secret(key::REFRESH_TOKEN, &self.tokens.refresh_token));
-        lines.into()
-    }
+/// A pair as lines for the file.
+pub(super) fn lines(api: Api, tokens: &Tokens) -> SecretString {
+    let line = |key, value: &str| format!("{key} = {value}\n");
+    let secret = |key, token: &Option<SecretString>| match token {
+        Some(token) => line(key, token.expose_secret()),
+        None => String::new(),
+    };
+    let mut lines = line(key::API, api.name());
+    lines.push_str(&secret(key::access_token(api), &tokens.access_token));
+    lines.push_str(&secret(key::REFRESH_TOKEN, &tokens.refresh_token));
+    lines.into()
 }
 
 /// The document with what a reply changes. What the reply does not give stays as it is.

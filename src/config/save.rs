@@ -134,24 +134,44 @@ impl Drop for HeldTokens<'_> {
 /// What the file said when it was locked, and what of it the reply will change.
 pub(super) struct Plan<'a> {
     view: View<'a>,
-    sent: SecretString,
-    /// Whether the sent token came from outside and was none of this file's.
-    is_new: bool,
-    /// The list of spent tokens once this one is.
-    spent: Spent,
+    origin: Origin,
+}
+
+/// Where the new pair comes from.
+enum Origin {
+    /// From spending a refresh token.
+    Refresh {
+        sent: SecretString,
+        /// Whether that came from outside and was none of this file's.
+        is_new: bool,
+        /// The list of spent tokens once this one is.
+        spent: Spent,
+    },
+    /// From a user's consent.
+    Login,
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(view: View<'a>, order: &Order) -> Self {
+    pub(super) fn refresh(view: View<'a>, order: &Order) -> Self {
         let sent = order.refresh_token.clone();
         let given = view.given.refresh_token.map(Fingerprint::of);
         let known = &view.profile.pair.spent;
-        Plan {
+        let origin = Origin::Refresh {
             is_new: view.new_token().is_some(),
             spent: known.after(given, Fingerprint::of(&sent)),
             sent,
-            view,
-        }
+        };
+        Plan { view, origin }
+    }
+
+    pub(super) fn login(view: View<'a>) -> Self {
+        let origin = Origin::Login;
+        Plan { view, origin }
+    }
+
+    /// The refresh token that the file held.
+    fn old(&self) -> Option<&SecretString> {
+        self.view.tokens().refresh_token.as_ref()
     }
 
     /// Tries the edit, with tokens that touch every key a reply can, and says how long the text
@@ -179,11 +199,11 @@ impl<'a> Plan<'a> {
     /// token there that is neither one we knew nor the one we bring (P12).
     fn edit_current(&self, current: &Document, reply: &Received) -> Result<Option<Document>> {
         let found = Pair::read(self.view.place, current)?.tokens.refresh_token;
-        let known = [
-            self.view.profile.pair.tokens.refresh_token.as_ref(),
-            Some(&self.sent),
-            reply.tokens.refresh_token.as_ref(),
-        ];
+        let sent = match &self.origin {
+            Origin::Refresh { sent, .. } => Some(sent),
+            Origin::Login => None,
+        };
+        let known = [self.old(), sent, reply.tokens.refresh_token.as_ref()];
         let is_known = |found| {
             known
                 .into_iter()
@@ -198,20 +218,41 @@ impl<'a> Plan<'a> {
 
     /// The document with what the reply changes.
     fn edit(&self, document: &Document, reply: &Received) -> Result<Document> {
-        profile::edit(self.view.place, document, &self.change(reply))
-    }
-
-    fn change<'c>(&'c self, reply: &'c Received) -> Change<'c> {
         let new = reply.tokens.refresh_token.as_ref();
-        let rotated = new.is_some_and(|new| !token::same(new, &self.sent));
-        let extends = rotated && self.view.api.extends_refresh_token();
-        Change {
+        let spent;
+        let change = Change {
             api: Some(self.view.api),
             tokens: &reply.tokens,
-            keeps_expiry: !extends && !self.is_new,
-            spent: (rotated || self.is_new).then_some(&self.spent),
             app_token: reply.app_token.as_ref(),
-        }
+            keeps_expiry: false,
+            spent: None,
+        };
+        let change = match &self.origin {
+            Origin::Refresh {
+                sent,
+                is_new,
+                spent,
+            } => {
+                let rotated = new.is_some_and(|new| !token::same(new, sent));
+                let extends = rotated && self.view.api.extends_refresh_token();
+                Change {
+                    keeps_expiry: !extends && !is_new,
+                    spent: (rotated || *is_new).then_some(spent),
+                    ..change
+                }
+            }
+            Origin::Login => {
+                // The list starts anew. What the file held is named, so that a rescue file fits it.
+                spent = new.map(|new| {
+                    Spent::of_login(Fingerprint::of(new), self.old().map(Fingerprint::of))
+                });
+                Change {
+                    spent: spent.as_ref(),
+                    ..change
+                }
+            }
+        };
+        profile::edit(self.view.place, document, &change)
     }
 
     fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
@@ -220,7 +261,10 @@ impl<'a> Plan<'a> {
             let message =
                 format!("{subject}: rotated, but the new pair could be saved nowhere: {why}");
             return Error::new(Kind::Unsaved, message)
-                .with_unsaved(reply.tokens.clone(), self.change(reply).lines())
+                .with_unsaved(
+                    reply.tokens.clone(),
+                    profile::lines(self.view.api, &reply.tokens),
+                )
                 .with_hint(Hint::fixed(
                     "put the two values above into that section by hand, now",
                     "请立即将上面两个值手动写入该节",

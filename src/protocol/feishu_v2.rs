@@ -18,6 +18,9 @@ pub(super) const FORM: Form = Form {
     has_scope: true,
 };
 
+/// Where all of its grants go.
+pub(super) const PATH: &str = "/open-apis/authen/v2/oauth/token";
+
 /// For a token that was sent elsewhere.
 pub(super) static RIGHT: Hint = Hint::fixed(
     "this is a refresh token of v2: use --api v2, or api = v2 in its section",
@@ -51,7 +54,7 @@ pub(super) fn request(grant: &Grant) -> Request {
         refresh_token: grant.refresh_token.expose_secret(),
         scope: grant.scope.as_deref(),
     };
-    Request::json("/open-apis/authen/v2/oauth/token", &body)
+    Request::json(PATH, &body)
 }
 
 fn judge(body: &Body<'_>) -> Said {

@@ -11,6 +11,7 @@
 
 pub(crate) mod app_token;
 mod codes;
+pub(crate) mod consent;
 mod feishu_v1;
 mod feishu_v2;
 mod json;
@@ -52,6 +53,8 @@ pub(crate) enum Authentication {
     None,
 }
 
+const FEISHU_ACCOUNTS: &str = "https://accounts.feishu.cn";
+const LARK_ACCOUNTS: &str = "https://accounts.larksuite.com";
 const FEISHU: &str = "https://open.feishu.cn";
 const LARK: &str = "https://open.larksuite.com";
 const OPEN_115: &str = "https://passportapi.115.com";
@@ -171,6 +174,16 @@ impl Api {
             ..refusal
         }
     }
+}
+
+/// Scheme and host of the consent pages.
+pub(crate) fn accounts_home(lark: bool) -> &'static str {
+    if lark { LARK_ACCOUNTS } else { FEISHU_ACCOUNTS }
+}
+
+/// What the reply to an exchange of a code means.
+pub(crate) fn code_reply(grant: &consent::CodeGrant, response: &Response) -> Reply {
+    reply::judged(response, &grant.secrets(), &feishu_v2::FORM)
 }
 
 /// What an app shows to get an `app_access_token`, or to refresh at v2.

@@ -4,20 +4,18 @@
 //! the same token; if the server then calls that token spent, the error says what happened (P8). An
 //! `app_access_token` that is missing is fetched first; one that the server calls bad, once anew.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::SecretString;
 
 use super::{Options, failure};
-use crate::client::{Client, SendError};
+use crate::client::Client;
 use crate::config::{AppProof, LockedFile, Order};
 use crate::error::{Error, Hint, Result};
-use crate::protocol::{
-    Api, App, Credentials, Grant, Refusal, Reply, Request, Response, Rotation, Secrets, Verdict,
-    app_token,
-};
+use crate::exchange;
+use crate::protocol::{Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token};
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// The first pause between attempts; each further one is twice as long.
@@ -137,7 +135,7 @@ impl Attempts {
     ) -> Result<Duration> {
         let sent_at = Timestamp::now();
         let secrets = &app.secrets();
-        let sent = exchange(client, &app_token::request(app), secrets).await;
+        let sent = exchange::send(client, &app_token::request(app), secrets).await;
         let refusal = match sent.map(|response| app_token::reply(app, &response)) {
             Ok(Ok(granted)) => {
                 self.app_token = Some(AppToken {
@@ -150,7 +148,7 @@ impl Attempts {
             Err(lost) => Refusal {
                 // It had no refresh token with it.
                 maybe_spent: false,
-                ..no_reply(lost, secrets)
+                ..exchange::no_reply(lost, secrets)
             },
         };
         let has_old = matches!(order.app, AppProof::Fetch { old: Some(_), .. });
@@ -173,7 +171,14 @@ impl Attempts {
             scope: order.scope.clone(),
         };
         let sent_at = Timestamp::now();
-        let refusal = match reply_to(client, order.api, &grant).await {
+        let refusal = match exchange::judged(
+            client,
+            &order.api.refresh_request(&grant),
+            &grant.secrets(),
+            |response| order.api.refresh_reply(&grant, response),
+        )
+        .await
+        {
             Reply::Rotated(rotation) => return self.received(client, order, rotation, sent_at),
             Reply::Refused(refusal) => refusal,
         };
@@ -289,77 +294,6 @@ impl Attempts {
     }
 }
 
-/// Sends a grant, and judges the reply or what came of it.
-async fn reply_to(client: &Client, api: Api, grant: &Grant) -> Reply {
-    let secrets = &grant.secrets();
-    let judge = |response| api.refresh_reply(grant, response);
-    match exchange(client, &api.refresh_request(grant), secrets).await {
-        Ok(response) => judge(&response),
-        Err(lost) => match lost.partial.as_ref().map(judge) {
-            // Enough of it came to hold the next refresh token.
-            Some(Reply::Rotated(rotation)) if rotation.refresh_token.is_some() => {
-                Reply::Rotated(rotation)
-            }
-            _ => Reply::Refused(no_reply(lost, secrets)),
-        },
-    }
-}
-
-/// Sends a request once, and tells what came back.
-async fn exchange(
-    client: &Client,
-    request: &Request,
-    secrets: &Secrets<'_>,
-) -> Result<Response, SendError> {
-    let started = Instant::now();
-    log::info!("POST {}", client.url(request));
-    let result = client.send(request).await;
-    let response = match &result {
-        Ok(response) => Some(response),
-        Err(error) => error.partial.as_ref(),
-    };
-    if let Some(response) = response {
-        let took = started.elapsed().as_millis();
-        let log_id = response.log_id(secrets);
-        let log_id = log_id.as_deref().unwrap_or("none");
-        log::info!("HTTP {} after {took} ms, log id {log_id}", response.status);
-    }
-    result
-}
-
-fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
-    static UNTRUSTED: Hint = Hint::fixed(
-        "its certificate is not one of a public authority for this host; a proxy may stand between",
-        "对方证书并非公共 CA 为该主机签发；中间可能有代理",
-    );
-    static UNREACHED: Hint = Hint::fixed(
-        "check the network, the address and any proxy, then run again",
-        "请检查网络、服务地址和代理，然后重试",
-    );
-    let partial = error.partial.as_ref();
-    Refusal {
-        verdict: if error.untrusted {
-            Verdict::Config
-        } else {
-            Verdict::Temporary
-        },
-        code: None,
-        hint: match error {
-            SendError {
-                untrusted: true, ..
-            } => Some(&UNTRUSTED),
-            SendError {
-                maybe_sent: false, ..
-            } => Some(&UNREACHED),
-            _ => None,
-        },
-        log_id: partial.and_then(|response| response.log_id(secrets)),
-        wait: None,
-        maybe_spent: error.maybe_sent,
-        message: error.message,
-    }
-}
-
 fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
     let subject = &order.subject;
     match refresh_token {
@@ -377,7 +311,8 @@ fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
     }
 }
 
-fn tokens(rotation: Rotation, sent_at: Timestamp) -> Tokens {
+/// The tokens of a reply, their life times turned into moments.
+pub(crate) fn tokens(rotation: Rotation, sent_at: Timestamp) -> Tokens {
     Tokens {
         access_expires_at: end(sent_at, rotation.expires_in),
         access_token: rotation.access_token,

@@ -82,7 +82,8 @@ pub(super) fn no_app_token(client: &Client, order: &Order, mut refusal: Refusal)
     error(client, order, refusal, "the refresh token was not sent").with_hint(hint)
 }
 
-fn kind(verdict: Verdict) -> Kind {
+/// What a verdict means for the run.
+pub(crate) fn kind(verdict: Verdict) -> Kind {
     match verdict {
         Verdict::Reauthorize => Kind::Reauthorize,
         Verdict::Config | Verdict::AppToken => Kind::Config,
@@ -149,7 +150,8 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
     )
 }
 
-fn server_text(code: Option<i64>, log_id: Option<&str>) -> String {
+/// Code and log id, as a message shows them.
+pub(crate) fn server_text(code: Option<i64>, log_id: Option<&str>) -> String {
     match (code, log_id) {
         (Some(code), Some(id)) => format!(" (code {code}, log id {id})"),
         (Some(code), None) => format!(" (code {code})"),

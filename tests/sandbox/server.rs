@@ -18,6 +18,7 @@ use vendor::Vendor;
 pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
 
 const FAULT_PATH: &str = "/sandbox/fault/";
+const CONSENT_PATH: &str = "/open-apis/authen/v1/authorize?";
 const LOGIN_PATH: &str = "/sandbox/login";
 
 /// What goes wrong with one request.
@@ -225,6 +226,18 @@ impl Sandbox {
         )
     }
 
+    /// Opens a consent page; returns the addresses that consenting and refusing lead to.
+    pub fn consent(&self, page: &str) -> (String, String) {
+        let query = page.split_once('?').map_or("", |(_, query)| query);
+        let page = self.shared.state().vendor.consent_page(query);
+        let link = |id: &str| {
+            let link = page.split(&format!("id={id} href=\"")).nth(1);
+            let link = link.and_then(|link| link.split('"').next());
+            link.unwrap_or_default().replace("&amp;", "&")
+        };
+        (link("agree"), link("refuse"))
+    }
+
     /// Asks for a fault; the next request without one gets it.
     pub fn fail_next(&self, fault: Fault) {
         self.shared.state().faults.push_back(fault);
@@ -336,6 +349,11 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             let api = api.trim_start_matches('/');
             let token = shared.state().vendor.new_refresh_token(api);
             write_reply(stream, 200, &[], format!("{token}\n"))?;
+            continue;
+        }
+        if let Some(query) = request.path.strip_prefix(CONSENT_PATH) {
+            let page = shared.state().vendor.consent_page(query);
+            write_page(stream, &page)?;
             continue;
         }
         let fault = {
@@ -452,6 +470,14 @@ fn write_reply(
     }
     head.push_str("\r\n");
     stream.write_all(&[head.as_bytes(), body].concat())
+}
+
+fn write_page(mut stream: &TcpStream, page: &str) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 Sandbox\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+        page.len()
+    );
+    stream.write_all(format!("{head}{page}").as_bytes())
 }
 
 /// Promises the whole body, sends a part of it and hangs up.

@@ -7,6 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
 use serde_json::{Value, json};
 
 use super::Recorded;
@@ -56,6 +59,14 @@ struct Live {
     refreshed_at: Option<Instant>,
 }
 
+/// A code that a consent gave, and what it must be shown with.
+struct Code {
+    client_id: String,
+    redirect_uri: String,
+    challenge: String,
+    scope: String,
+}
+
 /// All that the vendors remember.
 #[derive(Default)]
 pub struct Vendor {
@@ -67,6 +78,8 @@ pub struct Vendor {
     live: HashMap<String, Live>,
     spent: HashSet<String>,
     access_tokens: HashSet<String>,
+    codes: HashMap<String, Code>,
+    used_codes: HashSet<String>,
     pub rotations: usize,
     pub spent_seen: usize,
 }
@@ -268,6 +281,9 @@ impl Vendor {
         if body["client_secret"] != APP_SECRET {
             return refused_by_v2(20002, "invalid_client", "The client secret is invalid.");
         }
+        if body["grant_type"] == "authorization_code" {
+            return self.exchange(body);
+        }
         if body["grant_type"] != "refresh_token" {
             let why = "The specified grant_type is not supported.";
             return refused_by_v2(20036, "unsupported_grant_type", why);
@@ -315,6 +331,10 @@ impl Vendor {
                 );
             }
         }
+        self.pair_of_v2(scope)
+    }
+
+    fn pair_of_v2(&mut self, scope: &str) -> Answer {
         let (access, refresh) = self.new_pair(Family::V2);
         let mut reply = json!({
             "code": 0,
@@ -323,11 +343,76 @@ impl Vendor {
             "scope": scope,
             "token_type": "Bearer",
         });
-        if scopes.contains(&"offline_access") {
+        if scope.split(' ').any(|scope| scope == "offline_access") {
             reply["refresh_token"] = json!(refresh);
             reply["refresh_token_expires_in"] = json!(V2_REFRESH_TOKEN_LIFE);
         }
         (200, reply)
+    }
+
+    /// The page that asks for consent: two links back, one for yes and one for no.
+    pub fn consent_page(&mut self, query: &str) -> String {
+        let asked: HashMap<_, _> = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
+        let of = |name: &str| asked.get(name).cloned().unwrap_or_default();
+        self.serial += 1;
+        let code = format!("sandbox{:04}code", self.serial);
+        let link = |pairs: &[(&str, &str)]| {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(pairs).append_pair("state", &of("state"));
+            format!("{}?{}", of("redirect_uri"), query.finish()).replace('&', "&amp;")
+        };
+        let (yes, no) = (
+            link(&[("code", &code)]),
+            link(&[("error", "access_denied")]),
+        );
+        let granted = Code {
+            client_id: of("client_id"),
+            redirect_uri: of("redirect_uri"),
+            challenge: of("code_challenge"),
+            scope: of("scope"),
+        };
+        self.codes.insert(code, granted);
+        format!(
+            "<!DOCTYPE html><meta charset=utf-8><title>Consent</title>\n\
+             <p><a id=agree href=\"{yes}\">Agree</a>\n<p><a id=refuse href=\"{no}\">Refuse</a>\n"
+        )
+    }
+
+    /// Gives a pair for a code.
+    fn exchange(&mut self, body: &Value) -> Answer {
+        let of = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        if self.used_codes.contains(&of("code")) {
+            return refused_by_v2(
+                20065,
+                "invalid_grant",
+                "The authorization code has been used.",
+            );
+        }
+        let Some(code) = self.codes.remove(&of("code")) else {
+            return refused_by_v2(
+                20003,
+                "invalid_grant",
+                "The authorization code is not found.",
+            );
+        };
+        self.used_codes.insert(of("code"));
+        if code.client_id != of("client_id") {
+            return refused_by_v2(
+                20024,
+                "invalid_grant",
+                "The code does not match the client ID.",
+            );
+        }
+        if code.redirect_uri != of("redirect_uri") {
+            return refused_by_v2(20071, "invalid_grant", "The redirect URI does not match.");
+        }
+        let hash = digest::digest(&digest::SHA256, of("code_verifier").as_bytes());
+        if URL_SAFE_NO_PAD.encode(hash) != code.challenge {
+            return refused_by_v2(20049, "invalid_grant", "PKCE code challenge failed.");
+        }
+        self.pair_of_v2(&code.scope)
     }
 
     fn refresh_115(&mut self, form: &str) -> Answer {

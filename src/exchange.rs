@@ -1,0 +1,82 @@
+//! One request and what came of it, told in the log.
+
+use std::time::Instant;
+
+use crate::client::{Client, SendError};
+use crate::error::Hint;
+use crate::protocol::{Refusal, Reply, Request, Response, Secrets, Verdict};
+
+/// Sends what brings a pair, and judges the reply or what came of it.
+pub(crate) async fn judged(
+    client: &Client,
+    request: &Request,
+    secrets: &Secrets<'_>,
+    judge: impl Fn(&Response) -> Reply,
+) -> Reply {
+    match send(client, request, secrets).await {
+        Ok(response) => judge(&response),
+        Err(lost) => match lost.partial.as_ref().map(judge) {
+            // Enough of it came to hold the next refresh token.
+            Some(Reply::Rotated(rotation)) if rotation.refresh_token.is_some() => {
+                Reply::Rotated(rotation)
+            }
+            _ => Reply::Refused(no_reply(lost, secrets)),
+        },
+    }
+}
+
+/// Sends a request once, and tells what came back.
+pub(crate) async fn send(
+    client: &Client,
+    request: &Request,
+    secrets: &Secrets<'_>,
+) -> Result<Response, SendError> {
+    let started = Instant::now();
+    log::info!("POST {}", client.url(request));
+    let result = client.send(request).await;
+    let response = match &result {
+        Ok(response) => Some(response),
+        Err(error) => error.partial.as_ref(),
+    };
+    if let Some(response) = response {
+        let took = started.elapsed().as_millis();
+        let log_id = response.log_id(secrets);
+        let log_id = log_id.as_deref().unwrap_or("none");
+        log::info!("HTTP {} after {took} ms, log id {log_id}", response.status);
+    }
+    result
+}
+
+/// What no whole reply means.
+pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
+    static UNTRUSTED: Hint = Hint::fixed(
+        "its certificate is not one of a public authority for this host; a proxy may stand between",
+        "对方证书并非公共 CA 为该主机签发；中间可能有代理",
+    );
+    static UNREACHED: Hint = Hint::fixed(
+        "check the network, the address and any proxy, then run again",
+        "请检查网络、服务地址和代理，然后重试",
+    );
+    let partial = error.partial.as_ref();
+    Refusal {
+        verdict: if error.untrusted {
+            Verdict::Config
+        } else {
+            Verdict::Temporary
+        },
+        code: None,
+        hint: match error {
+            SendError {
+                untrusted: true, ..
+            } => Some(&UNTRUSTED),
+            SendError {
+                maybe_sent: false, ..
+            } => Some(&UNREACHED),
+            _ => None,
+        },
+        log_id: partial.and_then(|response| response.log_id(secrets)),
+        wait: None,
+        maybe_spent: error.maybe_sent,
+        message: error.message,
+    }
+}

@@ -1,0 +1,182 @@
+//! The first pair, from a user's consent: ask, take the code, make room, exchange, save.
+//!
+//! Promises:
+//! - Everything that can be wrong beforehand is found before a person is asked.
+//! - The code works once, like a refresh token: it is sent only when what it brings can be saved
+//!   (P1), and what it brings is saved before anything is shown (P2).
+//! - An answer counts only with the state that was sent with the question.
+
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::client::Client;
+use crate::config::{self, LoginOrder, Place};
+use crate::error::{Error, Hint, Result, ServerAnswer};
+use crate::exchange;
+use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
+use crate::protocol::{self, Api, Refusal, Reply, Response};
+use crate::refresh::attempts::tokens;
+use crate::refresh::{Caller, Options, Outcome, failure, outcome};
+use crate::token::Tokens;
+
+/// What the documents use, and the Python package.
+const REDIRECT_URI: &str = "http://localhost:8080/callback";
+
+/// What a login needs beside the options of a refresh.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LoginOptions {
+    /// Where the browser comes back to; it must be registered with the app.
+    pub(crate) redirect_uri: Option<String>,
+    /// Another host for the consent page.
+    pub(crate) accounts_url: Option<String>,
+}
+
+/// What a person is asked.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// The address of the consent page.
+    pub(crate) page: String,
+    state: SecretString,
+}
+
+impl Question {
+    /// Reads what a person pasted: the address that the browser ended on, or the bare code.
+    pub(crate) fn pasted(&self, text: &str) -> Answer {
+        consent::pasted(text, &self.state)
+    }
+}
+
+/// How a person is asked, and the answer comes back.
+pub(crate) trait Way {
+    /// Waits for the code.
+    ///
+    /// # Errors
+    /// [`Kind::Reauthorize`] if the consent is refused, [`Kind::Temporary`] if none comes in time.
+    fn ask(&mut self, question: &Question) -> Result<SecretString>;
+}
+
+/// Gets a pair by a user's consent, and saves it.
+///
+/// # Errors
+/// See [`Kind`]; nothing is changed unless a pair came.
+pub(crate) fn run(
+    options: &Options,
+    login: &LoginOptions,
+    way: &mut dyn Way,
+    caller: &mut dyn Caller,
+) -> Result<Outcome> {
+    let path = std::path::absolute(&options.config_file);
+    let path = path.unwrap_or_else(|_| options.config_file.clone());
+    let place = Place {
+        file: &path,
+        profile: &options.profile,
+    };
+    let mut given = options.given();
+    // A consent brings a token of v2, whatever the section was for.
+    given.api = Some(Api::V2);
+    given.refresh_token = None;
+    let order = config::look(place, given)?.login_order()?;
+    let client = Client::new(&order.base_url, options.timeout)?;
+    let redirect_uri = login.redirect_uri.clone().or(order.redirect_uri.clone());
+    let redirect_uri = redirect_uri.unwrap_or_else(|| REDIRECT_URI.to_owned());
+    let (verifier, state) = (random_text()?, random_text()?);
+    let accounts = login.accounts_url.as_deref();
+    let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
+    let scope = match options.scope.as_deref() {
+        Some(asked) => protocol::scope(asked),
+        None => protocol::scope("offline_access"),
+    };
+    let scope = scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
+    let question = Question {
+        page: consent::page(
+            accounts,
+            &Asked {
+                app_id: &order.app.id,
+                redirect_uri: &redirect_uri,
+                scope: &scope,
+                state: state.expose_secret(),
+                challenge: &consent::challenge(&verifier),
+            },
+        ),
+        state,
+    };
+    let code = way.ask(&question)?;
+
+    let file = config::lock_for_login(place, given, options.lock_deadline())?;
+    caller.defer_signals();
+    let room = file.reserve_for_login()?;
+    let grant = CodeGrant {
+        app: order.app.clone(),
+        code,
+        redirect_uri,
+        verifier,
+    };
+    let sent_at = Timestamp::now();
+    let runtime = crate::refresh::runtime(caller)?;
+    let judge = |response: &Response| protocol::code_reply(&grant, response);
+    let secrets = &grant.secrets();
+    let request = grant.request();
+    let reply = runtime.block_on(exchange::judged(&client, &request, secrets, judge));
+    runtime.shutdown_background();
+    let rotation = match reply {
+        Reply::Rotated(rotation) => rotation,
+        Reply::Refused(refusal) => return Err(refused(&client, &order, refusal)),
+    };
+    let tokens = whole(&order, tokens(rotation, sent_at))?;
+    let saved = room.hold(tokens, None).save()?;
+    let outcome = outcome(saved.tokens.clone(), Api::V2, true);
+    if let Ok(outcome) = &outcome {
+        caller.refreshed(outcome);
+    }
+    drop(saved);
+    caller.deliver_signals();
+    outcome
+}
+
+/// A secret that nobody can guess.
+fn random_text() -> Result<SecretString> {
+    let mut bytes = [0; 32];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => Ok(consent::random_text(bytes)),
+        Err(_) => Err(Error::temporary("the system gives no random numbers")),
+    }
+}
+
+/// The tokens, if there is a pair of them.
+fn whole(order: &LoginOrder, tokens: Tokens) -> Result<Tokens> {
+    let subject = &order.subject;
+    if tokens.refresh_token.is_none() {
+        let message =
+            format!("{subject}: the consent brought no refresh token; nothing was changed");
+        return Err(Error::config(message).with_hint(Hint::fixed(
+            "give the app the scope offline_access, turn on refreshing in its security settings, publish a version, and log in again",
+            "请为应用开通 offline_access 权限，在安全设置中打开刷新开关并发布版本，然后重新登录",
+        )));
+    }
+    if tokens.access_token.is_none() {
+        log::warn!("{subject}: the consent brought no usable access token; a refresh will");
+    }
+    Ok(tokens)
+}
+
+fn refused(client: &Client, order: &LoginOrder, refusal: Refusal) -> Error {
+    let kind = failure::kind(refusal.verdict);
+    let hint = refusal.hint.cloned().unwrap_or(Hint::fixed(
+        "log in again: an authorisation code works once, for five minutes",
+        "请重新登录：授权码五分钟内有效且仅可使用一次",
+    ));
+    let what = &refusal.message;
+    let server = failure::server_text(refusal.code, refusal.log_id.as_deref());
+    let message = format!(
+        "{}: {}: {what}{server}; no login, the file is as it was",
+        order.subject,
+        client.host()
+    );
+    Error::new(kind, message)
+        .with_hint(hint)
+        .with_server(ServerAnswer {
+            code: refusal.code,
+            log_id: refusal.log_id,
+        })
+}

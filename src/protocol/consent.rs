@@ -1,0 +1,230 @@
+//! A user's consent: the page that asks for it, what comes back, and what the code is exchanged for.
+//!
+//! From the vendor's pages on getting an authorisation code and a `user_access_token` (v2), RFC 6749
+//! (4.1) and RFC 7636 (the proof key). The device way (RFC 8628) is not in the vendor's documents; it
+//! is as the vendor's own command-line tool does it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::{App, Request, Secrets};
+
+/// What the consent page is asked for.
+pub(crate) struct Asked<'a> {
+    pub(crate) app_id: &'a str,
+    pub(crate) redirect_uri: &'a str,
+    /// With `offline_access`, as [`super::scope`] gives it.
+    pub(crate) scope: &'a str,
+    /// Comes back with the code, so that a forged answer is known.
+    pub(crate) state: &'a str,
+    /// What the proof key's hash is shown as.
+    pub(crate) challenge: &'a str,
+}
+
+/// The address of the consent page.
+pub(crate) fn page(accounts_url: &str, asked: &Asked<'_>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query
+        .append_pair("client_id", asked.app_id)
+        .append_pair("response_type", "code")
+        .append_pair("redirect_uri", asked.redirect_uri)
+        .append_pair("scope", asked.scope)
+        .append_pair("state", asked.state)
+        .append_pair("code_challenge", asked.challenge)
+        .append_pair("code_challenge_method", "S256");
+    let accounts_url = accounts_url.trim_end_matches('/');
+    // A space as %20, which every server reads.
+    let query = query.finish().replace('+', "%20");
+    format!("{accounts_url}/open-apis/authen/v1/authorize?{query}")
+}
+
+/// A random text of 43 characters that a URL can hold: a proof key, or a state.
+pub(crate) fn random_text(bytes: [u8; 32]) -> SecretString {
+    URL_SAFE_NO_PAD.encode(bytes).into()
+}
+
+/// The challenge that a proof key answers: S256.
+pub(crate) fn challenge(verifier: &SecretString) -> String {
+    let hash = digest::digest(&digest::SHA256, verifier.expose_secret().as_bytes());
+    URL_SAFE_NO_PAD.encode(hash)
+}
+
+/// What came back from the consent page.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Code(SecretString),
+    /// The user, or the server, said no, in this word.
+    Denied(String),
+    /// It is not the answer to this question.
+    WrongState,
+    /// It is no answer.
+    Other,
+}
+
+/// Reads the query of a callback.
+pub(crate) fn answer(query: &str, state: &SecretString) -> Answer {
+    let mut code = None;
+    let mut error = None;
+    let mut given = None;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "code" => code = Some(value.into_owned()),
+            "error" => error = Some(value.into_owned()),
+            "state" => given = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    let is_ours = given.as_deref() == Some(state.expose_secret());
+    match (code.filter(|code| !code.is_empty()), error) {
+        (None, None) => Answer::Other,
+        _ if !is_ours => Answer::WrongState,
+        (_, Some(error)) => Answer::Denied(error),
+        (Some(code), None) => Answer::Code(code.into()),
+    }
+}
+
+/// Reads what a person pasted: the address that the browser ended on, or the bare code.
+pub(crate) fn pasted(text: &str, state: &SecretString) -> Answer {
+    let text = text.trim().trim_matches(['"', '\'', '<', '>']);
+    if let Some((_, query)) = text.split_once('?') {
+        return answer(query.split('#').next().unwrap_or_default(), state);
+    }
+    let is_bare = crate::token::is_sendable(text) && !text.contains(['/', '&', '=', ':']);
+    if is_bare {
+        Answer::Code(text.into())
+    } else {
+        Answer::Other
+    }
+}
+
+/// What a code is exchanged with.
+#[derive(Debug)]
+pub(crate) struct CodeGrant {
+    pub(crate) app: App,
+    pub(crate) code: SecretString,
+    pub(crate) redirect_uri: String,
+    pub(crate) verifier: SecretString,
+}
+
+#[derive(Serialize)]
+struct CodeBody<'a> {
+    grant_type: &'static str,
+    client_id: &'a str,
+    client_secret: &'a str,
+    code: &'a str,
+    redirect_uri: &'a str,
+    code_verifier: &'a str,
+}
+
+impl CodeGrant {
+    /// The request that exchanges the code.
+    pub(crate) fn request(&self) -> Request {
+        let body = CodeBody {
+            grant_type: "authorization_code",
+            client_id: &self.app.id,
+            client_secret: self.app.secret.expose_secret(),
+            code: self.code.expose_secret(),
+            redirect_uri: &self.redirect_uri,
+            code_verifier: self.verifier.expose_secret(),
+        };
+        Request::json(super::feishu_v2::PATH, &body)
+    }
+
+    /// What must not be shown.
+    pub(crate) fn secrets(&self) -> Secrets<'_> {
+        let mut secrets = self.app.secrets();
+        secrets.0.extend([&self.code, &self.verifier]);
+        secrets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7636, appendix B.
+    #[test]
+    fn a_challenge_is_the_hash_of_the_proof_key() {
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into();
+        assert_eq!(
+            challenge(&verifier),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
+        let random = random_text([0xff; 32]);
+        assert_eq!(random.expose_secret().len(), 43);
+    }
+
+    #[test]
+    fn the_page_is_asked_for_as_documented() {
+        let asked = Asked {
+            app_id: "cli_1",
+            redirect_uri: "http://localhost:8080/callback",
+            scope: "offline_access auth:user.id:read",
+            state: "s",
+            challenge: "c",
+        };
+        assert_eq!(
+            page("https://accounts.feishu.cn/", &asked),
+            "https://accounts.feishu.cn/open-apis/authen/v1/authorize?client_id=cli_1\
+             &response_type=code&redirect_uri=http%3A%2F%2Flocalhost%3A8080%2Fcallback\
+             &scope=offline_access%20auth%3Auser.id%3Aread&state=s&code_challenge=c\
+             &code_challenge_method=S256"
+        );
+    }
+
+    #[test]
+    fn an_answer_counts_only_with_the_right_state() {
+        let state = &"s".into();
+        let code = |query| match answer(query, state) {
+            Answer::Code(code) => code.expose_secret().to_owned(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(code("code=a%2Fb&state=s"), "a/b");
+        assert_eq!(code("state=s&code=1&more=2"), "1");
+        assert_eq!(code("code=1&state=x"), "WrongState");
+        assert_eq!(code("code=1"), "WrongState");
+        assert_eq!(code("error=access_denied&state=x"), "WrongState");
+        assert_eq!(
+            code("error=access_denied&state=s"),
+            "Denied(\"access_denied\")"
+        );
+        assert_eq!(code("code=&state=s"), "Other");
+        assert_eq!(code(""), "Other");
+    }
+
+    #[test]
+    fn a_person_may_paste_the_address_or_the_code() {
+        let state = &"s".into();
+        let code = |text| match pasted(text, state) {
+            Answer::Code(code) => code.expose_secret().to_owned(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(
+            code(" http://localhost:8080/callback?code=abc&state=s#top\n"),
+            "abc"
+        );
+        assert_eq!(
+            code("\"http://localhost:8080/callback?code=abc&state=s\""),
+            "abc"
+        );
+        assert_eq!(
+            code("a61hb967bd094dge949h79bbexd16dfe\n"),
+            "a61hb967bd094dge949h79bbexd16dfe"
+        );
+        assert_eq!(
+            code("http://localhost:8080/callback?code=abc&state=x"),
+            "WrongState"
+        );
+        for rubbish in [
+            "",
+            "http://localhost:8080/callback",
+            "no code here",
+            "code=abc",
+        ] {
+            assert_eq!(code(rubbish), "Other", "{rubbish}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The first pair, from a user's consent.
+
+use std::io::Write;
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{HeldRun, Run, Scene, value_in};
+use crate::sandbox::{APP_ID, APP_SECRET, Fault};
+
+/// A file with an app, and nothing else.
+fn scene() -> Scene {
+    let scene = Scene::without_file();
+    let base_url = scene.server.base_url();
+    scene.write(format!(
+        "; mine\n[ID]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\n"
+    ));
+    scene
+}
+
+/// Starts a login and waits until it shows the link; returns that, too.
+fn ask(scene: &Scene, arguments: &[&str]) -> (HeldRun, String) {
+    let mut program = scene.program();
+    program
+        .args(["login", "--paste"])
+        .args(arguments)
+        .stdin(Stdio::piped());
+    let mut run = HeldRun::until(&mut program, "\n  http");
+    run.read_until("Paste its address here:\n");
+    let page = run
+        .said
+        .split("\n  ")
+        .nth(1)
+        .unwrap()
+        .split('\n')
+        .next()
+        .unwrap()
+        .to_owned();
+    (run, page)
+}
+
+fn paste(child: &mut Child, text: &str) {
+    // A login that has ended reads no more.
+    let _ = child.stdin.as_mut().unwrap().write_all(text.as_bytes());
+}
+
+fn end(mut run: HeldRun) -> Run {
+    drop(run.child.stdin.take());
+    run.finish()
+}
+
+#[test]
+fn a_pasted_address_becomes_a_pair() {
+    let scene = scene();
+    let before = scene.text();
+    for bare in [false, true] {
+        let (mut run, page) = ask(&scene, &[]);
+        let base = "https://accounts.feishu.cn/open-apis/authen/v1/authorize?";
+        let query = page.strip_prefix(base).unwrap_or_else(|| panic!("{page}"));
+        let query: std::collections::HashMap<_, _> = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
+        assert_eq!(query["client_id"], APP_ID);
+        assert_eq!(query["response_type"], "code");
+        assert_eq!(query["redirect_uri"], "http://localhost:8080/callback");
+        assert_eq!(query["scope"], "offline_access");
+        assert_eq!(query["code_challenge_method"], "S256");
+        assert_eq!(
+            (query["state"].len(), query["code_challenge"].len()),
+            (43, 43)
+        );
+        assert!(!page.contains(APP_SECRET));
+        let (agree, _) = scene.server.consent(&page);
+        let code = agree
+            .split("code=")
+            .nth(1)
+            .unwrap()
+            .split('&')
+            .next()
+            .unwrap();
+        paste(&mut run.child, if bare { code } else { &agree });
+        paste(&mut run.child, "\n");
+        let run = end(run);
+        assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
+        assert!(
+            run.stderr
+                .contains("logged in: [TOKEN] of feishu-config.ini"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(scene.value("api"), "v2");
+        assert!(scene.text().starts_with(&before));
+        scene.assert_sound();
+    }
+    let request = scene.server.requests().pop().unwrap();
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    assert_eq!(request.path, "/open-apis/authen/v2/oauth/token");
+    assert_eq!(body["grant_type"], "authorization_code");
+    let keys: Vec<_> = body
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let expected = [
+        "client_id",
+        "client_secret",
+        "code",
+        "code_verifier",
+        "grant_type",
+        "redirect_uri",
+    ];
+    assert_eq!(keys, expected);
+    // From here on it is like any other pair.
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
+}
+
+#[test]
+fn rubbish_is_asked_for_again_and_another_logins_answer_refused() {
+    let scene = scene();
+    let (mut run, page) = ask(&scene, &["-o", "json", "--scope", "task:task:read"]);
+    paste(&mut run.child, "\n");
+    run.read_until("There is no code in it.");
+    paste(
+        &mut run.child,
+        "http://localhost:8080/callback?code=forged&state=x\n",
+    );
+    run.read_until("belongs to another login");
+    let (agree, _) = scene.server.consent(&page);
+    paste(&mut run.child, &format!("{agree}\n"));
+    let run = end(run);
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(result["scope"], "task:task:read offline_access");
+    assert_eq!(result["refresh_token"], scene.value("refresh_token"));
+    assert_eq!(scene.server.requests().len(), 1);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_login_that_comes_to_nothing_changes_nothing() {
+    let scene = scene();
+    let before = scene.text();
+    let (mut run, page) = ask(&scene, &[]);
+    let (_, refuse) = scene.server.consent(&page);
+    paste(&mut run.child, &format!("{refuse}\n"));
+    end(run).assert_failed(4, "the consent was refused (access_denied)");
+    let (run, _) = ask(&scene, &[]);
+    end(run).assert_failed(5, "no address was pasted");
+    // A code that the server does not know.
+    let (mut run, _) = ask(&scene, &[]);
+    paste(&mut run.child, "a61hb967bd094dge949h79bbexd16dfe\n");
+    end(run).assert_failed(4, "(code 20003");
+    // A reply without a refresh token is explained.
+    let (mut run, page) = ask(&scene, &[]);
+    let (agree, _) = scene.server.consent(&page);
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply["refresh_token"] = json!(null);
+    })));
+    paste(&mut run.child, &format!("{agree}\n"));
+    let run = end(run);
+    run.assert_failed(3, "the consent brought no refresh token");
+    assert!(run.stderr.contains("offline_access"), "{}", run.stderr);
+    assert_eq!(scene.text(), before);
+    // Nobody is asked where it could not work.
+    scene.write("[TOKEN]\n");
+    scene
+        .run(["login", "--paste"])
+        .assert_failed(3, "no app_id, and none given");
+    scene.write("[TOKEN]\napp_id = cli_1\napp_secret = s\nbase_url = http://192.0.2.1\n");
+    scene
+        .run(["login", "--paste"])
+        .assert_failed(3, "would send secrets unencrypted");
+}
+
+#[test]
+fn a_login_takes_the_place_of_another_pair() {
+    let scene = scene();
+    let v1 =
+        scene.server.profile("TOKEN", "v1") + "refresh_token_expires_at = 2030-01-01T00:00:00Z\n";
+    scene.write(&v1);
+    let old = value_in(&v1, "refresh_token");
+    let base_url = scene.server.base_url();
+    let lark = [
+        "--lark",
+        "--base-url",
+        &base_url,
+        "--redirect-uri",
+        "http://localhost:9/x",
+    ];
+    let (mut run, page) = ask(&scene, &lark);
+    assert!(
+        page.starts_with("https://accounts.larksuite.com/"),
+        "{page}"
+    );
+    let (agree, _) = scene.server.consent(&page);
+    assert!(agree.starts_with("http://localhost:9/x?code="), "{agree}");
+    paste(&mut run.child, &format!("{agree}\n"));
+    assert_eq!(end(run).code, 0);
+    assert_eq!(scene.value("api"), "v2");
+    assert!(!scene.text().contains("2030"));
+    scene.assert_sound();
+    // The list is new, and a save that fails is put back.
+    let spent = scene.value("refresh_token_spent");
+    assert_eq!(spent.split(' ').count(), 2);
+    let mut program = scene.program();
+    program.env("FEISHU_REFRESH_FAIL", "before-rename=error");
+    program.args(["login", "--paste"]).stdin(Stdio::piped());
+    let mut run = HeldRun::until(&mut program, "Paste its address here:\n");
+    let page = run
+        .said
+        .split("\n  ")
+        .nth(1)
+        .unwrap()
+        .split('\n')
+        .next()
+        .unwrap()
+        .to_owned();
+    let (agree, _) = scene.server.consent(&page);
+    paste(&mut run.child, &format!("{agree}\n"));
+    end(run).assert_failed(6, "rotated, but not saved");
+    let run = scene.run::<&str>([]);
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    run.token();
+    scene.assert_sound();
+    assert!(scene.server.is_live(&old), "the old login was not touched");
+}
+
+#[test]
+fn a_first_login_makes_the_file() {
+    let scene = Scene::without_file();
+    let flags = scene.app_flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let (mut run, page) = ask(&scene, &flags);
+    assert!(scene.file_names().is_empty());
+    let (agree, _) = scene.server.consent(&page);
+    paste(&mut run.child, &format!("{agree}\n"));
+    assert_eq!(end(run).code, 0);
+    assert!(
+        scene
+            .text()
+            .starts_with("[TOKEN]\napi = v2\nuser_access_token = "),
+        "{}",
+        scene.text()
+    );
+    scene.assert_sound();
+    scene.run(flags).token();
+    scene.assert_sound();
+}
