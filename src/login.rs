@@ -6,18 +6,21 @@
 //!   (P1), and what it brings is saved before anything is shown (P2).
 //! - An answer counts only with the state that was sent with the question.
 
+pub(crate) mod listener;
+pub(crate) mod pages;
+
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::config::{self, LoginOrder, Place};
-use crate::error::{Error, Hint, Result, ServerAnswer};
-use crate::exchange;
+use crate::config::{self, Given, LoginOrder, Place};
+use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, Refusal, Reply, Response};
 use crate::refresh::attempts::tokens;
 use crate::refresh::{Caller, Options, Outcome, failure, outcome};
+use crate::text::{printable, shortened};
 use crate::token::Tokens;
 
 /// What the documents use, and the Python package.
@@ -37,10 +40,17 @@ pub(crate) struct LoginOptions {
 pub(crate) struct Question {
     /// The address of the consent page.
     pub(crate) page: String,
+    /// Where the browser comes back to.
+    pub(crate) redirect_uri: String,
     state: SecretString,
 }
 
 impl Question {
+    /// Reads the query of a callback.
+    fn answer(&self, query: &str) -> Answer {
+        consent::answer(query, &self.state)
+    }
+
     /// Reads what a person pasted: the address that the browser ended on, or the bare code.
     pub(crate) fn pasted(&self, text: &str) -> Answer {
         consent::pasted(text, &self.state)
@@ -54,6 +64,17 @@ pub(crate) trait Way {
     /// # Errors
     /// [`Kind::Reauthorize`] if the consent is refused, [`Kind::Temporary`] if none comes in time.
     fn ask(&mut self, question: &Question) -> Result<SecretString>;
+
+    /// Says what came of it.
+    fn tell(&mut self, _is_saved: bool) {}
+
+    /// Makes ready for the answer, before a person is asked.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if the redirect URI leads nowhere.
+    fn prepare(&mut self, _redirect_uri: &str) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Gets a pair by a user's consent, and saves it.
@@ -80,6 +101,7 @@ pub(crate) fn run(
     let client = Client::new(&order.base_url, options.timeout)?;
     let redirect_uri = login.redirect_uri.clone().or(order.redirect_uri.clone());
     let redirect_uri = redirect_uri.unwrap_or_else(|| REDIRECT_URI.to_owned());
+    way.prepare(&redirect_uri)?;
     let (verifier, state) = (random_text()?, random_text()?);
     let accounts = login.accounts_url.as_deref();
     let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
@@ -99,31 +121,53 @@ pub(crate) fn run(
                 challenge: &consent::challenge(&verifier),
             },
         ),
+        redirect_uri,
         state,
     };
     let code = way.ask(&question)?;
+    let result = exchange(
+        options,
+        place,
+        given,
+        caller,
+        &client,
+        &order,
+        &CodeGrant {
+            app: order.app.clone(),
+            code,
+            redirect_uri: question.redirect_uri,
+            verifier,
+        },
+    );
+    way.tell(result.is_ok());
+    result
+}
 
+/// Exchanges the code for a pair, and saves that.
+fn exchange(
+    options: &Options,
+    place: Place<'_>,
+    given: Given<'_>,
+    caller: &mut dyn Caller,
+    client: &Client,
+    order: &LoginOrder,
+    grant: &CodeGrant,
+) -> Result<Outcome> {
     let file = config::lock_for_login(place, given, options.lock_deadline())?;
     caller.defer_signals();
     let room = file.reserve_for_login()?;
-    let grant = CodeGrant {
-        app: order.app.clone(),
-        code,
-        redirect_uri,
-        verifier,
-    };
     let sent_at = Timestamp::now();
     let runtime = crate::refresh::runtime(caller)?;
-    let judge = |response: &Response| protocol::code_reply(&grant, response);
+    let judge = |response: &Response| protocol::code_reply(grant, response);
     let secrets = &grant.secrets();
     let request = grant.request();
-    let reply = runtime.block_on(exchange::judged(&client, &request, secrets, judge));
+    let reply = runtime.block_on(crate::exchange::judged(client, &request, secrets, judge));
     runtime.shutdown_background();
     let rotation = match reply {
         Reply::Rotated(rotation) => rotation,
-        Reply::Refused(refusal) => return Err(refused(&client, &order, refusal)),
+        Reply::Refused(refusal) => return Err(refused(client, order, refusal)),
     };
-    let tokens = whole(&order, tokens(rotation, sent_at))?;
+    let tokens = whole(order, tokens(rotation, sent_at))?;
     let saved = room.hold(tokens, None).save()?;
     let outcome = outcome(saved.tokens.clone(), Api::V2, true);
     if let Ok(outcome) = &outcome {
@@ -179,4 +223,14 @@ fn refused(client: &Client, order: &LoginOrder, refusal: Refusal) -> Error {
             code: refusal.code,
             log_id: refusal.log_id,
         })
+}
+
+/// The error for a consent that was refused.
+pub(crate) fn denied(word: &str) -> Error {
+    let word = shortened(&printable(word), 80);
+    let message = format!("the consent was refused ({word}); nothing was changed");
+    Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
+        "log in again once the user agrees",
+        "请在用户同意后重新登录",
+    ))
 }

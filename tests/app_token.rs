@@ -1,6 +1,5 @@
 //! Fetching, keeping and renewing the `app_access_token` that v1 and oidc ask for.
 
-use std::fs;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::harness::{HeldRun, Run, Scene, send_signal};
+use crate::harness::{HeldRun, Run, Scene, assert_helpers_shielded, send_signal};
 use crate::sandbox::{APP_ID, APP_SECRET, APP_TICKET, Fault};
 
 const INTERNAL: &str = "/open-apis/auth/v3/app_access_token/internal";
@@ -436,25 +435,7 @@ fn no_helper_thread_takes_a_signal() {
     let mut child = program.arg("-q").spawn().unwrap();
     // It has resolved the proxy's name, and asks for the app's token.
     let _connection = proxy.accept().unwrap();
-    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).into_iter();
-    let mut helpers = 0;
-    for task in tasks.flatten() {
-        let task = task.unwrap();
-        let status = fs::read_to_string(task.path().join("status")).unwrap();
-        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        let blocked = u64::from_str_radix(blocked.unwrap().trim(), 16).unwrap();
-        let is_main = task.file_name().to_str() == Some(&child.id().to_string());
-        helpers += usize::from(!is_main);
-        // SIGHUP, SIGINT and SIGTERM.
-        assert_eq!(
-            blocked & 0x4003,
-            if is_main { 0 } else { 0x4003 },
-            "{status}"
-        );
-    }
-    if cfg!(target_os = "linux") {
-        assert!(helpers > 0, "no name was resolved on a thread");
-    }
+    assert_helpers_shielded(child.id());
     send_signal(&child, "TERM");
     assert_eq!(child.wait().unwrap().signal(), Some(15));
 }

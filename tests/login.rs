@@ -1,11 +1,12 @@
 //! The first pair, from a user's consent.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{HeldRun, Run, Scene, value_in};
+use crate::harness::{HeldRun, Run, Scene, assert_helpers_shielded, send_signal, value_in};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault};
 
 /// A file with an app, and nothing else.
@@ -246,4 +247,154 @@ fn a_first_login_makes_the_file() {
     scene.assert_sound();
     scene.run(flags).token();
     scene.assert_sound();
+}
+
+/// A redirect URI on a port that was free a moment ago.
+fn redirect_uri() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!(
+        "http://localhost:{}/callback",
+        free.local_addr().unwrap().port()
+    )
+}
+
+/// Starts a login that waits for a browser; returns the link, too.
+fn wait_for_browser(scene: &Scene, redirect_uri: &str, arguments: &[&str]) -> (HeldRun, String) {
+    let mut program = scene.program();
+    program
+        .args(["login", "--redirect-uri", redirect_uri])
+        .args(arguments);
+    let run = HeldRun::until(&mut program, "Waiting");
+    let page = run
+        .said
+        .split("\n  ")
+        .nth(1)
+        .unwrap()
+        .split('\n')
+        .next()
+        .unwrap()
+        .to_owned();
+    (run, page)
+}
+
+/// Asks as a browser does; returns all that came.
+fn get(address: &str) -> String {
+    let rest = address.strip_prefix("http://localhost:").unwrap();
+    let (port, target) = rest.split_once('/').unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+    write!(stream, "GET /{target} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply
+}
+
+#[test]
+fn a_browser_that_comes_back_ends_the_login() {
+    let scene = scene();
+    let uri = redirect_uri();
+    let (mut run, page) = wait_for_browser(&scene, &uri, &[]);
+    let (agree, _) = scene.server.consent(&page);
+    // What is not the answer is answered, and the waiting goes on.
+    let home = uri.strip_suffix("/callback").unwrap();
+    assert!(get(&format!("{home}/favicon.ico")).starts_with("HTTP/1.1 404 "));
+    assert!(get(&uri).starts_with("HTTP/1.1 404 "));
+    let forged = get(&format!("{uri}?code=forged&state=forged"));
+    assert!(
+        forged.starts_with("HTTP/1.1 400 ") && forged.contains("another login"),
+        "{forged}"
+    );
+    run.read_until("wrong state");
+    assert!(get(&format!("{uri}?error=access_denied&state=x")).starts_with("HTTP/1.1 400 "));
+    // Neither do those that say nothing, or too much, stop it.
+    let port: u16 = home.rsplit(':').next().unwrap().parse().unwrap();
+    let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut loud = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let _ = loud.write_all(&vec![b'x'; 20_000]);
+    let done = get(&agree);
+    assert!(done.starts_with("HTTP/1.1 200 OK\r\n"), "{done}");
+    for words in [
+        "Logged in",
+        "登录成功",
+        "Content-Security-Policy: default-src 'none'",
+    ] {
+        assert!(done.contains(words), "{done}");
+    }
+    let run = run.finish();
+    assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
+    assert_eq!(scene.server.requests().len(), 1);
+    scene.assert_sound();
+}
+
+#[test]
+fn of_two_answers_the_first_counts() {
+    let scene = scene();
+    let uri = redirect_uri();
+    let (run, page) = wait_for_browser(&scene, &uri, &[]);
+    let (agree, _) = scene.server.consent(&page);
+    scene.server.fail_next(Fault::Hold);
+    let first = {
+        let agree = agree.clone();
+        std::thread::spawn(move || get(&agree))
+    };
+    scene.server.wait_until_held();
+    let second = get(&agree);
+    assert!(second.starts_with("HTTP/1.1 409 "), "{second}");
+    scene.server.release();
+    assert!(first.join().unwrap().contains("Logged in"));
+    assert_eq!(run.finish().code, 0);
+    assert_eq!(scene.server.requests().len(), 1);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_refused_or_abandoned_consent_ends_the_login() {
+    let scene = scene();
+    let before = scene.text();
+    let uri = redirect_uri();
+    let (run, page) = wait_for_browser(&scene, &uri, &[]);
+    let (_, refuse) = scene.server.consent(&page);
+    assert!(get(&refuse).contains("Consent refused"));
+    run.finish()
+        .assert_failed(4, "the consent was refused (access_denied)");
+    scene
+        .run(["login", "--redirect-uri", &uri, "--wait", "0.2"])
+        .assert_failed(5, "no consent came within");
+    // A code that comes to nothing is told in the browser, too.
+    let (run, page) = wait_for_browser(&scene, &uri, &[]);
+    let (agree, _) = scene.server.consent(&page);
+    scene.server.fail_next(Fault::code(20066));
+    assert!(get(&agree).contains("Not logged in"));
+    run.finish().assert_failed(4, "(code 20066");
+    assert_eq!(scene.text(), before);
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_before_anybody_is_asked() {
+    let scene = scene();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!(
+        "http://localhost:{}/callback",
+        taken.local_addr().unwrap().port()
+    );
+    let run = scene.run(["login", "--redirect-uri", &uri]);
+    run.assert_failed(3, "cannot listen on port");
+    assert!(!run.stderr.contains("authorize?"), "{}", run.stderr);
+    let elsewhere = ["login", "--redirect-uri", "https://example.com/callback"];
+    scene
+        .run(elsewhere)
+        .assert_failed(3, "leads to another machine");
+    // The Python package keeps it in the file.
+    scene.write(scene.text() + &format!("[LOGIN_CODE]\nredirect_uri = {uri}\n"));
+    scene
+        .run(["login"])
+        .assert_failed(3, "cannot listen on port");
+}
+
+#[test]
+fn no_thread_that_listens_takes_a_signal() {
+    let scene = scene();
+    let (run, _) = wait_for_browser(&scene, &redirect_uri(), &[]);
+    assert_helpers_shielded(run.child.id());
+    send_signal(&run.child, "TERM");
+    assert_eq!(run.finish().code, 128 + 15);
 }

@@ -157,6 +157,10 @@ pub(super) enum Task {
         /// [LOGIN_CODE] redirect_uri, else http://localhost:8080/callback]
         #[arg(long, value_name = "URI")]
         redirect_uri: Option<String>,
+
+        /// How long to wait for the consent
+        #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+        wait: Duration,
     },
     /// What the file holds and until when; sends nothing
     Status,

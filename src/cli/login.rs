@@ -3,13 +3,15 @@
 //! What is said goes to stderr: stdout is for what `-o` asks.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::error::{Error, Hint, Kind, Result};
-use crate::login::{Question, Way};
+use super::signals::Mask;
+use crate::error::{Error, Hint, Result};
+use crate::login::listener::{Browser, Listener};
+use crate::login::{Question, Way, denied, pages};
 use crate::protocol::consent::Answer;
-use crate::text::{printable, shortened};
 
 /// Shows the link, and reads the address that the browser ended on.
 pub(super) struct Paste<'a> {
@@ -63,12 +65,52 @@ impl Way for Paste<'_> {
     }
 }
 
-/// The error for a consent that was refused.
-fn denied(word: &str) -> Error {
-    let word = shortened(&printable(word), 80);
-    let message = format!("the consent was refused ({word}); nothing was changed");
-    Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
-        "log in again once the user agrees",
-        "请在用户同意后重新登录",
-    ))
+/// Opens the link in a browser, and waits for it to come back.
+pub(super) struct InBrowser<'a> {
+    pub(super) stderr: &'a mut dyn Write,
+    /// How long to wait.
+    pub(super) wait: Duration,
+    /// Whether there is a browser to open.
+    pub(super) has_browser: bool,
+    pub(super) listener: Option<Listener>,
+    pub(super) browser: Option<Browser>,
+}
+
+impl Way for InBrowser<'_> {
+    fn prepare(&mut self, redirect_uri: &str) -> Result<()> {
+        self.listener = Some(Listener::bind(redirect_uri, Mask::shield_thread)?);
+        Ok(())
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<SecretString> {
+        let opened = self.has_browser && open::that_detached(&question.page).is_ok();
+        let text = if opened {
+            "A browser opens. If it does not, open this link on this machine"
+        } else {
+            "Open this link in a browser on this machine"
+        };
+        // A stderr that takes nothing is no reason to fail.
+        let _ = write!(
+            self.stderr,
+            "{text}, and consent:\n\n  {}\n\nOn another machine, use --paste. Waiting…\n",
+            question.page
+        );
+        let _ = self.stderr.flush();
+        let listener = self.listener.take();
+        let listener =
+            listener.ok_or_else(|| Error::temporary("nothing listens for the browser"))?;
+        let (code, browser) = listener.wait(question, self.wait)?;
+        self.browser = Some(browser);
+        Ok(code)
+    }
+
+    fn tell(&mut self, is_saved: bool) {
+        if let Some(browser) = self.browser.take() {
+            browser.show(if is_saved {
+                &pages::SAVED
+            } else {
+                &pages::FAILED
+            });
+        }
+    }
 }

@@ -83,18 +83,29 @@ fn dispatch(
             output::print(console.stdout, &text)?;
             survey.verdict()
         }
-        Task::Login { .. } => {
+        Task::Login { paste, wait, .. } => {
             let sink = asked
                 .output_given()
                 .map(|output| Sink::open(output, console.env));
             let sink = sink.transpose()?;
             let login = asked.login_options(console.env)?;
             let mut program = Program::new(&asked, &options, mask);
-            let mut way = login::Paste {
-                stdin: console.stdin,
-                stderr: console.stderr,
+            let outcome = if *paste {
+                let mut way = login::Paste {
+                    stdin: console.stdin,
+                    stderr: console.stderr,
+                };
+                crate::login::run(&options, &login, &mut way, &mut program)?
+            } else {
+                let mut way = login::InBrowser {
+                    stderr: console.stderr,
+                    wait: *wait,
+                    has_browser: has_browser(console.env),
+                    listener: None,
+                    browser: None,
+                };
+                crate::login::run(&options, &login, &mut way, &mut program)?
             };
-            let outcome = crate::login::run(&options, &login, &mut way, &mut program)?;
             if let Some(sink) = sink {
                 sink.print(console.stdout, &options, &outcome)?;
             }
@@ -110,6 +121,12 @@ fn dispatch(
             Err(exec::replace(command, &outcome))
         }
     }
+}
+
+/// Whether there is a browser to open: on Linux, where there is a screen.
+fn has_browser(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    let screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"];
+    cfg!(target_os = "macos") || screen.iter().any(|name| has(env, name))
 }
 
 /// Whether an environment variable is set and not empty.

@@ -221,6 +221,30 @@ fn checked(base_url: &str) -> Result<Url> {
     }
 }
 
+/// An address on this machine.
+pub(crate) struct Loopback {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) port: u16,
+    pub(crate) path: String,
+}
+
+/// Where on this machine a plain-http address leads; none if it leads elsewhere.
+pub(crate) fn loopback(uri: &str) -> Option<Loopback> {
+    let url = Url::parse(uri).ok()?;
+    if url.scheme() != "http" || !is_loopback(&url) {
+        return None;
+    }
+    let host = url.host_str()?.trim_matches(['[', ']']);
+    Some(Loopback {
+        addresses: match host.parse() {
+            Ok(address) => vec![address],
+            Err(_) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        },
+        port: url.port_or_known_default()?,
+        path: url.path().to_owned(),
+    })
+}
+
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');

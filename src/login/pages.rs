@@ -1,0 +1,114 @@
+//! The small pages that the browser ends on, in English and Chinese.
+
+/// A page, and the HTTP status it goes with.
+#[derive(Debug)]
+pub(crate) struct Page {
+    status: &'static str,
+    /// A sign that is seen before anything is read.
+    sign: &'static str,
+    english: (&'static str, &'static str),
+    chinese: (&'static str, &'static str),
+}
+
+/// The pair is saved.
+pub(crate) static SAVED: Page = Page {
+    status: "200 OK",
+    sign: "✓",
+    english: (
+        "Logged in",
+        "The tokens are saved. You can close this page.",
+    ),
+    chinese: ("登录成功", "令牌已保存，可以关闭此页面。"),
+};
+
+/// The consent came, but no pair for it.
+pub(crate) static FAILED: Page = Page {
+    status: "200 OK",
+    sign: "!",
+    english: (
+        "Not logged in",
+        "The consent came, but no tokens for it. The terminal says why.",
+    ),
+    chinese: ("登录未完成", "已收到授权，但未能取得令牌。原因请查看终端。"),
+};
+
+pub(super) static REFUSED: Page = Page {
+    status: "200 OK",
+    sign: "×",
+    english: (
+        "Consent refused",
+        "Nothing was changed. You can close this page.",
+    ),
+    chinese: ("授权被拒绝", "未作任何更改，可以关闭此页面。"),
+};
+
+pub(super) static WRONG_STATE: Page = Page {
+    status: "400 Bad Request",
+    sign: "!",
+    english: (
+        "This answer belongs to another login",
+        "Use the link that the terminal shows now. The login there goes on waiting.",
+    ),
+    chinese: (
+        "此回调属于另一次登录",
+        "请使用终端当前显示的链接，该登录仍在等待。",
+    ),
+};
+
+pub(super) static LATE: Page = Page {
+    status: "409 Conflict",
+    sign: "!",
+    english: (
+        "This login has ended",
+        "Another answer came first. The terminal says what came of it.",
+    ),
+    chinese: ("此次登录已结束", "已先收到另一个回调，结果请查看终端。"),
+};
+
+pub(super) static NOT_FOUND: Page = Page {
+    status: "404 Not Found",
+    sign: "?",
+    english: (
+        "Nothing here",
+        "This is where a login of feishu-refresh waits for its answer.",
+    ),
+    chinese: ("此处无内容", "feishu-refresh 正在此等待登录回调。"),
+};
+
+/// The whole response that shows a page. It loads nothing, runs nothing and is kept nowhere.
+pub(super) fn response(page: &Page) -> String {
+    let (title, text) = page.english;
+    let (chinese_title, chinese_text) = page.chinese;
+    let sign = page.sign;
+    let body = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title} · feishu-refresh</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <p class=\"sign\" aria-hidden=\"true\">{sign}</p>\n\
+         <h1>{title}</h1>\n<p>{text}</p>\n\
+         <div lang=\"zh\">\n<h1>{chinese_title}</h1>\n<p>{chinese_text}</p>\n</div>\n\
+         <footer>feishu-refresh</footer>\n</main>\n</body>\n</html>\n"
+    );
+    format!(
+        "HTTP/1.1 {}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n\
+         Connection: close\r\n\r\n{body}",
+        page.status,
+        body.len()
+    )
+}
+
+const STYLE: &str = "\
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 0; min-height: 100vh; display: grid; place-items: center;
+  background: light-dark(#f5f6f7, #1a1b1e); color: light-dark(#1f2329, #e8e9eb); }
+main { max-width: 24rem; margin: 1rem; padding: 2.5rem 3rem; border-radius: 1rem; text-align: center;
+  background: light-dark(#fff, #26282c); box-shadow: 0 .25rem 1.5rem #0002; }
+.sign { width: 3.5rem; margin: 0 auto 1rem; border-radius: 50%; font-size: 1.75rem; line-height: 3.5rem;
+  background: #3370ff; color: #fff; }
+h1 { font-size: 1.25rem; margin: 0 0 .25rem; }
+p { margin: 0; }
+div { margin-top: 1.5rem; padding-top: 1.5rem; border-top: 1px solid #8884; }
+footer { margin-top: 1.5rem; font-size: .8rem; opacity: .6; }
+";
