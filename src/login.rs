@@ -168,11 +168,9 @@ fn exchange(
         Reply::Refused(refusal) => return Err(refused(client, order, refusal)),
     };
     let tokens = whole(order, tokens(rotation, sent_at))?;
-    let saved = room.hold(tokens, None).save()?;
+    let saved = room.hold(tokens.clone(), None).save()?;
+    caller.saved(Api::V2, &tokens);
     let outcome = outcome(saved.tokens.clone(), Api::V2, true);
-    if let Ok(outcome) = &outcome {
-        caller.refreshed(outcome);
-    }
     drop(saved);
     caller.deliver_signals();
     outcome

@@ -114,8 +114,9 @@ pub(crate) trait Caller {
     fn deliver_signals(&mut self);
     /// What a helper thread does first: a signal must not find a thread that lets it through.
     fn shield_thread(&self) -> fn();
-    /// A rotated pair is on disk. The file stays locked, and signals wait, until this returns.
-    fn refreshed(&mut self, outcome: &Outcome);
+    /// What a server gave is on disk, perhaps without an access token. The file stays locked, and
+    /// signals wait, until this returns.
+    fn saved(&mut self, api: Api, tokens: &Tokens);
 }
 
 /// Does nothing of it.
@@ -127,7 +128,7 @@ impl Caller for Library {
     fn shield_thread(&self) -> fn() {
         || {}
     }
-    fn refreshed(&mut self, _: &Outcome) {}
+    fn saved(&mut self, _: Api, _: &Tokens) {}
 }
 
 /// Spends the profile's refresh token, saves its successor, and returns the new access token.
@@ -167,11 +168,10 @@ async fn refresh(
             let room = room.map_err(|error| attempts.remember(error))?;
             match attempts.spend(&client, &order).await? {
                 Answer::Tokens(received) => {
+                    let news = received.tokens.clone();
                     let saved = room.hold(received.tokens, received.app_token).save()?;
+                    caller.saved(api, &news);
                     let outcome = outcome(saved.tokens.clone(), api, true);
-                    if let Ok(outcome) = &outcome {
-                        caller.refreshed(outcome);
-                    }
                     drop(saved);
                     caller.deliver_signals();
                     return received.complaint.map_or(outcome, Err);
@@ -221,6 +221,7 @@ pub(crate) fn run(options: &Options, caller: &mut dyn Caller) -> Result<Outcome>
     let before = config::look(place, options.given()).ok();
     // No lock, no runtime, no TLS: this is asked before every call of an API.
     if let Some((view, tokens)) = before.as_ref().and_then(|v| Some((v, options.lasting(v)?))) {
+        config::warn_if_readable_by_others(place);
         return outcome(tokens.clone(), view.api(), false);
     }
     let runtime = runtime(caller)?;

@@ -144,7 +144,9 @@ fn github_gets_a_mask_and_then_the_output() {
     let run = run(output.to_str().unwrap());
     assert_eq!(run.code, 0, "{}", run.stderr);
     let token = scene.value("user_access_token");
-    assert_eq!(run.stdout, format!("::add-mask::{token}\n"));
+    let refresh = scene.value("refresh_token");
+    let masked = format!("::add-mask::{token}\n::add-mask::{refresh}\n::add-mask::{token}\n");
+    assert_eq!(run.stdout, masked);
     let lines = fs::read_to_string(&output).unwrap();
     assert_eq!(lines, format!("other=1\nuser_access_token={token}\n"));
     // What a runner shows: each line once the masks before it count.
@@ -155,7 +157,7 @@ fn github_gets_a_mask_and_then_the_output() {
             None => assert!(masks.iter().all(|mask| !line.contains(mask)), "{line}"),
         }
     }
-    assert_eq!(masks, [token]);
+    assert_eq!(masks, [&token, &refresh, &token]);
 }
 
 #[test]
@@ -228,12 +230,69 @@ fn a_signal_waits_for_the_command_to_end() {
     let scene = Scene::new();
     let hook = "echo started >&2; while [ ! -e go ]; do sleep 0.01; done; touch done";
     let mut program = scene.program();
+    // In a group of its own, that the signal goes to as a whole, as Ctrl-C does.
+    std::os::unix::process::CommandExt::process_group(&mut program, 0);
+    let mut run = HeldRun::spawn(program.args(["-v", "--on-refresh", hook]));
+    run.read_until("started");
+    let group = format!("-{}", run.child.id());
+    let sent = Command::new("kill")
+        .args(["-s", "INT", "--", &group])
+        .status();
+    assert!(sent.unwrap().success());
+    fs::write(scene.folder().join("go"), "").unwrap();
+    assert_eq!(run.finish().code, 128 + 2);
+    assert!(scene.folder().join("done").exists());
+    // Its failure is told, all the same.
+    let mut program = scene.program();
+    let hook = "echo started >&2; while [ ! -e on ]; do sleep 0.01; done; exit 3";
     let mut run = HeldRun::spawn(program.args(["-v", "--on-refresh", hook]));
     run.read_until("started");
     send_signal(&run.child, "TERM");
-    fs::write(scene.folder().join("go"), "").unwrap();
-    assert_eq!(run.finish().code, 128 + 15);
-    assert!(scene.folder().join("done").exists());
+    fs::write(scene.folder().join("on"), "").unwrap();
+    let run = run.finish();
+    assert!(run.stderr.contains("exit status: 3"), "{}", run.stderr);
+}
+
+/// The only copy of a refresh token may be what the command keeps.
+#[test]
+fn a_command_hears_of_a_refresh_token_that_came_alone() {
+    let scene = Scene::new();
+    scene.run::<&str>([]).token();
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply["data"]["access_token"] = json!(null);
+    })));
+    let run = scene.run(["--on-refresh", "cat > heard; exit 3"]);
+    run.assert_failed(1, "it has no access_token");
+    assert!(
+        run.stderr.contains("the --on-refresh command failed"),
+        "{}",
+        run.stderr
+    );
+    let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
+    let heard: Value = serde_json::from_str(&heard).unwrap();
+    assert_eq!(heard["refresh_token"], scene.value("refresh_token"));
+    assert_eq!(heard["access_token"], Value::Null);
+    for blank in ["", "  "] {
+        scene
+            .run(["--on-refresh", blank])
+            .assert_failed(2, "--on-refresh");
+    }
+    scene
+        .run(["exec", "-o", "json", "--", "true"])
+        .assert_failed(2, "no output of its own");
+}
+
+#[test]
+fn what_is_no_token_does_not_last() {
+    let scene = Scene::new();
+    scene.run::<&str>([]).token();
+    let line = format!("user_access_token = {}\n", scene.value("user_access_token"));
+    scene.write(
+        scene
+            .text()
+            .replace(&line, "user_access_token = u 1 ; mine\n"),
+    );
+    assert!(scene.server.gave(scene.run(["--min-ttl", "1m"]).token()));
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn status_shows_every_profile_and_no_secret() {
     assert!(row("oidc").contains(&format!("{print}, end unknown")));
     assert!(row("ended").contains("ended 2 h 59 min ago"));
     assert!(row("ended").ends_with("fail: the refresh token has ended"));
-    assert!(row("disk").ends_with("fail: no refresh_token, and none given"));
+    assert!(row("disk").ends_with("fail: no refresh token"));
     assert!(row("odd").ends_with("fail: the api is not known"));
     // Those that need a person come first; what is no profile is left out.
     let names: Vec<_> = run

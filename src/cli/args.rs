@@ -120,7 +120,7 @@ pub(super) struct Asked {
     min_ttl: Option<Duration>,
 
     /// Shell command to run after the save, with the JSON result on its stdin
-    #[arg(global = true, long, value_name = "COMMAND")]
+    #[arg(global = true, long, value_name = "COMMAND", value_parser = shell_command)]
     on_refresh: Option<String>,
 
     /// What stdout gets: the token alone, a JSON object, a line for a shell, a masked output for GitHub
@@ -310,6 +310,13 @@ fn api_parser() -> impl TypedValueParser<Value = Api> {
         .try_map(|name| Api::named(&name).ok_or("not an api"))
 }
 
+fn shell_command(text: &str) -> Result<String, &'static str> {
+    let command = Some(text).filter(|text| !text.trim().is_empty());
+    command
+        .map(str::to_owned)
+        .ok_or("is empty: a variable in the script that calls may be unset")
+}
+
 fn scope(text: &str) -> Result<String, &'static str> {
     protocol::scope(text).ok_or("not a list of scopes")
 }
@@ -414,6 +421,20 @@ impl Asked {
             (_, true) => log::LevelFilter::Info,
             _ => log::LevelFilter::Warn,
         }
+    }
+
+    /// Refuses an output that the task has not.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub(super) fn check_output(&self) -> Result<()> {
+        let message = match (self.task(), self.output) {
+            (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
+            (Task::Status, Some(Output::Env | Output::Github)) => "status can give json alone",
+            _ => return Ok(()),
+        };
+        let hint = Hint::fixed("leave -o away", "请去掉 -o");
+        Err(Error::new(Kind::Usage, message).with_hint(hint))
     }
 
     /// What the library is asked to do.

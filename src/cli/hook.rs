@@ -1,11 +1,13 @@
 //! `--on-refresh`: a command that hears of each new pair, to keep it in another place, too.
 //!
 //! It runs once the pair is on disk, with the result as JSON on its stdin; what it prints goes to
-//! stderr. The file stays locked and signals stay put off until it ends: a CI whose disk is thrown
-//! away may have no other copy. A token that was not rotated is none of its business.
+//! stderr. The file stays locked and signals stay put off until it ends, those to the whole process
+//! group included: a CI whose disk is thrown away may have no other copy. A token that was there
+//! already is none of its business.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Hint, Kind, Result};
@@ -30,6 +32,8 @@ pub(super) fn run(command: &str, profile: &str, json: &str) -> Result<()> {
         .args(["-c", command])
         .stdin(Stdio::piped())
         .stdout(stdout)
+        // A signal to this program's group, like Ctrl-C, is not for the command.
+        .process_group(0)
         .spawn()
         .map_err(|error| failed(&format!("cannot start /bin/sh: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {

@@ -18,7 +18,9 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
+use crate::protocol::Api;
 use crate::refresh::{self, Caller, Options, Outcome};
+use crate::token::Tokens;
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
 use signals::Mask;
@@ -67,6 +69,7 @@ fn dispatch(
         Parsed::Run(asked) => asked,
         Parsed::Text(text) => return output::print(console.stdout, &text),
     };
+    asked.check_output()?;
     output::log_to_stderr(asked.verbosity());
     let options = asked.options(console.env, console.stdin)?;
     *profile = Some(options.profile.clone());
@@ -116,7 +119,8 @@ fn dispatch(
         }
         Task::Exec { command } => {
             let mut program = Program::new(&asked, &options, mask);
-            let outcome = refresh::run(&options, &mut program)?;
+            let result = refresh::run(&options, &mut program);
+            let outcome = program.result(result)?;
             program.failure.map_or(Ok(()), Err)?;
             Err(exec::replace(command, &outcome))
         }
@@ -143,12 +147,17 @@ fn main_job(
 ) -> Result<()> {
     let sink = Sink::open(asked.output(), console.env)?;
     let mut program = Program::new(asked, options, mask);
-    let outcome = refresh::run(options, &mut program)?;
+    if let Sink::Github(_) = sink {
+        program.masks = Some(&mut *console.stdout);
+    }
+    let result = refresh::run(options, &mut program);
+    let outcome = program.result(result)?;
+    let failure = program.failure.take();
     sink.print(console.stdout, options, &outcome)?;
     if console.stderr_is_terminal && !asked.is_quiet() {
         output::note(console.stderr, options, &outcome);
     }
-    program.failure.map_or(Ok(()), Err)
+    failure.map_or(Ok(()), Err)
 }
 
 /// What the program does for a refresh at its turning points.
@@ -157,6 +166,8 @@ struct Program<'a> {
     /// The command of `--on-refresh`.
     hook: Option<&'a str>,
     options: &'a Options,
+    /// Where GitHub's runner learns which words to hide, before the command can show them.
+    masks: Option<&'a mut dyn Write>,
     /// How that command failed.
     failure: Option<Error>,
 }
@@ -167,8 +178,17 @@ impl<'a> Program<'a> {
             mask,
             hook: asked.on_refresh(),
             options,
+            masks: None,
             failure: None,
         }
+    }
+
+    /// Passes on what a run came to. A command that failed beside a worse failure is mentioned.
+    fn result(&self, result: Result<Outcome>) -> Result<Outcome> {
+        if let (Err(_), Some(failure)) = (&result, &self.failure) {
+            log::warn!("{failure}");
+        }
+        result
     }
 }
 
@@ -178,16 +198,27 @@ impl Caller for Program<'_> {
     }
 
     fn deliver_signals(&mut self) {
-        self.mask.deliver();
+        // A failure is told before a signal counts.
+        if self.failure.is_none() {
+            self.mask.deliver();
+        }
     }
 
     fn shield_thread(&self) -> fn() {
         Mask::shield_thread
     }
 
-    fn refreshed(&mut self, outcome: &Outcome) {
+    fn saved(&mut self, api: Api, tokens: &Tokens) {
+        if let Some(masks) = &mut self.masks {
+            let secrets = [&tokens.access_token, &tokens.refresh_token];
+            for secret in secrets.into_iter().flatten() {
+                // Whether stdout takes anything, the result will show.
+                let _ = masks.write_all(output::masked(secret).as_bytes());
+            }
+            let _ = masks.flush();
+        }
         if let Some(command) = self.hook {
-            let json = output::json(self.options, outcome);
+            let json = output::json(self.options, api, tokens, true);
             self.failure = hook::run(command, &self.options.profile, &json).err();
         }
     }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::args::Output;
@@ -15,6 +15,7 @@ use crate::error::{Error, Hint, Kind, Result};
 use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
 use crate::text::printable;
+use crate::token::Tokens;
 
 /// Begins every line for people: in a log they stand between others.
 const PROGRAM: &str = "feishu-refresh";
@@ -23,8 +24,8 @@ const PROGRAM: &str = "feishu-refresh";
 struct ResultJson<'a> {
     profile: &'a str,
     api: &'a str,
-    access_token: &'a str,
-    refresh_token: Option<&'a str>,
+    access_token: Option<String>,
+    refresh_token: Option<String>,
     expires_at: Option<String>,
     refresh_expires_at: Option<String>,
     scope: Option<&'a str>,
@@ -49,21 +50,28 @@ struct ErrorFields<'a> {
 }
 
 /// The result as one JSON object, with its line end.
-pub(super) fn json(options: &Options, outcome: &Outcome) -> String {
+pub(super) fn json(options: &Options, api: Api, tokens: &Tokens, refreshed: bool) -> String {
+    let shown =
+        |token: &'_ Option<SecretString>| token.as_ref().map(|t| t.expose_secret().to_owned());
     line(&ResultJson {
         profile: &options.profile,
-        api: outcome.api.name(),
-        access_token: outcome.access_token.expose_secret(),
-        refresh_token: outcome
-            .refresh_token
-            .as_ref()
-            .map(ExposeSecret::expose_secret),
-        expires_at: outcome.expires_at.map(|time| time.to_string()),
-        refresh_expires_at: outcome.refresh_expires_at.map(|time| time.to_string()),
-        scope: outcome.scope.as_deref(),
-        refreshed: outcome.refreshed,
+        api: api.name(),
+        access_token: shown(&tokens.access_token),
+        refresh_token: shown(&tokens.refresh_token),
+        expires_at: tokens.access_expires_at.map(|time| time.to_string()),
+        refresh_expires_at: tokens.refresh_expires_at.map(|time| time.to_string()),
+        scope: tokens.scope.as_deref(),
+        refreshed,
         config_file: options.config_file.display().to_string(),
     })
+}
+
+/// The line that has GitHub's runner show stars in a secret's place from here on.
+pub(super) fn masked(secret: &SecretString) -> String {
+    format!(
+        "::add-mask::{}\n",
+        secret.expose_secret().replace('%', "%25")
+    )
 }
 
 /// The environment variable that an access token goes by.
@@ -121,13 +129,21 @@ impl Sink {
         let token = outcome.access_token.expose_secret();
         let text = match &self {
             Sink::Token => format!("{token}\n"),
-            Sink::Json => json(options, outcome),
+            Sink::Json => {
+                let tokens = Tokens {
+                    access_token: Some(outcome.access_token.clone()),
+                    access_expires_at: outcome.expires_at,
+                    scope: outcome.scope.clone(),
+                    refresh_token: outcome.refresh_token.clone(),
+                    refresh_expires_at: outcome.refresh_expires_at,
+                };
+                json(options, outcome.api, &tokens, outcome.refreshed)
+            }
             Sink::Env => {
                 let quoted = token.replace('\'', r"'\''");
                 format!("export {}='{quoted}'\n", variable(outcome.api))
             }
-            // From here on the runner shows stars in its place.
-            Sink::Github(_) => format!("::add-mask::{}\n", token.replace('%', "%25")),
+            Sink::Github(_) => masked(&outcome.access_token),
         };
         print(stdout, &text)?;
         if let Sink::Github(file) = &mut self {

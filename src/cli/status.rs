@@ -59,12 +59,10 @@ impl Survey {
         } else {
             config::profiles(&file)?
         };
-        let mut given = options.given();
-        if !one {
-            // It is one profile's.
-            given.refresh_token = None;
-        }
         let look = |profile: &String| {
+            let mut given = options.given();
+            // A token from outside is for one profile alone.
+            given.refresh_token = given.refresh_token.filter(|_| *profile == options.profile);
             let place = Place {
                 file: &file,
                 profile,
@@ -88,23 +86,32 @@ impl Survey {
         })
     }
 
-    /// An error if one of the profiles needs a person.
+    /// An error if one of the profiles cannot be refreshed.
+    ///
+    /// # Errors
+    /// [`Kind::Reauthorize`] if one needs a user's consent, else [`Kind::Config`].
     pub(super) fn verdict(&self) -> Result<()> {
         let stuck = self.profiles.iter().filter(|s| !s.next.can_work());
-        let stuck: Vec<_> = stuck
-            .map(|status| format!("[{}]", status.profile))
-            .collect();
+        let stuck: Vec<_> = stuck.collect();
         if stuck.is_empty() {
             return Ok(());
         }
-        let file = self.config_file.display();
-        let message = format!("{} of {file} cannot be refreshed", stuck.join(", "));
-        Err(
-            Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
-                "the table says what each is in want of",
-                "上表列出了各自缺少的内容",
-            )),
-        )
+        let needs_consent = |s: &&&Status| matches!(s.next, Next::NoToken | Next::Expired);
+        let (kind, hint) = if stuck.iter().any(|s| needs_consent(&s)) {
+            let hint = "have a user consent: feishu-refresh login -p NAME";
+            let chinese = "请由用户重新授权：feishu-refresh login -p 名称";
+            (Kind::Reauthorize, Hint::fixed(hint, chinese))
+        } else {
+            let hint = "mend what a next run would fail for";
+            (
+                Kind::Config,
+                Hint::fixed(hint, "请修正导致下次运行失败的问题"),
+            )
+        };
+        let names: Vec<_> = stuck.iter().map(|s| format!("[{}]", s.profile)).collect();
+        let (names, file) = (names.join(", "), self.config_file.display());
+        let message = format!("{names} of {file} cannot be refreshed");
+        Err(Error::new(kind, message).with_hint(hint))
     }
 
     /// One JSON object a line, in the order of the file.
@@ -217,6 +224,7 @@ fn words(next: &Next) -> String {
     match next {
         Next::Refresh => "refresh".to_owned(),
         Next::FetchAndRefresh => "fetch an app token, then refresh".to_owned(),
+        Next::NoToken => "fail: no refresh token".to_owned(),
         Next::Expired => "fail: the refresh token has ended".to_owned(),
         Next::Fail(why) => format!("fail: {}", printable(why)),
     }

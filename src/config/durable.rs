@@ -56,6 +56,17 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
         .map(|metadata| platform::mode(&metadata))
 }
 
+/// Reports a file that others can read, with the command that mends it.
+pub(super) fn warn_if_readable_by_others(path: &Path) {
+    let metadata = fs::metadata(path).ok();
+    if let Some(mode) = metadata.and_then(|m| platform::mode_if_readable_by_others(&m)) {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let path = path.display().to_string();
+        let quoted = path.replace('\'', r"'\''");
+        log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
+    }
+}
+
 fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     let mut bytes = Vec::with_capacity(usize::try_from(length.min(LONGEST_FILE)).unwrap_or(0) + 1);

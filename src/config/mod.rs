@@ -74,7 +74,7 @@ fn locked<'a>(
         reply_lost,
     } = replayed;
     let view = View::of(place, given, &lock.read()?)?;
-    lock.warn_if_readable_by_others();
+    warn_if_readable_by_others(place);
     Ok(LockedFile {
         view,
         lock,
@@ -150,6 +150,11 @@ impl<'a> LockedFile<'a> {
     pub(crate) fn reserve_for_login(self) -> Result<ReservedFile<'a>> {
         room(self.lock, Plan::login(self.view))
     }
+}
+
+/// Reports a file that others can read, with the command that mends it.
+pub(crate) fn warn_if_readable_by_others(place: Place<'_>) {
+    durable::warn_if_readable_by_others(place.file);
 }
 
 fn room(lock: Lock, plan: Plan<'_>) -> Result<ReservedFile<'_>> {

@@ -155,7 +155,7 @@ impl View<'_> {
     }
 
     /// Whether the app that was named is not the one that the file's app token is of.
-    fn is_for_another_app(&self) -> bool {
+    pub(super) fn is_for_another_app(&self) -> bool {
         let (given, own) = (self.given.app_id, self.profile.app_id.as_deref());
         given.zip(own).is_some_and(|(given, own)| given != own)
     }

@@ -36,8 +36,10 @@ pub(crate) enum Next {
     Refresh,
     /// Fetch an app token first.
     FetchAndRefresh,
-    /// End in an error, for want of this.
+    /// End in an error that a person can mend in the file or the call.
     Fail(String),
+    /// End in an error: there is no refresh token.
+    NoToken,
     /// End in an error: the refresh token has come to its end.
     Expired,
 }
@@ -62,6 +64,8 @@ pub(crate) fn profiles(file: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// [`crate::Kind::Config`] if the file cannot be understood or has no such section.
 pub(crate) fn status(place: Place<'_>, given: Given<'_>, now: Timestamp) -> Result<Status> {
+    super::check_profile_name(place.profile)?;
+    given.check()?;
     let bytes = read(place.file)?;
     if !profile::understood(place.file, &bytes)?.has_section(place.profile) {
         let (file, section) = (place.file.display(), place.profile);
@@ -100,8 +104,9 @@ pub(crate) fn status(place: Place<'_>, given: Given<'_>, now: Timestamp) -> Resu
         access_token: access_token.map(|token| held(token, tokens.access_expires_at)),
         refresh_token: refresh_token.map(|token| held(token, tokens.refresh_expires_at)),
         next: match view.order() {
+            Err(_) if refresh_token.is_none() && given.refresh_token.is_none() => Next::NoToken,
             Err(error) => fail(&error),
-            Ok(_) if has_ended && given.refresh_token.is_none() => Next::Expired,
+            Ok(_) if has_ended && view.new_token().is_none() => Next::Expired,
             Ok(order) if matches!(order.app, AppProof::Fetch { .. }) => Next::FetchAndRefresh,
             Ok(_) => Next::Refresh,
         },

@@ -144,7 +144,12 @@ impl<'a> View<'a> {
         let tokens = &self.profile.pair.tokens;
         let end = tokens.access_token.as_ref().and(tokens.access_expires_at)?;
         let lasts = end.duration_since(now) > least;
+        let is_bare = tokens
+            .access_token
+            .as_ref()
+            .is_some_and(|token| is_bare(token.expose_secret()));
         let is_own = self.profile.pair.api == Some(self.api) && self.new_token().is_none();
+        let is_own = is_own && is_bare && !self.is_for_another_app();
         (lasts && is_own && self.scope_fits("")).then_some(tokens)
     }
 

@@ -95,20 +95,6 @@ impl Lock {
     pub(crate) fn is_made(&self) -> bool {
         self.made
     }
-
-    /// Reports a file that others can read, with the command that mends it.
-    pub(crate) fn warn_if_readable_by_others(&self) {
-        let mode = self
-            .file
-            .metadata()
-            .ok()
-            .and_then(|m| platform::mode_if_readable_by_others(&m));
-        if let Some(mode) = mode {
-            let path = self.path.display().to_string();
-            let quoted = path.replace('\'', r"'\''");
-            log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
-        }
-    }
 }
 
 impl Drop for Lock {
