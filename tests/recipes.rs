@@ -106,7 +106,7 @@ fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
         install(scene.folder(), "keep", &keep);
         let mut program = scene.program();
         program
-            .args(["-o", "github", "--on-refresh", "./keep", "--base-url"])
+            .args(["-o", "github", "--on-refresh", "sh ./keep", "--base-url"])
             .arg(home.server.base_url())
             .env("PATH", path(&home))
             .env("HOME", home.folder())
@@ -122,7 +122,7 @@ fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
         let secret = fs::read_to_string(home.folder().join("secret")).unwrap();
         assert!(home.server.is_live(&secret));
         let arguments = fs::read_to_string(home.folder().join("gh-arguments")).unwrap();
-        assert_eq!(arguments, "secret set FEISHU_REFRESH_TOKEN\n");
+        assert_eq!(arguments, "secret set --env feishu FEISHU_REFRESH_TOKEN\n");
     }
     assert_eq!(home.server.rotations(), 3);
 }
