@@ -6,8 +6,11 @@
 //!   (P1), and what it brings is saved before anything is shown (P2).
 //! - An answer counts only with the state that was sent with the question.
 
+pub(crate) mod device;
 pub(crate) mod listener;
 pub(crate) mod pages;
+
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -17,7 +20,7 @@ use crate::client::Client;
 use crate::config::{self, Given, LoginOrder, Place};
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
-use crate::protocol::{self, Api, Refusal, Reply, Response};
+use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::tokens;
 use crate::refresh::{Caller, Options, Outcome, failure, outcome};
 use crate::text::{printable, shortened};
@@ -40,8 +43,6 @@ pub(crate) struct LoginOptions {
 pub(crate) struct Question {
     /// The address of the consent page.
     pub(crate) page: String,
-    /// Where the browser comes back to.
-    pub(crate) redirect_uri: String,
     state: SecretString,
 }
 
@@ -87,93 +88,123 @@ pub(crate) fn run(
     way: &mut dyn Way,
     caller: &mut dyn Caller,
 ) -> Result<Outcome> {
-    let path = std::path::absolute(&options.config_file);
-    let path = path.unwrap_or_else(|_| options.config_file.clone());
-    let place = Place {
-        file: &path,
-        profile: &options.profile,
-    };
-    let mut given = options.given();
-    // A consent brings a token of v2, whatever the section was for.
-    given.api = Some(Api::V2);
-    given.refresh_token = None;
-    let order = config::look(place, given)?.login_order()?;
-    let client = Client::new(&order.base_url, options.timeout)?;
-    let redirect_uri = login.redirect_uri.clone().or(order.redirect_uri.clone());
-    let redirect_uri = redirect_uri.unwrap_or_else(|| REDIRECT_URI.to_owned());
-    way.prepare(&redirect_uri)?;
+    let path = absolute(options);
+    let attempt = Login::new(options, &path)?;
+    let redirect_uri = login.redirect_uri.as_ref();
+    let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
+    let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
+    way.prepare(redirect_uri)?;
     let (verifier, state) = (random_text()?, random_text()?);
-    let accounts = login.accounts_url.as_deref();
-    let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
-    let scope = match options.scope.as_deref() {
-        Some(asked) => protocol::scope(asked),
-        None => protocol::scope("offline_access"),
-    };
-    let scope = scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
-    let question = Question {
-        page: consent::page(
-            accounts,
-            &Asked {
-                app_id: &order.app.id,
-                redirect_uri: &redirect_uri,
-                scope: &scope,
-                state: state.expose_secret(),
-                challenge: &consent::challenge(&verifier),
-            },
-        ),
+    let asked = Asked {
+        app_id: &attempt.order.app.id,
         redirect_uri,
+        scope: &attempt.scope,
+        state: state.expose_secret(),
+        challenge: &consent::challenge(&verifier),
+    };
+    let question = Question {
+        page: consent::page(login.accounts(options), &asked),
         state,
     };
-    let code = way.ask(&question)?;
-    let result = exchange(
-        options,
-        place,
-        given,
-        caller,
-        &client,
-        &order,
-        &CodeGrant {
-            app: order.app.clone(),
-            code,
-            redirect_uri: question.redirect_uri,
-            verifier,
-        },
-    );
+    let grant = CodeGrant {
+        app: attempt.order.app.clone(),
+        code: way.ask(&question)?,
+        redirect_uri: redirect_uri.to_owned(),
+        verifier,
+    };
+    let judge = |response: &Response| protocol::code_reply(&grant, response);
+    let result = attempt.exchange(&grant.request(), &grant.secrets(), judge, caller);
+    let result = result.and_then(|done| done.map_err(|refusal| attempt.refused(refusal)));
     way.tell(result.is_ok());
     result
 }
 
-/// Exchanges the code for a pair, and saves that.
-fn exchange(
-    options: &Options,
-    place: Place<'_>,
-    given: Given<'_>,
-    caller: &mut dyn Caller,
-    client: &Client,
-    order: &LoginOrder,
-    grant: &CodeGrant,
-) -> Result<Outcome> {
-    let file = config::lock_for_login(place, given, options.lock_deadline())?;
-    caller.defer_signals();
-    let room = file.reserve_for_login()?;
-    let sent_at = Timestamp::now();
-    let runtime = crate::refresh::runtime(caller)?;
-    let judge = |response: &Response| protocol::code_reply(grant, response);
-    let secrets = &grant.secrets();
-    let request = grant.request();
-    let reply = runtime.block_on(crate::exchange::judged(client, &request, secrets, judge));
-    runtime.shutdown_background();
-    let rotation = match reply {
-        Reply::Rotated(rotation) => rotation,
-        Reply::Refused(refusal) => return Err(refused(client, order, refusal)),
-    };
-    let tokens = whole(order, tokens(rotation, sent_at))?;
-    let saved = room.hold(tokens.clone(), None).save()?;
-    caller.saved(Api::V2, &tokens);
-    let outcome = outcome(saved.tokens.clone(), Api::V2, true);
-    drop(saved);
-    caller.deliver_signals();
-    outcome
+fn absolute(options: &Options) -> PathBuf {
+    let path = std::path::absolute(&options.config_file);
+    path.unwrap_or_else(|_| options.config_file.clone())
+}
+
+impl LoginOptions {
+    fn accounts<'a>(&'a self, options: &Options) -> &'a str {
+        let given = self.accounts_url.as_deref();
+        given.unwrap_or_else(|| protocol::accounts_home(options.lark))
+    }
+}
+
+/// A login under way.
+struct Login<'a> {
+    options: &'a Options,
+    place: Place<'a>,
+    given: Given<'a>,
+    order: LoginOrder,
+    client: Client,
+    /// What is asked for.
+    scope: String,
+}
+
+impl<'a> Login<'a> {
+    /// Finds out beforehand what can be wrong.
+    fn new(options: &'a Options, path: &'a Path) -> Result<Self> {
+        let place = Place {
+            file: path,
+            profile: &options.profile,
+        };
+        let mut given = options.given();
+        // A consent brings a token of v2, whatever the section was for.
+        given.api = Some(Api::V2);
+        given.refresh_token = None;
+        let order = config::look(place, given)?.login_order()?;
+        let client = Client::new(&order.base_url, options.timeout)?;
+        let scope = protocol::scope(options.scope.as_deref().unwrap_or("offline_access"));
+        let scope =
+            scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
+        Ok(Login {
+            options,
+            place,
+            given,
+            order,
+            client,
+            scope,
+        })
+    }
+
+    /// Sends what brings a pair, with room for it made, and saves the pair; or gives the refusal.
+    fn exchange(
+        &self,
+        request: &Request,
+        secrets: &Secrets<'_>,
+        judge: impl Fn(&Response) -> Reply,
+        caller: &mut dyn Caller,
+    ) -> Result<Result<Outcome, Refusal>> {
+        let deadline = self.options.lock_deadline();
+        let file = config::lock_for_login(self.place, self.given, deadline)?;
+        caller.defer_signals();
+        let room = file.reserve_for_login()?;
+        let sent_at = Timestamp::now();
+        let runtime = crate::refresh::runtime(caller)?;
+        let reply = crate::exchange::judged(&self.client, request, secrets, judge);
+        let reply = runtime.block_on(reply);
+        runtime.shutdown_background();
+        let rotation = match reply {
+            Reply::Rotated(rotation) => rotation,
+            Reply::Refused(refusal) => {
+                drop(room);
+                caller.deliver_signals();
+                return Ok(Err(refusal));
+            }
+        };
+        let tokens = whole(&self.order, tokens(rotation, sent_at))?;
+        let saved = room.hold(tokens.clone(), None).save()?;
+        caller.saved(Api::V2, &tokens);
+        let outcome = outcome(saved.tokens.clone(), Api::V2, true);
+        drop(saved);
+        caller.deliver_signals();
+        outcome.map(Ok)
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        refused(&self.client, &self.order, refusal)
+    }
 }
 
 /// A secret that nobody can guess.
@@ -205,8 +236,8 @@ fn whole(order: &LoginOrder, tokens: Tokens) -> Result<Tokens> {
 fn refused(client: &Client, order: &LoginOrder, refusal: Refusal) -> Error {
     let kind = failure::kind(refusal.verdict);
     let hint = refusal.hint.cloned().unwrap_or(Hint::fixed(
-        "log in again: an authorisation code works once, for five minutes",
-        "请重新登录：授权码五分钟内有效且仅可使用一次",
+        "log in again: what a consent gives works once, for a few minutes",
+        "请重新登录：授权结果仅数分钟内有效，且仅可使用一次",
     ));
     let what = &refusal.message;
     let server = failure::server_text(refusal.code, refusal.log_id.as_deref());

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -397,4 +398,105 @@ fn no_thread_that_listens_takes_a_signal() {
     assert_helpers_shielded(run.child.id());
     send_signal(&run.child, "TERM");
     assert_eq!(run.finish().code, 128 + 15);
+}
+
+/// Logs in by a device, with these answers to the first polls.
+fn by_device(scene: &Scene, polls: &[&str], arguments: &[&str]) -> Run {
+    // The prompt comes first.
+    scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    for error in polls {
+        let body = json!({ "code": 20999, "error": error, "error_description": "not now" });
+        scene.server.fail_next(Fault::reply(400, body.to_string()));
+    }
+    let base_url = scene.server.base_url();
+    let device = ["login", "--device", "--accounts-url", &base_url];
+    scene.run([&device, arguments].concat())
+}
+
+#[test]
+fn a_device_is_asked_for_politely_until_the_user_has_consented() {
+    let scene = scene();
+    let start = Instant::now();
+    let run = by_device(
+        &scene,
+        &["authorization_pending", "slow_down"],
+        &["-o", "json"],
+    );
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // One second, one second, and then six.
+    assert!(
+        start.elapsed() >= Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
+    for words in [
+        "https://accounts.feishu.cn/device?user_code=WDJB-MJHT",
+        "WDJB-MJHT",
+        "experimental",
+    ] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(result["refresh_token"], scene.value("refresh_token"));
+    assert_eq!(scene.value("api"), "v2");
+    scene.assert_sound();
+
+    let requests = scene.server.requests();
+    assert_eq!(requests.len(), 4);
+    let prompt = &requests[0];
+    assert_eq!(prompt.path, "/oauth/v1/device_authorization");
+    assert_eq!(
+        prompt.headers["content-type"],
+        "application/x-www-form-urlencoded"
+    );
+    assert_eq!(
+        prompt.body,
+        format!("client_id={APP_ID}&scope=offline_access")
+    );
+    let body: Value = serde_json::from_str(&requests[3].body).unwrap();
+    assert_eq!(
+        body["grant_type"],
+        "urn:ietf:params:oauth:grant-type:device_code"
+    );
+    assert_eq!(
+        (&body["client_id"], &body["client_secret"]),
+        (&json!(APP_ID), &json!(APP_SECRET))
+    );
+    assert!(body["device_code"].is_string());
+}
+
+#[test]
+fn a_device_that_gets_no_consent_changes_nothing() {
+    let scene = scene();
+    let before = scene.text();
+    for (error, code, says) in [
+        ("access_denied", 4, "the consent was refused"),
+        ("expired_token", 5, "no consent came in time"),
+        ("invalid_grant", 4, "not now"),
+        ("invalid_client", 3, "not now"),
+        ("something_else", 1, "(code 20999"),
+    ] {
+        by_device(&scene, &[error], &[]).assert_failed(code, says);
+        assert_eq!(scene.text(), before, "{error}");
+    }
+    by_device(&scene, &["authorization_pending"], &["--wait", "1.5s"])
+        .assert_failed(5, "no consent came in time");
+    // A prompt that is none, and an app that the accounts service does not know.
+    for (body, code) in [
+        (
+            r#"{"device_code":"x","user_code":"y","verification_uri":"javascript:alert(1)"}"#,
+            1,
+        ),
+        (r#"{"error":"invalid_client"}"#, 3),
+        ("<html>", 5),
+    ] {
+        scene.server.fail_next(Fault::reply(200, body));
+        let base_url = scene.server.base_url();
+        let run = scene.run(["login", "--device", "--accounts-url", &base_url]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+    }
+    assert_eq!(scene.text(), before);
+    scene
+        .run(["login", "--device", "--paste"])
+        .assert_failed(2, "does not go with");
 }

@@ -153,6 +153,11 @@ pub(super) enum Task {
         #[arg(long)]
         paste: bool,
 
+        /// Show a link and a short code for another device (experimental: the vendor has not
+        /// documented its endpoint)
+        #[arg(long, conflicts_with = "paste")]
+        device: bool,
+
         /// Where the browser comes back to, as registered with the app [default: the file's
         /// [LOGIN_CODE] redirect_uri, else http://localhost:8080/callback]
         #[arg(long, value_name = "URI")]
@@ -278,6 +283,7 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
         },
         ErrorKind::TooManyValues => format!("{argument} takes no value"),
         ErrorKind::MissingRequiredArgument => "exec needs -- and a command behind it".to_owned(),
+        ErrorKind::ArgumentConflict => format!("{argument} does not go with another option"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the arguments do not fit together".to_owned(),
     };

@@ -12,6 +12,7 @@ use crate::error::{Error, Hint, Result};
 use crate::login::listener::{Browser, Listener};
 use crate::login::{Question, Way, denied, pages};
 use crate::protocol::consent::Answer;
+use crate::protocol::device::Prompt;
 
 /// Shows the link, and reads the address that the browser ended on.
 pub(super) struct Paste<'a> {
@@ -63,6 +64,17 @@ impl Way for Paste<'_> {
             )),
         )
     }
+}
+
+/// Shows the link and the code for another device.
+pub(super) fn show_prompt(stderr: &mut dyn Write, prompt: &Prompt) {
+    // A stderr that takes nothing is no reason to fail.
+    let _ = write!(
+        stderr,
+        "Open this link in a browser, on any machine, and enter the code (experimental):\n\n  {}\n  {}\n\nWaiting…\n",
+        prompt.page, prompt.user_code
+    );
+    let _ = stderr.flush();
 }
 
 /// Opens the link in a browser, and waits for it to come back.

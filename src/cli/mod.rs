@@ -86,14 +86,22 @@ fn dispatch(
             output::print(console.stdout, &text)?;
             survey.verdict()
         }
-        Task::Login { paste, wait, .. } => {
+        Task::Login {
+            paste,
+            device,
+            wait,
+            ..
+        } => {
             let sink = asked
                 .output_given()
                 .map(|output| Sink::open(output, console.env));
             let sink = sink.transpose()?;
             let login = asked.login_options(console.env)?;
             let mut program = Program::new(&asked, &options, mask);
-            let outcome = if *paste {
+            let outcome = if *device {
+                let mut show = |prompt: &_| login::show_prompt(&mut *console.stderr, prompt);
+                crate::login::device::run(&options, &login, &mut show, *wait, &mut program)?
+            } else if *paste {
                 let mut way = login::Paste {
                     stdin: console.stdin,
                     stderr: console.stderr,

@@ -87,8 +87,8 @@ impl Client {
             .post(self.url(request))
             .header(CONTENT_TYPE, request.content_type)
             .body(request.body.expose_secret().to_owned());
-        if let Some(token) = &request.bearer {
-            builder = builder.header(AUTHORIZATION, bearer(token.expose_secret())?);
+        if let Some(value) = &request.authorization {
+            builder = builder.header(AUTHORIZATION, header(value.expose_secret())?);
         }
         let mut reply = builder.send().await.map_err(|error| failure(&error))?;
         fail_point!("after-send");
@@ -183,9 +183,9 @@ fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
-fn bearer(token: &str) -> Result<HeaderValue, SendError> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| SendError {
-        message: "app_access_token has a character that cannot be sent".to_owned(),
+fn header(value: &str) -> Result<HeaderValue, SendError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| SendError {
+        message: "the app's credentials have a character that cannot be sent".to_owned(),
         maybe_sent: false,
         untrusted: false,
         partial: None,

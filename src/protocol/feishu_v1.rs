@@ -48,12 +48,12 @@ pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
         grant_type: "refresh_token",
         refresh_token: grant.refresh_token.expose_secret(),
     };
-    let bearer = match &grant.credentials {
-        Credentials::AppToken(token) => Some(token.clone()),
+    let authorization = match &grant.credentials {
+        Credentials::AppToken(token) => Some(format!("Bearer {}", token.expose_secret()).into()),
         Credentials::App(_) | Credentials::None => None,
     };
     Request {
-        bearer,
+        authorization,
         ..Request::json(path, &body)
     }
 }
@@ -97,8 +97,8 @@ mod tests {
     fn the_request_of_the_document() {
         let request = Api::V1.refresh_request(&grant());
         assert_eq!(request.path, "/open-apis/authen/v1/refresh_access_token");
-        let bearer = request.bearer.unwrap();
-        assert_eq!(bearer.expose_secret(), "t-7f1b******8e560");
+        let authorization = request.authorization.unwrap();
+        assert_eq!(authorization.expose_secret(), "Bearer t-7f1b******8e560");
         let body: serde_json::Value = serde_json::from_str(request.body.expose_secret()).unwrap();
         let expected = serde_json::json!({
             "grant_type": "refresh_token",

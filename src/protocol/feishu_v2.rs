@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn the_request_has_a_scope_only_when_asked_to() {
         let request = Api::V2.refresh_request(&grant(None));
-        assert!(request.bearer.is_none());
+        assert!(request.authorization.is_none());
         assert!(!request.body.expose_secret().contains("scope"));
         let scoped = Api::V2.refresh_request(&grant(Some("a offline_access")));
         let body: serde_json::Value = serde_json::from_str(scoped.body.expose_secret()).unwrap();

@@ -12,6 +12,7 @@
 pub(crate) mod app_token;
 mod codes;
 pub(crate) mod consent;
+pub(crate) mod device;
 mod feishu_v1;
 mod feishu_v2;
 mod json;
@@ -303,7 +304,8 @@ fn sent_forms(secret: &str) -> [String; 3] {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) path: &'static str,
-    pub(crate) bearer: Option<SecretString>,
+    /// The value of the header of that name.
+    pub(crate) authorization: Option<SecretString>,
     pub(crate) content_type: &'static str,
     pub(crate) body: SecretString,
 }
@@ -313,7 +315,7 @@ impl Request {
     fn json(path: &'static str, body: &impl serde::Serialize) -> Self {
         Request {
             path,
-            bearer: None,
+            authorization: None,
             content_type: "application/json; charset=utf-8",
             // Objects of strings always serialise.
             body: serde_json::to_string(body).unwrap_or_default().into(),

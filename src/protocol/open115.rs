@@ -23,7 +23,7 @@ pub(super) fn request(grant: &Grant) -> Request {
     form.append_pair("refresh_token", grant.refresh_token.expose_secret());
     Request {
         path: "/open/refreshToken",
-        bearer: None,
+        authorization: None,
         content_type: "application/x-www-form-urlencoded",
         body: form.finish().into(),
     }
@@ -99,7 +99,7 @@ mod tests {
             request.body.expose_secret(),
             "refresh_token=a+b%26c%3Dd%2B%C3%A9"
         );
-        assert!(request.bearer.is_none());
+        assert!(request.authorization.is_none());
     }
 
     #[test]

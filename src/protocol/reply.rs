@@ -173,7 +173,7 @@ impl Refusal {
     }
 
     /// A refusal of which the table of codes says this.
-    fn by_entry(
+    pub(super) fn by_entry(
         response: &Response,
         secrets: &Secrets<'_>,
         entry: Option<&'static Code>,

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::digest;
 use serde_json::{Value, json};
 
@@ -80,6 +80,8 @@ pub struct Vendor {
     access_tokens: HashSet<String>,
     codes: HashMap<String, Code>,
     used_codes: HashSet<String>,
+    /// Device codes, and the scope of each.
+    devices: HashMap<String, String>,
     pub rotations: usize,
     pub spent_seen: usize,
 }
@@ -180,6 +182,7 @@ impl Vendor {
                 Some(self.refresh_v1(request, &body, Some(SCOPE)))
             }
             "/open-apis/authen/v2/oauth/token" => Some(self.refresh_v2(&body)),
+            "/oauth/v1/device_authorization" => Some(self.device(request)),
             "/open/refreshToken" => Some(self.refresh_115(&request.body)),
             _ => None,
         }
@@ -284,6 +287,14 @@ impl Vendor {
         if body["grant_type"] == "authorization_code" {
             return self.exchange(body);
         }
+        if body["grant_type"] == "urn:ietf:params:oauth:grant-type:device_code" {
+            // A user who consents at once.
+            let code = body["device_code"].as_str().unwrap_or_default();
+            return match self.devices.remove(code) {
+                Some(scope) => self.pair_of_v2(&scope),
+                None => (400, json!({ "error": "invalid_grant" })),
+            };
+        }
         if body["grant_type"] != "refresh_token" {
             let why = "The specified grant_type is not supported.";
             return refused_by_v2(20036, "unsupported_grant_type", why);
@@ -378,6 +389,29 @@ impl Vendor {
             "<!DOCTYPE html><meta charset=utf-8><title>Consent</title>\n\
              <p><a id=agree href=\"{yes}\">Agree</a>\n<p><a id=refuse href=\"{no}\">Refuse</a>\n"
         )
+    }
+
+    /// A code for a device.
+    fn device(&mut self, request: &Recorded) -> Answer {
+        let form = form_urlencoded::parse(request.body.as_bytes()).into_owned();
+        let form: HashMap<String, String> = form.collect();
+        let basic = STANDARD.encode(format!("{APP_ID}:{APP_SECRET}"));
+        let authorization = request.headers.get("authorization");
+        if authorization != Some(&format!("Basic {basic}")) || form["client_id"] != APP_ID {
+            return (401, json!({ "error": "invalid_client" }));
+        }
+        self.serial += 1;
+        let code = format!("sandbox{:04}device", self.serial);
+        self.devices.insert(code.clone(), form["scope"].clone());
+        let reply = json!({
+            "device_code": code,
+            "user_code": "WDJB-MJHT",
+            "verification_uri": "https://accounts.feishu.cn/device",
+            "verification_uri_complete": "https://accounts.feishu.cn/device?user_code=WDJB-MJHT",
+            "expires_in": 240,
+            "interval": 1,
+        });
+        (200, reply)
     }
 
     /// Gives a pair for a code.

@@ -1,0 +1,98 @@
+//! Consent on another device: a link and a short code, and polite asking until the user has answered.
+//!
+//! Experimental, as [`crate::protocol::device`] says. Each question could bring the pair, so that each
+//! is asked with room for it.
+
+use std::cell::RefCell;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Login, LoginOptions, absolute, denied};
+use crate::client::Client;
+use crate::error::{Error, Hint, Result};
+use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
+use crate::protocol::{Refusal, Reply, Verdict};
+use crate::refresh::{Caller, Options, Outcome};
+
+/// How much longer to wait once the server calls the asking too quick (RFC 8628, 3.5).
+const SLOWER: Duration = Duration::from_secs(5);
+
+/// Gets a pair by a user's consent on another device, and saves it.
+///
+/// # Errors
+/// See [`crate::Kind`]; nothing is changed unless a pair came.
+pub(crate) fn run(
+    options: &Options,
+    login: &LoginOptions,
+    show: &mut dyn FnMut(&Prompt),
+    wait: Duration,
+    caller: &mut dyn Caller,
+) -> Result<Outcome> {
+    let path = absolute(options);
+    let attempt = Login::new(options, &path)?;
+    let accounts = Client::new(login.accounts(options), options.timeout)?;
+    let app = &attempt.order.app;
+    let runtime = crate::refresh::runtime(caller)?;
+    let request = device::request(app, &attempt.scope);
+    let sent = runtime.block_on(crate::exchange::send(&accounts, &request, &app.secrets()));
+    runtime.shutdown_background();
+    let prompt = match sent {
+        Ok(response) => device::prompt(app, &response),
+        Err(lost) => Err(crate::exchange::no_reply(lost, &app.secrets())),
+    };
+    let prompt = prompt.map_err(|refusal| super::refused(&accounts, &attempt.order, refusal))?;
+    show(&prompt);
+    let deadline = Instant::now() + wait.min(Duration::from_secs(prompt.expires_in));
+    let mut interval = Duration::from_secs(prompt.interval);
+    let grant = DeviceGrant {
+        app: app.clone(),
+        device_code: prompt.device_code,
+    };
+    loop {
+        if Instant::now() + interval > deadline {
+            return Err(too_late());
+        }
+        thread::sleep(interval);
+        let polled = RefCell::new(Polled::Pending);
+        let judge = |response: &_| match grant.polled(response) {
+            Polled::Ended(reply) => *reply,
+            other => {
+                polled.replace(other);
+                Reply::Refused(not_yet())
+            }
+        };
+        let secrets = &grant.secrets();
+        let refusal = match attempt.exchange(&grant.request(), secrets, judge, caller)? {
+            Ok(outcome) => return Ok(outcome),
+            Err(refusal) => refusal,
+        };
+        match polled.into_inner() {
+            Polled::SlowDown => interval += SLOWER,
+            Polled::Denied => return Err(denied("access_denied")),
+            Polled::Expired => return Err(too_late()),
+            // What passes is asked again at the next turn, like a pending answer.
+            _ if refusal.is_passing() => {}
+            _ => return Err(attempt.refused(refusal)),
+        }
+    }
+}
+
+/// Stands for an answer that is still to come.
+fn not_yet() -> Refusal {
+    Refusal {
+        verdict: Verdict::Temporary,
+        code: None,
+        message: String::new(),
+        hint: None,
+        log_id: None,
+        wait: None,
+        maybe_spent: false,
+    }
+}
+
+fn too_late() -> Error {
+    Error::temporary("no consent came in time; nothing was changed").with_hint(Hint::fixed(
+        "run feishu-refresh login --device again: each code lives a few minutes",
+        "请重新运行 feishu-refresh login --device：每个代码仅数分钟内有效",
+    ))
+}
