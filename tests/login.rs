@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -499,4 +499,86 @@ fn a_device_that_gets_no_consent_changes_nothing() {
     scene
         .run(["login", "--device", "--paste"])
         .assert_failed(2, "does not go with");
+}
+
+/// A browser that nobody sits at; none if there is none, which is said.
+fn chromium() -> Option<&'static str> {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let found = names.into_iter().find(|name| {
+        let tried = Command::new(name).arg("--version").output();
+        tried.is_ok_and(|output| output.status.success())
+    });
+    if found.is_none() {
+        eprintln!("skipped: this test needs Chromium");
+    }
+    found
+}
+
+/// Opens an address in a real browser, follows where it leads, and returns the page that it ends on.
+fn browse(chromium: &str, address: &str) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut browser = Command::new(chromium);
+    browser.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+    ]);
+    browser.arg(format!("--user-data-dir={}", home.path().display()));
+    browser.args(["--virtual-time-budget=20000", "--dump-dom", address]);
+    let output = browser.env("HOME", home.path()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_real_browser_logs_in() {
+    let Some(chromium) = chromium() else {
+        return;
+    };
+    let scene = scene();
+    let uri = redirect_uri();
+    let base_url = scene.server.base_url();
+    let accounts = ["--accounts-url", base_url.as_str()];
+
+    // Refused.
+    let (run, page) = wait_for_browser(&scene, &uri, &accounts);
+    let shown = browse(chromium, &format!("{page}#refuse"));
+    assert!(
+        shown.contains("Consent refused") && shown.contains("授权被拒绝"),
+        "{shown}"
+    );
+    run.finish().assert_failed(4, "the consent was refused");
+
+    // Forged, and then given, while another answer comes.
+    let (mut run, page) = wait_for_browser(&scene, &uri, &accounts);
+    let shown = browse(chromium, &format!("{page}#forge"));
+    assert!(
+        shown.contains("This answer belongs to another login"),
+        "{shown}"
+    );
+    run.read_until("wrong state");
+    let shown = browse(
+        chromium,
+        &format!("{}/favicon.ico", uri.trim_end_matches("/callback")),
+    );
+    assert!(shown.contains("Nothing here"), "{shown}");
+    scene.server.fail_next(Fault::Hold);
+    let first = {
+        let page = format!("{page}#agree");
+        std::thread::spawn(move || browse(chromium, &page))
+    };
+    scene.server.wait_until_held();
+    let (second, _) = scene.server.consent(&page);
+    let shown = browse(chromium, &second);
+    assert!(shown.contains("This login has ended"), "{shown}");
+    scene.server.release();
+    let shown = first.join().unwrap();
+    assert!(
+        shown.contains("Logged in") && shown.contains("登录成功"),
+        "{shown}"
+    );
+    assert_eq!(run.finish().code, 0);
+    scene.assert_sound();
+    scene.run::<&str>([]).token();
+    scene.assert_sound();
 }

@@ -361,7 +361,8 @@ impl Vendor {
         (200, reply)
     }
 
-    /// The page that asks for consent: two links back, one for yes and one for no.
+    /// The page that asks for consent: links back for yes and no, and one that a forger would lay.
+    /// A browser that nobody sits at follows the one that the address ends on, like `#agree`.
     pub fn consent_page(&mut self, query: &str) -> String {
         let asked: HashMap<_, _> = form_urlencoded::parse(query.as_bytes())
             .into_owned()
@@ -378,6 +379,8 @@ impl Vendor {
             link(&[("code", &code)]),
             link(&[("error", "access_denied")]),
         );
+        let back = of("redirect_uri");
+        let forged = format!("{back}?code=forged&amp;state=forged");
         let granted = Code {
             client_id: of("client_id"),
             redirect_uri: of("redirect_uri"),
@@ -387,7 +390,9 @@ impl Vendor {
         self.codes.insert(code, granted);
         format!(
             "<!DOCTYPE html><meta charset=utf-8><title>Consent</title>\n\
-             <p><a id=agree href=\"{yes}\">Agree</a>\n<p><a id=refuse href=\"{no}\">Refuse</a>\n"
+             <p><a id=agree href=\"{yes}\">Agree</a>\n<p><a id=refuse href=\"{no}\">Refuse</a>\n\
+             <p><a id=forge href=\"{forged}\">Forge</a>\n\
+             <script>document.getElementById(location.hash.slice(1))?.click()</script>\n"
         )
     }
 
