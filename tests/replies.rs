@@ -79,7 +79,11 @@ fn a_lost_reply_is_told_plainly() {
         scene.server.fail_next(fault);
         let run = scene.run(["--retries", "1"]);
         run.assert_failed(4, "its successor is lost");
-        assert!(run.stderr.contains("authorise again"), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("feishu-refresh login"),
+            "{}",
+            run.stderr
+        );
         assert_eq!(scene.text(), before);
         assert_eq!(scene.file_names(), ["feishu-config.ini"]);
     }

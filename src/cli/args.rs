@@ -35,7 +35,7 @@ Exit codes:
   1  an unexpected reply or state; stdout not writable
   2  the command line cannot be read
   3  input is missing or wrong; nothing was spent
-  4  the server refuses this refresh token or user: authorise again
+  4  the server refuses this refresh token or user: feishu-refresh login
   5  temporary: run again later
   6  rotated, but not saved where asked: see the message
   7  rotated and saved, but the --on-refresh command failed

@@ -269,8 +269,8 @@ impl View<'_> {
                 self.place
             );
             return Error::config(message).with_hint(Hint::fixed(
-                "authorise again in a browser to get a new one",
-                "请在浏览器中重新授权以获取新的令牌",
+                "log in again: feishu-refresh login",
+                "请重新登录：feishu-refresh login",
             ));
         }
         self.lacks(key)
@@ -279,8 +279,8 @@ impl View<'_> {
     fn lacks(&self, key: &str) -> Error {
         Error::config(format!("{}: no {key}, and none given", self.place)).with_hint(match key {
             key::REFRESH_TOKEN => Hint::fixed(
-                "put it into the file, or give it once with -r",
-                "请将其写入配置文件，或用 -r 传入一次",
+                "get one with feishu-refresh login, or give one once with -r",
+                "请用 feishu-refresh login 获取，或用 -r 传入一次",
             ),
             key::APP_ACCESS_TOKEN => Hint::fixed(
                 "put app_id and app_secret into the file, and the program fetches it; or give it with -a each time",

@@ -159,8 +159,8 @@ static TABLE: &[Code] = &[
     code(
         &[20026],
         Reauthorize,
-        "the refresh token is expired, spent or of another version of the api: authorise again in a browser to get a new one",
-        "refresh_token 已过期、已被使用或属于其他版本的接口：请在浏览器中重新授权以获取新的令牌",
+        "the refresh token is expired, spent or of another version of the api: log in again: feishu-refresh login",
+        "refresh_token 已过期、已被使用或属于其他版本的接口：请重新登录：feishu-refresh login",
     ),
     code(
         &[20028],
@@ -183,14 +183,14 @@ static TABLE: &[Code] = &[
     code(
         &[20037],
         Reauthorize,
-        "the refresh token has expired: authorise again in a browser to get a new one",
-        "refresh_token 已过期：请在浏览器中重新授权以获取新的令牌",
+        "the refresh token has expired: log in again: feishu-refresh login",
+        "refresh_token 已过期：请重新登录：feishu-refresh login",
     ),
     code(
         &[20038, 20073],
         Reauthorize,
-        "the refresh token is spent or expired: authorise again in a browser to get a new one",
-        "refresh_token 已被使用或已过期：请在浏览器中重新授权以获取新的令牌",
+        "the refresh token is spent or expired: log in again: feishu-refresh login",
+        "refresh_token 已被使用或已过期：请重新登录：feishu-refresh login",
     ),
     code(
         &[20042, 20069],
@@ -225,8 +225,8 @@ static TABLE: &[Code] = &[
     code(
         &[20064],
         Reauthorize,
-        "the refresh token was revoked or is spent: authorise again in a browser to get a new one",
-        "refresh_token 已被撤销或已被使用：请在浏览器中重新授权以获取新的令牌",
+        "the refresh token was revoked or is spent: log in again: feishu-refresh login",
+        "refresh_token 已被撤销或已被使用：请重新登录：feishu-refresh login",
     ),
     code(
         &[20066],
@@ -314,8 +314,8 @@ static ERRORS: &[(&[&str], Code)] = &[
         code(
             &[],
             Reauthorize,
-            "the refresh token is expired, spent, revoked or another app's: authorise again in a browser to get a new one",
-            "refresh_token 已过期、已被使用、已被撤销或属于其他应用：请在浏览器中重新授权以获取新的令牌",
+            "the refresh token is expired, spent, revoked or another app's: log in again: feishu-refresh login",
+            "refresh_token 已过期、已被使用、已被撤销或属于其他应用：请重新登录：feishu-refresh login",
         ),
     ),
     (

@@ -7,12 +7,12 @@ use crate::protocol::{Authentication, Refusal, Rotation, Verdict};
 
 const AGAIN: Hint = Hint::fixed("run again later", "请稍后重试");
 const SOON: Hint = Hint::fixed(
-    "run again soon: if the server then calls the token spent, authorise again in a browser",
-    "请尽快重试：若届时提示令牌已被使用，请在浏览器中重新授权",
+    "run again soon: if the server then calls the token spent, log in again: feishu-refresh login",
+    "请尽快重试：若届时提示令牌已被使用，请重新登录：feishu-refresh login",
 );
 const CONSENT: Hint = Hint::fixed(
-    "authorise again in a browser to get a new refresh token",
-    "请在浏览器中重新授权以获取新的 refresh_token",
+    "log in again: feishu-refresh login (115: get a new refresh token as its documents say)",
+    "请重新登录：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
 );
 const NOT_THIS_APP: Hint = Hint::fixed(
     "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",
