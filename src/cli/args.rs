@@ -6,15 +6,17 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::usage::usage_error;
+use super::values::{
+    api_parser, duration, retries, scope, seconds, secret, shell_command, timeout, trimmed,
+};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::login::LoginOptions;
-use crate::protocol::{self, Api};
+use crate::protocol::Api;
 use crate::refresh::Options;
 
 /// A secret longer than this is none; reading stops there.
@@ -213,152 +215,6 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
             Ok(Parsed::Text(error.to_string()))
         }
         Err(error) => Err(usage_error(&error, arguments)),
-    }
-}
-
-/// Whether a command line asks for JSON, even if the rest of it cannot be read: then its error is
-/// read by a program, too.
-pub(super) fn wants_json(arguments: &[OsString]) -> bool {
-    let mut wanted = false;
-    let mut value_follows = false;
-    let arguments = arguments.iter().map(|argument| argument.to_str());
-    // What follows is another program's.
-    let arguments = arguments.take_while(|argument| *argument != Some("--"));
-    for argument in arguments.map(Option::unwrap_or_default) {
-        let value = if value_follows {
-            Some(argument)
-        } else {
-            output_value(argument)
-        };
-        value_follows = value == Some("") && !value_follows;
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            wanted = value == "json";
-        }
-    }
-    wanted
-}
-
-/// What an argument gives `--output`: nothing, a value, or an empty one if it is the next argument.
-fn output_value(argument: &str) -> Option<&str> {
-    let value = match argument.strip_prefix("--output") {
-        Some(value) => value,
-        None => argument
-            .strip_prefix('-')?
-            .trim_start_matches(['q', 'v'])
-            .strip_prefix('o')?,
-    };
-    Some(value.strip_prefix('=').unwrap_or(value))
-}
-
-fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
-    let named = |kind| match error.get(kind) {
-        Some(ContextValue::String(name)) => Some(name.as_str()),
-        Some(ContextValue::Strings(names)) => names.first().map(String::as_str),
-        _ => None,
-    };
-    let argument = named(ContextKind::InvalidArg).unwrap_or("an argument");
-    let message = match error.kind() {
-        // It may be a secret: its place must do.
-        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
-            let argument = named(ContextKind::InvalidSubcommand).unwrap_or(argument);
-            let is_it = |given: &OsString| given.to_str().is_some_and(|g| g.starts_with(argument));
-            match arguments.iter().skip(1).position(is_it) {
-                Some(place) => format!("argument {} is not known", place + 1),
-                None => "an argument is not known".to_owned(),
-            }
-        }
-        ErrorKind::InvalidValue if named(ContextKind::InvalidValue).is_none_or(str::is_empty) => {
-            format!("{argument} needs a value")
-        }
-        ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
-            Some(ContextValue::Strings(values)) => {
-                format!("{argument} can be: {}", values.join(", "))
-            }
-            _ => format!("{argument} has a value that it cannot have"),
-        },
-        ErrorKind::ValueValidation => match std::error::Error::source(error) {
-            // Our own parsers' words: they repeat no value.
-            Some(reason) => format!("{argument}: {reason}"),
-            None => format!("{argument} has a value that it cannot have"),
-        },
-        ErrorKind::TooManyValues => format!("{argument} takes no value"),
-        ErrorKind::MissingRequiredArgument => "exec needs -- and a command behind it".to_owned(),
-        ErrorKind::ArgumentConflict => format!("{argument} does not go with another option"),
-        ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
-        _ => "the arguments do not fit together".to_owned(),
-    };
-    let (english, chinese) = match (named(ContextKind::SuggestedArg), error.kind()) {
-        (Some(name), _) => (
-            format!("did you mean {name}?"),
-            format!("您是否想用 {name}？"),
-        ),
-        (None, ErrorKind::UnknownArgument | ErrorKind::InvalidValue) => (
-            "see -h; a value that begins with - is given as --option=VALUE".to_owned(),
-            "请参阅 -h；以 - 开头的值请写成 --option=VALUE".to_owned(),
-        ),
-        _ => ("see -h".to_owned(), "请参阅 -h".to_owned()),
-    };
-    Error::new(Kind::Usage, message).with_hint(Hint::naming(english, chinese))
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(trimmed(text))
-}
-
-/// A secret without the line end that a file or a paste left on it.
-fn trimmed(text: &str) -> SecretString {
-    text.trim_ascii().into()
-}
-
-fn api_parser() -> impl TypedValueParser<Value = Api> {
-    PossibleValuesParser::new(Api::ALL.map(Api::name))
-        .try_map(|name| Api::named(&name).ok_or("not an api"))
-}
-
-fn shell_command(text: &str) -> Result<String, &'static str> {
-    let command = Some(text).filter(|text| !text.trim().is_empty());
-    command
-        .map(str::to_owned)
-        .ok_or("is empty: a variable in the script that calls may be unset")
-}
-
-fn scope(text: &str) -> Result<String, &'static str> {
-    protocol::scope(text).ok_or("not a list of scopes")
-}
-
-fn retries(text: &str) -> Result<u32, &'static str> {
-    let number = text.parse().ok().filter(|number| *number <= 1000);
-    number.ok_or("not a whole number from 0 to 1000")
-}
-
-/// A time span with its unit, or seconds.
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    const NO_DURATION: &str = "not a duration like 90s, 10m or 1h";
-    if let Ok(time) = seconds(text) {
-        return Ok(time);
-    }
-    let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
-    Duration::try_from(span).map_err(|_| NO_DURATION)
-}
-
-/// Seconds, with or without a fraction.
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    const NOT_SECONDS: &str = "not a number of seconds";
-    let seconds: f64 = text.parse().map_err(|_| NOT_SECONDS)?;
-    // A year: more is a mistake.
-    if !(0.0..=31_536_000.0).contains(&seconds) {
-        return Err(NOT_SECONDS);
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| NOT_SECONDS)
-}
-
-fn timeout(text: &str) -> Result<Duration, &'static str> {
-    let time = seconds(text)?;
-    if time.is_zero() {
-        Err("must be more than 0 seconds")
-    } else {
-        Ok(time)
     }
 }
 

@@ -13,6 +13,8 @@ mod login;
 mod output;
 mod signals;
 mod status;
+mod usage;
+mod values;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -45,7 +47,7 @@ pub struct Console<'a> {
 /// Runs the program once; returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let report = Report::new(console.env, args::wants_json(&arguments));
+    let report = Report::new(console.env, usage::wants_json(&arguments));
     let mut profile = None;
     // Dropped after the report: a pair that could not be saved is printed before a signal counts.
     let mut mask = Mask::default();

@@ -1,0 +1,93 @@
+//! What is wrong with a command line, in words that repeat no value: it may be a secret (P10).
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::error::{Error, Hint, Kind};
+
+/// Whether a command line asks for JSON, even if the rest of it cannot be read: then its error is
+/// read by a program, too.
+pub(super) fn wants_json(arguments: &[OsString]) -> bool {
+    let mut wanted = false;
+    let mut value_follows = false;
+    let arguments = arguments.iter().map(|argument| argument.to_str());
+    // What follows is another program's.
+    let arguments = arguments.take_while(|argument| *argument != Some("--"));
+    for argument in arguments.map(Option::unwrap_or_default) {
+        let value = if value_follows {
+            Some(argument)
+        } else {
+            output_value(argument)
+        };
+        value_follows = value == Some("") && !value_follows;
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            wanted = value == "json";
+        }
+    }
+    wanted
+}
+
+/// What an argument gives `--output`: nothing, a value, or an empty one if it is the next argument.
+fn output_value(argument: &str) -> Option<&str> {
+    let value = match argument.strip_prefix("--output") {
+        Some(value) => value,
+        None => argument
+            .strip_prefix('-')?
+            .trim_start_matches(['q', 'v'])
+            .strip_prefix('o')?,
+    };
+    Some(value.strip_prefix('=').unwrap_or(value))
+}
+
+/// The error for a command line that clap refuses.
+pub(super) fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
+    let named = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name.as_str()),
+        Some(ContextValue::Strings(names)) => names.first().map(String::as_str),
+        _ => None,
+    };
+    let argument = named(ContextKind::InvalidArg).unwrap_or("an argument");
+    let message = match error.kind() {
+        // It may be a secret: its place must do.
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+            let argument = named(ContextKind::InvalidSubcommand).unwrap_or(argument);
+            let is_it = |given: &OsString| given.to_str().is_some_and(|g| g.starts_with(argument));
+            match arguments.iter().skip(1).position(is_it) {
+                Some(place) => format!("argument {} is not known", place + 1),
+                None => "an argument is not known".to_owned(),
+            }
+        }
+        ErrorKind::InvalidValue if named(ContextKind::InvalidValue).is_none_or(str::is_empty) => {
+            format!("{argument} needs a value")
+        }
+        ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(values)) => {
+                format!("{argument} can be: {}", values.join(", "))
+            }
+            _ => format!("{argument} has a value that it cannot have"),
+        },
+        ErrorKind::ValueValidation => match std::error::Error::source(error) {
+            // Our own parsers' words: they repeat no value.
+            Some(reason) => format!("{argument}: {reason}"),
+            None => format!("{argument} has a value that it cannot have"),
+        },
+        ErrorKind::TooManyValues => format!("{argument} takes no value"),
+        ErrorKind::MissingRequiredArgument => "exec needs -- and a command behind it".to_owned(),
+        ErrorKind::ArgumentConflict => format!("{argument} does not go with another option"),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
+        _ => "the arguments do not fit together".to_owned(),
+    };
+    let (english, chinese) = match (named(ContextKind::SuggestedArg), error.kind()) {
+        (Some(name), _) => (
+            format!("did you mean {name}?"),
+            format!("您是否想用 {name}？"),
+        ),
+        (None, ErrorKind::UnknownArgument | ErrorKind::InvalidValue) => (
+            "see -h; a value that begins with - is given as --option=VALUE".to_owned(),
+            "请参阅 -h；以 - 开头的值请写成 --option=VALUE".to_owned(),
+        ),
+        _ => ("see -h".to_owned(), "请参阅 -h".to_owned()),
+    };
+    Error::new(Kind::Usage, message).with_hint(Hint::naming(english, chinese))
+}

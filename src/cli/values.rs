@@ -1,0 +1,70 @@
+//! What the values of options can be. No message repeats one: it may be a secret.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use jiff::SignedDuration;
+use secrecy::SecretString;
+
+use crate::protocol::{self, Api};
+
+#[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
+pub(super) fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(trimmed(text))
+}
+
+/// A secret without the line end that a file or a paste left on it.
+pub(super) fn trimmed(text: &str) -> SecretString {
+    text.trim_ascii().into()
+}
+
+pub(super) fn api_parser() -> impl TypedValueParser<Value = Api> {
+    PossibleValuesParser::new(Api::ALL.map(Api::name))
+        .try_map(|name| Api::named(&name).ok_or("not an api"))
+}
+
+pub(super) fn shell_command(text: &str) -> Result<String, &'static str> {
+    let command = Some(text).filter(|text| !text.trim().is_empty());
+    command
+        .map(str::to_owned)
+        .ok_or("is empty: a variable in the script that calls may be unset")
+}
+
+pub(super) fn scope(text: &str) -> Result<String, &'static str> {
+    protocol::scope(text).ok_or("not a list of scopes")
+}
+
+pub(super) fn retries(text: &str) -> Result<u32, &'static str> {
+    let number = text.parse().ok().filter(|number| *number <= 1000);
+    number.ok_or("not a whole number from 0 to 1000")
+}
+
+/// A time span with its unit, or seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    const NO_DURATION: &str = "not a duration like 90s, 10m or 1h";
+    if let Ok(time) = seconds(text) {
+        return Ok(time);
+    }
+    let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
+    Duration::try_from(span).map_err(|_| NO_DURATION)
+}
+
+/// Seconds, with or without a fraction.
+pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
+    const NOT_SECONDS: &str = "not a number of seconds";
+    let seconds: f64 = text.parse().map_err(|_| NOT_SECONDS)?;
+    // A year: more is a mistake.
+    if !(0.0..=31_536_000.0).contains(&seconds) {
+        return Err(NOT_SECONDS);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| NOT_SECONDS)
+}
+
+pub(super) fn timeout(text: &str) -> Result<Duration, &'static str> {
+    let time = seconds(text)?;
+    if time.is_zero() {
+        Err("must be more than 0 seconds")
+    } else {
+        Ok(time)
+    }
+}
