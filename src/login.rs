@@ -94,6 +94,7 @@ pub(crate) fn run(
     let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
     way.prepare(redirect_uri)?;
+    attempt.try_room(caller)?;
     let (verifier, state) = (random_text()?, random_text()?);
     let asked = Asked {
         app_id: &attempt.order.app.id,
@@ -102,8 +103,12 @@ pub(crate) fn run(
         state: state.expose_secret(),
         challenge: &consent::challenge(&verifier),
     };
+    let accounts = login.accounts(&attempt.order);
+    let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
+    // The link is for a person, but its address must be one that secrets may go to.
+    Client::new(accounts, options.timeout)?;
     let question = Question {
-        page: consent::page(login.accounts(options), &asked),
+        page: consent::page(accounts, &asked),
         state,
     };
     let grant = CodeGrant {
@@ -125,9 +130,10 @@ fn absolute(options: &Options) -> PathBuf {
 }
 
 impl LoginOptions {
-    fn accounts<'a>(&'a self, options: &Options) -> &'a str {
+    /// Where consent is asked for, if that is known: as was said, or as goes with the service.
+    fn accounts<'a>(&'a self, order: &LoginOrder) -> Option<&'a str> {
         let given = self.accounts_url.as_deref();
-        given.unwrap_or_else(|| protocol::accounts_home(options.lark))
+        given.or_else(|| protocol::accounts_of(&order.base_url))
     }
 }
 
@@ -168,6 +174,18 @@ impl<'a> Login<'a> {
         })
     }
 
+    /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
+    /// is found out now.
+    fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
+        let deadline = self.options.lock_deadline();
+        // A signal must not leave an empty file behind.
+        caller.defer_signals();
+        let file = config::lock_for_login(self.place, self.given, deadline)?;
+        drop(file.reserve_for_login()?.release());
+        caller.deliver_signals();
+        Ok(())
+    }
+
     /// Sends what brings a pair, with room for it made, and saves the pair; or gives the refusal.
     fn exchange(
         &self,
@@ -193,13 +211,23 @@ impl<'a> Login<'a> {
                 return Ok(Err(refusal));
             }
         };
+        let flaws = rotation.flaws.join(", ");
         let tokens = whole(&self.order, tokens(rotation, sent_at))?;
         let saved = room.hold(tokens.clone(), None).save()?;
         caller.saved(Api::V2, &tokens);
         let outcome = outcome(saved.tokens.clone(), Api::V2, true);
         drop(saved);
         caller.deliver_signals();
-        outcome.map(Ok)
+        if flaws.is_empty() {
+            return outcome.map(Ok);
+        }
+        let subject = &self.order.subject;
+        let message =
+            format!("{subject}: a reply that says yes, but {flaws}; the pair it gave was saved");
+        Err(Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
+            "run feishu-refresh: a refresh brings a whole pair",
+            "请运行 feishu-refresh：刷新后即可得到完整的令牌",
+        )))
     }
 
     fn refused(&self, refusal: Refusal) -> Error {
@@ -226,9 +254,6 @@ fn whole(order: &LoginOrder, tokens: Tokens) -> Result<Tokens> {
             "give the app the scope offline_access, turn on refreshing in its security settings, publish a version, and log in again",
             "请为应用开通 offline_access 权限，在安全设置中打开刷新开关并发布版本，然后重新登录",
         )));
-    }
-    if tokens.access_token.is_none() {
-        log::warn!("{subject}: the consent brought no usable access token; a refresh will");
     }
     Ok(tokens)
 }

@@ -164,7 +164,33 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     run.assert_failed(3, "the consent brought no refresh token");
     assert!(run.stderr.contains("offline_access"), "{}", run.stderr);
     assert_eq!(scene.text(), before);
+    // One without an access token is saved, but no success.
+    let (mut run, page) = ask(&scene, &["-o", "token"]);
+    let (agree, _) = scene.server.consent(&page);
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply["access_token"] = json!(null);
+    })));
+    paste(&mut run.child, &format!("{agree}\n"));
+    end(run).assert_failed(1, "the pair it gave was saved");
+    scene.assert_sound();
+    scene.write(&before);
+    scene
+        .run(["login", "--accounts-url", "nowhere"])
+        .assert_failed(3, "is not a URL");
+    // The app's secret is shown to no host that nobody named.
+    let requests = scene.server.requests().len();
+    scene
+        .run(["login", "--device"])
+        .assert_failed(3, "where this service asks for consent");
+    assert_eq!(scene.server.requests().len(), requests);
     // Nobody is asked where it could not work.
+    let nowhere = [
+        &["login", "--paste", "-c", "no/such/folder.ini"][..],
+        &["--app-id", "a", "--app-secret", "b"],
+    ];
+    let run = scene.run(nowhere.concat());
+    run.assert_failed(3, "cannot make /");
+    assert!(!run.stderr.contains("authorize?"), "{}", run.stderr);
     scene.write("[TOKEN]\n");
     scene
         .run(["login", "--paste"])

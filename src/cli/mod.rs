@@ -100,15 +100,18 @@ fn dispatch(
             let sink = sink.transpose()?;
             let login = asked.login_options(console.env)?;
             let mut program = Program::new(&asked, &options, mask);
-            let outcome = if *device {
+            if let Some(Sink::Github(_)) = sink {
+                program.masks = Some(&mut *console.stdout);
+            }
+            let result = if *device {
                 let mut show = |prompt: &_| login::show_prompt(&mut *console.stderr, prompt);
-                crate::login::device::run(&options, &login, &mut show, *wait, &mut program)?
+                crate::login::device::run(&options, &login, &mut show, *wait, &mut program)
             } else if *paste {
                 let mut way = login::Paste {
                     stdin: console.stdin,
                     stderr: console.stderr,
                 };
-                crate::login::run(&options, &login, &mut way, &mut program)?
+                crate::login::run(&options, &login, &mut way, &mut program)
             } else {
                 let mut way = login::InBrowser {
                     stderr: console.stderr,
@@ -117,15 +120,17 @@ fn dispatch(
                     listener: None,
                     browser: None,
                 };
-                crate::login::run(&options, &login, &mut way, &mut program)?
+                crate::login::run(&options, &login, &mut way, &mut program)
             };
+            let outcome = program.result(result)?;
+            let failure = program.failure.take();
             if let Some(sink) = sink {
                 sink.print(console.stdout, &options, &outcome)?;
             }
             if !asked.is_quiet() {
                 output::note_login(console.stderr, &options, &outcome);
             }
-            program.failure.map_or(Ok(()), Err)
+            failure.map_or(Ok(()), Err)
         }
         Task::Exec { command } => {
             let mut program = Program::new(&asked, &options, mask);

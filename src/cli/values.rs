@@ -46,7 +46,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
         return Ok(time);
     }
     let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
-    Duration::try_from(span).map_err(|_| NO_DURATION)
+    let time = Duration::try_from(span).map_err(|_| NO_DURATION)?;
+    // A year, as for seconds.
+    Some(time)
+        .filter(|time| time.as_secs() <= 31_536_000)
+        .ok_or(NO_DURATION)
 }
 
 /// Seconds, with or without a fraction.

@@ -30,7 +30,15 @@ pub(crate) fn run(
 ) -> Result<Outcome> {
     let path = absolute(options);
     let attempt = Login::new(options, &path)?;
-    let accounts = Client::new(login.accounts(options), options.timeout)?;
+    // It is shown the app's secret, and so never guessed.
+    let accounts = login.accounts(&attempt.order).ok_or_else(|| {
+        Error::config("it is not known where this service asks for consent").with_hint(Hint::fixed(
+            "nothing was sent; name the host with --accounts-url",
+            "尚未发送任何请求；请用 --accounts-url 指定授权主机",
+        ))
+    })?;
+    let accounts = Client::new(accounts, options.timeout)?;
+    attempt.try_room(caller)?;
     let app = &attempt.order.app;
     let runtime = crate::refresh::runtime(caller)?;
     let request = device::request(app, &attempt.scope);

@@ -63,12 +63,18 @@ impl Listener {
         };
         let (sender, callers) = mpsc::channel();
         let mut bound = false;
+        let mut missing = None;
         for address in loopback.addresses {
             let socket = match TcpListener::bind(SocketAddr::new(address, loopback.port)) {
                 Ok(socket) => socket,
-                // A machine may have no IPv6.
-                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && bound => continue,
-                Err(error) => return Err(taken(loopback.port, &error)),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    return Err(taken(loopback.port, &error));
+                }
+                // A machine may have one kind of address alone.
+                Err(error) => {
+                    missing = Some(error);
+                    continue;
+                }
             };
             bound = true;
             let sender = sender.clone();
@@ -85,6 +91,9 @@ impl Listener {
                     });
                 }
             });
+        }
+        if let Some(error) = missing.filter(|_| !bound) {
+            return Err(taken(loopback.port, &error));
         }
         Ok(Listener {
             callers,

@@ -182,6 +182,15 @@ pub(crate) fn accounts_home(lark: bool) -> &'static str {
     if lark { LARK_ACCOUNTS } else { FEISHU_ACCOUNTS }
 }
 
+/// Scheme and host of the consent pages that go with a service's address; none if it is not known.
+pub(crate) fn accounts_of(base_url: &str) -> Option<&'static str> {
+    match base_url.trim_end_matches('/') {
+        FEISHU => Some(FEISHU_ACCOUNTS),
+        LARK => Some(LARK_ACCOUNTS),
+        _ => None,
+    }
+}
+
 /// What the reply to an exchange of a code means.
 pub(crate) fn code_reply(grant: &consent::CodeGrant, response: &Response) -> Reply {
     reply::judged(response, &grant.secrets(), &feishu_v2::FORM)
