@@ -7,7 +7,7 @@
 //! One file a system, each with a request and with what the system calls a yes or a no
 //! ([`reply::Said`]);
 //! [`reply`] goes on from there, the same way for all. [`codes`] is the one table of codes,
-//! [`app_token`] asks for what v1 and oidc need beforehand.
+//! [`app_token`] asks for what v1 and oidc need beforehand, [`consent`] and [`device`] for a first pair.
 
 pub(crate) mod app_token;
 mod codes;
