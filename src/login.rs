@@ -11,18 +11,19 @@ pub(crate) mod listener;
 pub(crate) mod pages;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::config::{self, Given, LoginOrder, Place};
+use crate::config::{self, Given, LockedFile, LoginOrder, Place};
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::tokens;
-use crate::refresh::{Caller, Options, Outcome, failure, outcome};
+use crate::refresh::{Caller, Options, Outcome, failure, locked, outcome};
 use crate::text::{printable, shortened};
 use crate::token::Tokens;
 
@@ -177,13 +178,17 @@ impl<'a> Login<'a> {
     /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
     /// is found out now.
     fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
-        let deadline = self.options.lock_deadline();
-        // A signal must not leave an empty file behind.
+        let file = self.lock(caller)?;
         caller.defer_signals();
-        let file = config::lock_for_login(self.place, self.given, deadline)?;
         drop(file.reserve_for_login()?.release());
         caller.deliver_signals();
         Ok(())
+    }
+
+    fn lock(&self, caller: &mut dyn Caller) -> Result<LockedFile<'a>> {
+        let deadline = self.options.lock_deadline();
+        let lock = || config::lock_for_login(self.place, self.given, deadline);
+        locked(self.place, caller, lock)
     }
 
     /// Sends what brings a pair, with room for it made, and saves the pair; or gives the refusal.
@@ -194,8 +199,7 @@ impl<'a> Login<'a> {
         judge: impl Fn(&Response) -> Reply,
         caller: &mut dyn Caller,
     ) -> Result<Result<Outcome, Refusal>> {
-        let deadline = self.options.lock_deadline();
-        let file = config::lock_for_login(self.place, self.given, deadline)?;
+        let file = self.lock(caller)?;
         caller.defer_signals();
         let room = file.reserve_for_login()?;
         let sent_at = Timestamp::now();
@@ -286,5 +290,17 @@ pub(crate) fn denied(word: &str) -> Error {
     Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
         "log in again once the user agrees",
         "请在用户同意后重新登录",
+    ))
+}
+
+/// The error for a consent that did not come.
+pub(crate) fn too_late(wait: Duration) -> Error {
+    let message = format!(
+        "no consent came within {} s; nothing was changed",
+        wait.as_secs()
+    );
+    Error::temporary(message).with_hint(Hint::fixed(
+        "run feishu-refresh login again, or wait longer with --wait",
+        "请重新运行 feishu-refresh login，或用 --wait 延长等待时间",
     ))
 }

@@ -8,7 +8,7 @@ use feishu_refresh::cli::{self, Console};
 fn main() -> ExitCode {
     let mut console = Console {
         env: &|name| std::env::var_os(name),
-        stdin: &mut io::stdin(),
+        stdin: Box::new(io::stdin()),
         stdout: &mut io::stdout(),
         stderr: &mut io::stderr(),
         stdout_is_terminal: io::stdout().is_terminal(),

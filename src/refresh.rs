@@ -144,13 +144,10 @@ async fn refresh(
     before: Option<View<'_>>,
     caller: &mut dyn Caller,
 ) -> Result<Outcome> {
-    let mut file = config::lock(place, options.given(), options.lock_deadline())?;
+    let lock = || config::lock(place, options.given(), options.lock_deadline());
+    let mut file = locked(place, caller, lock)?;
     let mut attempts = Attempts::new(options);
     loop {
-        if file.is_made() {
-            // A signal must not leave an empty file behind.
-            caller.defer_signals();
-        }
         let api = file.view().api();
         let shared = file.saved_since(before.as_ref(), Timestamp::now());
         if let Some(saved) = shared.or_else(|| options.lasting(file.view())) {
@@ -203,10 +200,30 @@ async fn next_turn<'a>(
     } else {
         tokio::time::sleep(pause).await;
     }
-    match kept {
-        Some(file) => file.again(options.lock_deadline()),
-        None => config::lock(place, options.given(), options.lock_deadline()),
+    let deadline = options.lock_deadline();
+    if let Some(file) = kept {
+        return file.again(deadline);
     }
+    locked(place, caller, || {
+        config::lock(place, options.given(), deadline)
+    })
+}
+
+/// Locks a file. While this run's own making of it is all that there is of it, signals wait: none
+/// must leave an empty file behind.
+pub(crate) fn locked<'a>(
+    place: Place<'_>,
+    caller: &mut dyn Caller,
+    lock: impl FnOnce() -> Result<LockedFile<'a>>,
+) -> Result<LockedFile<'a>> {
+    if !place.file.exists() {
+        caller.defer_signals();
+    }
+    let file = lock()?;
+    if !file.is_made() {
+        caller.deliver_signals();
+    }
+    Ok(file)
 }
 
 /// Does what the options ask, on this thread.

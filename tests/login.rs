@@ -149,6 +149,10 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     end(run).assert_failed(4, "the consent was refused (access_denied)");
     let (run, _) = ask(&scene, &[]);
     end(run).assert_failed(5, "no address was pasted");
+    let (run, _) = ask(&scene, &["--wait", "0.3"]);
+    run.finish().assert_failed(5, "no consent came within");
+    let run = scene.run(["login", "--paste", "--app-secret", "-"]);
+    run.assert_failed(2, "stdin is for the address");
     // A code that the server does not know.
     let (mut run, _) = ask(&scene, &[]);
     paste(&mut run.child, "a61hb967bd094dge949h79bbexd16dfe\n");
@@ -308,8 +312,13 @@ fn wait_for_browser(scene: &Scene, redirect_uri: &str, arguments: &[&str]) -> (H
 fn get(address: &str) -> String {
     let rest = address.strip_prefix("http://localhost:").unwrap();
     let (port, target) = rest.split_once('/').unwrap();
-    let mut stream = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
-    write!(stream, "GET /{target} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let request = format!("GET /{target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    ask_port(port.parse().unwrap(), &request)
+}
+
+fn ask_port(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     reply
@@ -332,11 +341,20 @@ fn a_browser_that_comes_back_ends_the_login() {
     );
     run.read_until("wrong state");
     assert!(get(&format!("{uri}?error=access_denied&state=x")).starts_with("HTTP/1.1 400 "));
-    // Neither do those that say nothing, or too much, stop it.
+    // Neither do those that say nothing, or what no browser says, stop it.
     let port: u16 = home.rsplit(':').next().unwrap().parse().unwrap();
     let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let mut loud = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let _ = loud.write_all(&vec![b'x'; 20_000]);
+    let many_headers = "GET / HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(100) + "\r\n";
+    for (request, status) in [
+        ("x".repeat(20_000).as_str(), "400 "),
+        ("\u{16}\u{3}\u{1} hello\r\n\r\n", "400 "),
+        (&many_headers, "400 "),
+        ("POST /callback HTTP/1.1\r\n\r\ncode=x", "405 "),
+        ("HEAD /callback HTTP/1.1\r\n\r\n", "405 "),
+    ] {
+        let reply = ask_port(port, request);
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{reply}");
+    }
     let done = get(&agree);
     assert!(done.starts_with("HTTP/1.1 200 OK\r\n"), "{done}");
     for words in [
@@ -390,7 +408,7 @@ fn a_refused_or_abandoned_consent_ends_the_login() {
     let (run, page) = wait_for_browser(&scene, &uri, &[]);
     let (agree, _) = scene.server.consent(&page);
     scene.server.fail_next(Fault::code(20066));
-    assert!(get(&agree).contains("Not logged in"));
+    assert!(get(&agree).contains("Something went wrong"));
     run.finish().assert_failed(4, "(code 20066");
     assert_eq!(scene.text(), before);
 }
@@ -507,6 +525,11 @@ fn a_device_that_gets_no_consent_changes_nothing() {
     }
     by_device(&scene, &["authorization_pending"], &["--wait", "1.5s"])
         .assert_failed(5, "no consent came in time");
+    // Who cannot wait for the interval asks once all the same.
+    let before_asking = scene.server.requests().len();
+    by_device(&scene, &["authorization_pending"], &["--wait", "0.1s"])
+        .assert_failed(5, "no consent came in time");
+    assert_eq!(scene.server.requests().len(), before_asking + 2);
     // A prompt that is none, and an app that the accounts service does not know.
     for (body, code) in [
         (

@@ -1,6 +1,7 @@
 //! What scripts use: saved tokens, other outputs, commands before and after.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
@@ -336,6 +337,26 @@ fn exec_becomes_the_command() {
     scene
         .run(["exec", "--", "no-such-command"])
         .assert_failed(3, "cannot start no-such-command");
+    // Nothing is spent for what can be seen to be no program.
+    let in_path = |arguments: &[&str]| {
+        let mut program = scene.program();
+        let program = program.env("PATH", "/bin:/usr/bin").args(arguments);
+        Run::of(program.output().unwrap())
+    };
+    let requests = scene.server.requests().len();
+    for command in ["no-such-command", "./feishu-config.ini", "/bin", "bin/"] {
+        let run = in_path(&["exec", "--min-ttl", "3h", "--", command]);
+        run.assert_failed(3, "there is no program ");
+    }
+    assert_eq!(scene.server.requests().len(), requests);
+    assert_eq!(in_path(&["exec", "--", "true"]).code, 0);
+    // What the system does not start after all.
+    let script = scene.folder().join("script");
+    fs::write(&script, "#!/no/such/shell\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = in_path(&["exec", "--min-ttl", "3h", "--", "./script"]);
+    run.assert_failed(1, "cannot start ./script");
+    fs::remove_file(script).unwrap();
     scene.run(["exec"]).assert_failed(2, "a command behind it");
     scene.assert_sound();
 

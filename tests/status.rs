@@ -207,7 +207,7 @@ fn on_a_terminal(scene: &Scene, no_colour: Option<&str>) -> String {
     let env = |name: &str| no_colour.filter(|_| name == "NO_COLOR").map(OsString::from);
     let mut console = Console {
         env: &env,
-        stdin: &mut io::empty(),
+        stdin: Box::new(io::empty()),
         stdout: &mut stdout,
         stderr: &mut io::sink(),
         stdout_is_terminal: true,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::usage::usage_error;
@@ -139,36 +139,40 @@ pub(super) struct Asked {
     verbose: bool,
 }
 
-/// What to do instead of the main job.
-#[derive(Subcommand)]
+/// How a person is asked for consent.
+#[derive(Args)]
 #[expect(
     clippy::doc_markdown,
     reason = "--help shows these texts, and would show backticks"
 )]
+pub(super) struct LoginArguments {
+    /// Print the link, and read the address that the browser ended on
+    #[arg(long)]
+    pub(super) paste: bool,
+
+    /// Show a link and a short code for another device (experimental: the vendor has not
+    /// documented its endpoint)
+    #[arg(long, conflicts_with = "paste")]
+    pub(super) device: bool,
+
+    /// Where the browser comes back to, as registered with the app [default: the file's
+    /// [LOGIN_CODE] redirect_uri, else http://localhost:8080/callback]
+    #[arg(long, value_name = "URI")]
+    pub(super) redirect_uri: Option<String>,
+
+    /// How long to wait for the consent
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(super) wait: Duration,
+}
+
+/// What to do instead of the main job.
+#[derive(Subcommand)]
 pub(super) enum Task {
     /// Refresh, and print the token.
     #[command(skip)]
     Refresh,
     /// Get the first pair from nothing, through the user's consent in a browser
-    Login {
-        /// Print the link, and read the address that the browser ended on
-        #[arg(long)]
-        paste: bool,
-
-        /// Show a link and a short code for another device (experimental: the vendor has not
-        /// documented its endpoint)
-        #[arg(long, conflicts_with = "paste")]
-        device: bool,
-
-        /// Where the browser comes back to, as registered with the app [default: the file's
-        /// [LOGIN_CODE] redirect_uri, else http://localhost:8080/callback]
-        #[arg(long, value_name = "URI")]
-        redirect_uri: Option<String>,
-
-        /// How long to wait for the consent
-        #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
-        wait: Duration,
-    },
+    Login(LoginArguments),
     /// What the file holds and until when; sends nothing
     Status,
     /// Run a command with a valid access token in its environment
@@ -245,7 +249,7 @@ impl Asked {
     pub(super) fn login_options(&self, env: Env<'_>) -> Result<LoginOptions> {
         Ok(LoginOptions {
             redirect_uri: match self.task() {
-                Task::Login { redirect_uri, .. } => redirect_uri.clone(),
+                Task::Login(login) => login.redirect_uri.clone(),
                 _ => None,
             },
             accounts_url: match &self.accounts_url {
@@ -319,7 +323,8 @@ impl Asked {
             &mut app_secret,
             &mut app_ticket,
         ];
-        read_secret(secrets, stdin)?;
+        let pastes = matches!(self.task(), Task::Login(login) if login.paste);
+        read_secret(secrets, stdin, pastes)?;
         let defaults = Options::default();
         let file = env("FEISHU_CONFIG_FILE")
             .filter(|path| !path.is_empty())
@@ -358,7 +363,7 @@ impl Asked {
             },
             max_wait: self.max_wait,
             min_ttl: match self.task() {
-                Task::Refresh | Task::Status | Task::Login { .. } => self.min_ttl,
+                Task::Refresh | Task::Status | Task::Login(_) => self.min_ttl,
                 Task::Exec { .. } => Some(self.min_ttl.unwrap_or(EXEC_MIN_TTL)),
             },
             timeout: self.timeout,
@@ -377,10 +382,12 @@ fn api_from_env(name: &str) -> Result<Api> {
     Api::named(name).ok_or_else(unknown)
 }
 
-/// Replaces the one secret that was given as `-` by what stdin holds.
+/// Replaces the one secret that was given as `-` by what stdin holds, unless that is for something
+/// else.
 fn read_secret<const N: usize>(
     secrets: [&mut Option<SecretString>; N],
     stdin: &mut dyn Read,
+    is_taken: bool,
 ) -> Result<()> {
     let is_dash = |secret: &SecretString| secret.expose_secret() == "-";
     let mut from_stdin = secrets
@@ -389,6 +396,14 @@ fn read_secret<const N: usize>(
     let Some(secret) = from_stdin.next() else {
         return Ok(());
     };
+    if is_taken {
+        let message = "with --paste, stdin is for the address, not for a secret";
+        let hint = Hint::fixed(
+            "give the secret by its environment variable, or in the file",
+            "请通过环境变量或配置文件提供该密钥",
+        );
+        return Err(Error::new(Kind::Usage, message).with_hint(hint));
+    }
     if from_stdin.next().is_some() {
         return Err(Error::new(
             Kind::Usage,

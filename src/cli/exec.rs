@@ -2,15 +2,52 @@
 //!
 //! The command replaces this program, so that its exit code, its signals and its stdin are its own.
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use secrecy::ExposeSecret;
 
 use super::output;
-use crate::error::{Error, Hint};
+use crate::error::{Error, Hint, Kind, Result};
 use crate::refresh::Outcome;
+
+/// Looks a program up, as the system does when it starts one, before anything is spent for it.
+///
+/// # Errors
+/// [`Kind::Config`] if there is none.
+pub(super) fn find(command: &[OsString], search_path: Option<&OsStr>) -> Result<()> {
+    let Some(program) = command.first() else {
+        return Err(Error::config("no command to run"));
+    };
+    let has_folder = program.as_encoded_bytes().contains(&b'/');
+    let found = match search_path {
+        _ if has_folder => is_program(Path::new(program)),
+        Some(folders) => env::split_paths(folders).any(|folder| is_program(&folder.join(program))),
+        // Where to look without one is the system's own business.
+        None => true,
+    };
+    if found {
+        return Ok(());
+    }
+    // Its arguments may hold secrets; its name does not.
+    let message = format!(
+        "there is no program {}; nothing was sent",
+        program.display()
+    );
+    Err(Error::config(message).with_hint(Hint::fixed(
+        "check the command behind --",
+        "请检查 -- 之后的命令",
+    )))
+}
+
+fn is_program(path: &Path) -> bool {
+    let found = path.metadata();
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
 
 /// Becomes the command. Returns only if that fails.
 pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
@@ -24,9 +61,14 @@ pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
             outcome.access_token.expose_secret(),
         )
         .exec();
-    // Its arguments may hold secrets; its name does not.
+    let kind = if outcome.refreshed {
+        // A wrong command, but a token was spent for it.
+        Kind::Unexpected
+    } else {
+        Kind::Config
+    };
     let message = format!("cannot start {}: {error}", program.display());
-    Error::config(message).with_hint(Hint::fixed(
+    Error::new(kind, message).with_hint(Hint::fixed(
         "check the command behind --; the token in the file is valid",
         "请检查 -- 之后的命令；配置文件中的令牌有效",
     ))

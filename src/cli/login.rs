@@ -2,22 +2,87 @@
 //!
 //! What is said goes to stderr: stdout is for what `-o` asks.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::time::Duration;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use secrecy::SecretString;
 
+use super::args::{Asked, LoginArguments};
+use super::output::{self, Sink};
 use super::signals::Mask;
+use super::{Console, Program, has};
 use crate::error::{Error, Hint, Result};
 use crate::login::listener::{Browser, Listener};
-use crate::login::{Question, Way, denied, pages};
+use crate::login::{self, Question, Way, denied, pages, too_late};
 use crate::protocol::consent::Answer;
 use crate::protocol::device::Prompt;
+use crate::refresh::Options;
+
+/// Gets the first pair in the way that was asked for, and says where it is.
+pub(super) fn run(
+    way: &LoginArguments,
+    asked: &Asked,
+    options: &Options,
+    console: &mut Console<'_>,
+    mask: &mut Mask,
+) -> Result<()> {
+    let sink = asked
+        .output_given()
+        .map(|output| Sink::open(output, console.env));
+    let sink = sink.transpose()?;
+    let login = asked.login_options(console.env)?;
+    let mut program = Program::new(asked, options, mask);
+    if let Some(Sink::Github(_)) = sink {
+        program.masks = Some(&mut *console.stdout);
+    }
+    let wait = way.wait;
+    let stderr = &mut *console.stderr;
+    let result = if way.device {
+        let mut show = |prompt: &_| show_prompt(stderr, prompt);
+        login::device::run(options, &login, &mut show, wait, &mut program)
+    } else if way.paste {
+        let mut way = Paste {
+            stdin: mem::replace(&mut console.stdin, Box::new(io::empty())),
+            stderr,
+            wait,
+        };
+        login::run(options, &login, &mut way, &mut program)
+    } else {
+        let mut way = InBrowser {
+            stderr,
+            wait,
+            has_browser: has_browser(console.env),
+            listener: None,
+            browser: None,
+        };
+        login::run(options, &login, &mut way, &mut program)
+    };
+    let outcome = program.result(result)?;
+    let failure = program.failure.take();
+    if let Some(sink) = sink {
+        sink.print(console.stdout, options, &outcome)?;
+    }
+    if !asked.is_quiet() {
+        output::note_login(console.stderr, options, &outcome);
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Whether there is a browser to open: on Linux, where there is a screen.
+fn has_browser(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    let screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"];
+    cfg!(target_os = "macos") || screen.iter().any(|name| has(env, name))
+}
 
 /// Shows the link, and reads the address that the browser ended on.
-pub(super) struct Paste<'a> {
-    pub(super) stdin: &'a mut dyn Read,
-    pub(super) stderr: &'a mut dyn Write,
+struct Paste<'a> {
+    stdin: Box<dyn Read + Send>,
+    stderr: &'a mut dyn Write,
+    /// How long to wait.
+    wait: Duration,
 }
 
 /// A longer line is no address of a callback.
@@ -38,14 +103,18 @@ impl Way for Paste<'_> {
              The browser then ends on a page that may not load. Paste its address here:\n",
             question.page
         ));
-        let mut lines = BufReader::new(&mut *self.stdin);
+        let stdin = mem::replace(&mut self.stdin, Box::new(io::empty()));
+        let lines = lines_of(stdin);
+        let deadline = Instant::now() + self.wait;
         for _ in 0..MOST_TRIES {
-            let mut line = String::new();
-            let read = (&mut lines).take(LONGEST_LINE).read_line(&mut line);
-            read.map_err(|error| Error::config(format!("cannot read the address: {error}")))?;
-            if line.is_empty() {
-                break;
-            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = match lines.recv_timeout(left) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => return Err(too_late(self.wait)),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let line =
+                line.map_err(|error| Error::config(format!("cannot read the address: {error}")))?;
             match question.pasted(&line) {
                 Answer::Code(code) => return Ok(code),
                 Answer::Denied(word) => return Err(denied(&word)),
@@ -66,8 +135,27 @@ impl Way for Paste<'_> {
     }
 }
 
+/// The lines of a text that may be slow to come.
+fn lines_of(text: Box<dyn Read + Send>) -> Receiver<io::Result<String>> {
+    let (sender, lines) = mpsc::channel();
+    // Without a thread, the text has no lines.
+    let _ = thread::Builder::new().spawn(move || {
+        Mask::shield_thread();
+        let mut text = BufReader::new(text);
+        loop {
+            let mut line = String::new();
+            let read = (&mut text).take(LONGEST_LINE).read_line(&mut line);
+            let ended = !matches!(read, Ok(1..));
+            if matches!(read, Ok(0)) || sender.send(read.map(|_| line)).is_err() || ended {
+                break;
+            }
+        }
+    });
+    lines
+}
+
 /// Shows the link and the code for another device.
-pub(super) fn show_prompt(stderr: &mut dyn Write, prompt: &Prompt) {
+fn show_prompt(stderr: &mut dyn Write, prompt: &Prompt) {
     // A stderr that takes nothing is no reason to fail.
     let _ = write!(
         stderr,
@@ -78,14 +166,14 @@ pub(super) fn show_prompt(stderr: &mut dyn Write, prompt: &Prompt) {
 }
 
 /// Opens the link in a browser, and waits for it to come back.
-pub(super) struct InBrowser<'a> {
-    pub(super) stderr: &'a mut dyn Write,
+struct InBrowser<'a> {
+    stderr: &'a mut dyn Write,
     /// How long to wait.
-    pub(super) wait: Duration,
+    wait: Duration,
     /// Whether there is a browser to open.
-    pub(super) has_browser: bool,
-    pub(super) listener: Option<Listener>,
-    pub(super) browser: Option<Browser>,
+    has_browser: bool,
+    listener: Option<Listener>,
+    browser: Option<Browser>,
 }
 
 impl Way for InBrowser<'_> {

@@ -33,7 +33,7 @@ pub struct Console<'a> {
     /// Looks up an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<OsString>,
     /// Where a secret given as `-` is read from.
-    pub stdin: &'a mut dyn Read,
+    pub stdin: Box<dyn Read + Send>,
     /// For the token.
     pub stdout: &'a mut dyn Write,
     /// For people.
@@ -73,7 +73,7 @@ fn dispatch(
     };
     asked.check_output()?;
     output::log_to_stderr(asked.verbosity());
-    let options = asked.options(console.env, console.stdin)?;
+    let options = asked.options(console.env, &mut *console.stdin)?;
     *profile = Some(options.profile.clone());
     match asked.task() {
         Task::Refresh => main_job(&asked, &options, console, mask),
@@ -88,51 +88,9 @@ fn dispatch(
             output::print(console.stdout, &text)?;
             survey.verdict()
         }
-        Task::Login {
-            paste,
-            device,
-            wait,
-            ..
-        } => {
-            let sink = asked
-                .output_given()
-                .map(|output| Sink::open(output, console.env));
-            let sink = sink.transpose()?;
-            let login = asked.login_options(console.env)?;
-            let mut program = Program::new(&asked, &options, mask);
-            if let Some(Sink::Github(_)) = sink {
-                program.masks = Some(&mut *console.stdout);
-            }
-            let result = if *device {
-                let mut show = |prompt: &_| login::show_prompt(&mut *console.stderr, prompt);
-                crate::login::device::run(&options, &login, &mut show, *wait, &mut program)
-            } else if *paste {
-                let mut way = login::Paste {
-                    stdin: console.stdin,
-                    stderr: console.stderr,
-                };
-                crate::login::run(&options, &login, &mut way, &mut program)
-            } else {
-                let mut way = login::InBrowser {
-                    stderr: console.stderr,
-                    wait: *wait,
-                    has_browser: has_browser(console.env),
-                    listener: None,
-                    browser: None,
-                };
-                crate::login::run(&options, &login, &mut way, &mut program)
-            };
-            let outcome = program.result(result)?;
-            let failure = program.failure.take();
-            if let Some(sink) = sink {
-                sink.print(console.stdout, &options, &outcome)?;
-            }
-            if !asked.is_quiet() {
-                output::note_login(console.stderr, &options, &outcome);
-            }
-            failure.map_or(Ok(()), Err)
-        }
+        Task::Login(login) => login::run(login, &asked, &options, console, mask),
         Task::Exec { command } => {
+            exec::find(command, (console.env)("PATH").as_deref())?;
             let mut program = Program::new(&asked, &options, mask);
             let result = refresh::run(&options, &mut program);
             let outcome = program.result(result)?;
@@ -140,12 +98,6 @@ fn dispatch(
             Err(exec::replace(command, &outcome))
         }
     }
-}
-
-/// Whether there is a browser to open: on Linux, where there is a screen.
-fn has_browser(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
-    let screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"];
-    cfg!(target_os = "macos") || screen.iter().any(|name| has(env, name))
 }
 
 /// Whether an environment variable is set and not empty.

@@ -56,11 +56,16 @@ pub(crate) fn run(
         app: app.clone(),
         device_code: prompt.device_code,
     };
+    let mut asked = false;
     loop {
-        if Instant::now() + interval > deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Who cannot wait so long asks once, at the end.
+        let pause = if asked { interval } else { interval.min(left) };
+        if pause > left {
             return Err(too_late());
         }
-        thread::sleep(interval);
+        thread::sleep(pause);
+        asked = true;
         let polled = RefCell::new(Polled::Pending);
         let judge = |response: &_| match grant.polled(response) {
             Polled::Ended(reply) => *reply,

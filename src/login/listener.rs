@@ -3,18 +3,19 @@
 //! Promises:
 //! - It listens on loopback addresses alone, on the redirect URI's port.
 //! - One callback with the right state counts. Everything else (a forged one, a favicon, a port
-//!   scan, a client that says nothing) is answered or dropped, and the waiting goes on.
+//!   scan) is answered, a client that says nothing is dropped, and the waiting goes on.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
 use super::pages::{self, Page};
-use super::{Question, denied};
+use super::{Question, denied, too_late};
 use crate::client;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::consent::Answer;
@@ -22,8 +23,14 @@ use crate::protocol::consent::Answer;
 /// A longer head of a request is no browser's.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// A client that takes longer to say what it wants is dropped.
+/// A client that takes longer to say what it wants, or to take its answer, is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// So many browsers do not come at once; more connections are dropped.
+const MOST_CALLERS: usize = 64;
+
+/// How long to leave a port alone that gives no connection.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What listens for the browser.
 pub(crate) struct Listener {
@@ -31,7 +38,7 @@ pub(crate) struct Listener {
     path: String,
 }
 
-/// A browser that asked for something.
+/// A browser that asked for something, with its GET request's target.
 struct Caller {
     stream: TcpStream,
     target: String,
@@ -62,6 +69,8 @@ impl Listener {
             )));
         };
         let (sender, callers) = mpsc::channel();
+        // One for each thread that listens to a caller.
+        let places = Arc::new(());
         let mut bound = false;
         let mut missing = None;
         for address in loopback.addresses {
@@ -78,16 +87,22 @@ impl Listener {
             };
             bound = true;
             let sender = sender.clone();
+            let places = Arc::clone(&places);
             spawn(shield, move || {
-                for stream in socket.incoming().flatten() {
+                for stream in socket.incoming() {
+                    let Ok(stream) = stream else {
+                        thread::sleep(PAUSE);
+                        continue;
+                    };
+                    let place = Arc::clone(&places);
+                    if Arc::strong_count(&place) > MOST_CALLERS {
+                        continue;
+                    }
                     let sender = sender.clone();
                     spawn(shield, move || {
-                        if let Ok(Some(target)) = read_target(&stream) {
-                            let caller = Caller { stream, target };
-                            if let Err(late) = sender.send(caller) {
-                                let _ = reply(late.0.stream, &pages::LATE);
-                            }
-                        }
+                        // Nobody is left to hear of a connection that broke.
+                        let _ = listen(stream, &sender);
+                        drop(place);
                     });
                 }
             });
@@ -149,6 +164,14 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        for late in self.callers.try_iter() {
+            let _ = reply(late.stream, &pages::LATE);
+        }
+    }
+}
+
 fn spawn(shield: fn(), work: impl FnOnce() + Send + 'static) {
     // Without a thread for it, a connection is dropped.
     let _ = thread::Builder::new().spawn(move || {
@@ -157,29 +180,55 @@ fn spawn(shield: fn(), work: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// The target of a GET request; none if it is something else.
-fn read_target(mut stream: &TcpStream) -> io::Result<Option<String>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+/// Hears what a client wants, and passes on a GET request, which alone can be the browser's answer.
+fn listen(mut stream: TcpStream, callers: &Sender<Caller>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
+    match read_target(&stream, Instant::now() + PATIENCE)? {
+        Ok(target) => match callers.send(Caller { stream, target }) {
+            Ok(()) => Ok(()),
+            Err(late) => reply(late.0.stream, &pages::LATE),
+        },
+        Err(page) => {
+            reply(stream.try_clone()?, page)?;
+            // A connection closed with bytes unread would take the answer away again.
+            stream.shutdown(Shutdown::Write)?;
+            io::copy(&mut (&mut stream).take(1 << 20), &mut io::sink()).map(drop)
+        }
+    }
+}
+
+/// The target of a GET request, or the answer to something else.
+fn read_target(
+    mut stream: &TcpStream,
+    deadline: Instant,
+) -> io::Result<Result<String, &'static Page>> {
     let mut head = Vec::new();
     let mut chunk = [0; 2048];
     while head.len() < LONGEST_HEAD {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
         let count = stream.read(&mut chunk)?;
         if count == 0 {
-            break;
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         head.extend_from_slice(&chunk[..count]);
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&head) {
-            Ok(httparse::Status::Partial) => {}
-            Ok(httparse::Status::Complete(_)) if request.method == Some("GET") => {
-                return Ok(request.path.map(str::to_owned));
-            }
+        let parsed = request.parse(&head);
+        // The first line is enough to know that it is no GET.
+        if request.method.is_some_and(|method| method != "GET") {
+            return Ok(Err(&pages::WRONG_METHOD));
+        }
+        match (parsed, request.path) {
+            (Ok(httparse::Status::Partial), _) => {}
+            (Ok(_), Some(target)) => return Ok(Ok(target.to_owned())),
             _ => break,
         }
     }
-    Ok(None)
+    Ok(Err(&pages::NO_REQUEST))
 }
 
 fn reply(mut stream: TcpStream, page: &Page) -> io::Result<()> {
@@ -192,16 +241,5 @@ fn taken(port: u16, error: &io::Error) -> Error {
     Error::config(message).with_hint(Hint::fixed(
         "end what uses the port, use another redirect URI that is registered with the app, or use --paste",
         "请结束占用该端口的程序，改用另一个已登记的 redirect_uri，或使用 --paste",
-    ))
-}
-
-fn too_late(wait: Duration) -> Error {
-    let message = format!(
-        "no consent came within {} s; nothing was changed",
-        wait.as_secs()
-    );
-    Error::temporary(message).with_hint(Hint::fixed(
-        "run feishu-refresh login again, or wait longer with --wait",
-        "请重新运行 feishu-refresh login，或用 --wait 延长等待时间",
     ))
 }

@@ -21,15 +21,18 @@ pub(crate) static SAVED: Page = Page {
     chinese: ("登录成功", "令牌已保存，可以关闭此页面。"),
 };
 
-/// The consent came, but no pair for it.
+/// The consent came, but the login ended in an error: perhaps with a pair that is safe all the same.
 pub(crate) static FAILED: Page = Page {
     status: "200 OK",
     sign: "!",
     english: (
-        "Not logged in",
-        "The consent came, but no tokens for it. The terminal says why.",
+        "Something went wrong",
+        "The consent came, but the login did not end well. The terminal says why, and what to do.",
     ),
-    chinese: ("登录未完成", "已收到授权，但未能取得令牌。原因请查看终端。"),
+    chinese: (
+        "登录出错",
+        "已收到授权，但登录未能顺利完成。原因和处理方法请查看终端。",
+    ),
 };
 
 pub(super) static REFUSED: Page = Page {
@@ -65,7 +68,7 @@ pub(super) static LATE: Page = Page {
     chinese: ("此次登录已结束", "已先收到另一个回调，结果请查看终端。"),
 };
 
-pub(super) static NOT_FOUND: Page = Page {
+const NOTHING_HERE: Page = Page {
     status: "404 Not Found",
     sign: "?",
     english: (
@@ -73,6 +76,18 @@ pub(super) static NOT_FOUND: Page = Page {
         "This is where a login of feishu-refresh waits for its answer.",
     ),
     chinese: ("此处无内容", "feishu-refresh 正在此等待登录回调。"),
+};
+
+pub(super) static NOT_FOUND: Page = NOTHING_HERE;
+
+pub(super) static WRONG_METHOD: Page = Page {
+    status: "405 Method Not Allowed\r\nAllow: GET",
+    ..NOTHING_HERE
+};
+
+pub(super) static NO_REQUEST: Page = Page {
+    status: "400 Bad Request",
+    ..NOTHING_HERE
 };
 
 /// The whole response that shows a page. It loads nothing, runs nothing and is kept nowhere.

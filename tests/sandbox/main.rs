@@ -88,7 +88,7 @@ fn run(arguments: &[OsString]) -> Result<String> {
     let mut stdout = Vec::new();
     let mut console = Console {
         env: &|_| None,
-        stdin: &mut io::empty(),
+        stdin: Box::new(io::empty()),
         stdout: &mut stdout,
         stderr: &mut io::stderr(),
         stdout_is_terminal: false,
