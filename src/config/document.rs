@@ -26,6 +26,12 @@ const DEFAULT_SECTION: &str = "DEFAULT";
 /// scanner holds a NUL, and rust-ini gives it no meaning.
 const MARK: char = '\0';
 
+/// New values for the keys of one section.
+pub(crate) struct Edit<'a> {
+    pub(crate) section: &'a str,
+    pub(crate) values: Vec<(&'a str, String)>,
+}
+
 /// A file's text, understood.
 #[derive(Clone)]
 pub(crate) struct Document {
@@ -88,22 +94,30 @@ impl Document {
         }
     }
 
-    /// The document with these values in one section and all else as it was. Missing keys and a
-    /// missing section are added: each key behind the one before it in `changes`.
-    pub(crate) fn with(&self, section: &str, changes: &[(&str, &str)]) -> Result<Self, Problem> {
-        for (key, _) in changes {
-            self.refuse_ambiguity(section, key)?;
+    /// The document with these values, each edit in a section of its own, and all else as it was.
+    /// Missing keys and sections are added: each key behind the one before it in its edit.
+    pub(crate) fn with(&self, edits: &[Edit<'_>]) -> Result<Self, Problem> {
+        let mut splices = Vec::new();
+        let mut new_sections = Vec::new();
+        for edit in edits {
+            for (key, _) in &edit.values {
+                self.refuse_ambiguity(edit.section, key)?;
+            }
+            match self.layout.section_index.get(edit.section) {
+                Some(&index) => splices.append(&mut self.splices_in(index, &edit.values)),
+                None => new_sections.push(edit),
+            }
         }
-        let splices = match self.layout.section_index.get(section) {
-            Some(&index) => self.splices_in(index, changes),
-            None => vec![self.new_section(section, changes)],
-        };
+        if !new_sections.is_empty() {
+            splices.push(self.appended(&new_sections));
+        }
         let edited = splice(&self.text, splices);
-        let line = self.layout.section_index.get(section);
-        let line = line.map_or(1, |&index| self.layout.sections[index].line);
         let edited = Document::parse(edited.as_bytes())
             .ok()
-            .filter(|edited| edited.content() == self.content_with(section, changes));
+            .filter(|edited| edited.content() == self.content_with(edits));
+        let first = edits.first().map(|edit| edit.section);
+        let line = first.and_then(|section| self.layout.section_index.get(section));
+        let line = line.map_or(1, |&index| self.layout.sections[index].line);
         edited.ok_or_else(|| {
             Problem::new(
                 line,
@@ -127,15 +141,13 @@ impl Document {
     }
 
     /// What [`Self::content`] should be once these changes are made.
-    fn content_with<'a>(
-        &'a self,
-        section: &'a str,
-        changes: &[(&'a str, &str)],
-    ) -> BTreeMap<(&'a str, &'a str), String> {
+    fn content_with<'a>(&'a self, edits: &'a [Edit<'_>]) -> BTreeMap<(&'a str, &'a str), String> {
         let mut content = self.content();
-        content.insert((section, ""), String::new());
-        for (key, value) in changes {
-            content.insert((section, key), format!("{}{MARK}", percent_encoded(value)));
+        for Edit { section, values } in edits {
+            content.insert((section, ""), String::new());
+            for (key, value) in values {
+                content.insert((section, key), format!("{}{MARK}", percent_encoded(value)));
+            }
         }
         content
     }
@@ -181,7 +193,7 @@ impl Document {
         }
     }
 
-    fn splices_in(&self, section: usize, changes: &[(&str, &str)]) -> Vec<Splice> {
+    fn splices_in(&self, section: usize, changes: &[(&str, String)]) -> Vec<Splice> {
         let mut replaced = Vec::new();
         let mut added = Vec::new();
         for (index, (key, value)) in changes.iter().enumerate() {
@@ -217,13 +229,12 @@ impl Document {
 
     /// Where a person would put the missing key `changes[index]`: behind the nearest key before it
     /// in `changes`, else in front of the nearest after it, else behind the section's last pair.
-    fn spot_for(&self, section: usize, changes: &[(&str, &str)], index: usize) -> Spot<'_> {
-        let find = |(key, _): &(&str, &str)| self.pair_in(section, key);
-        let mut pairs = self
-            .layout
-            .pairs
-            .iter()
-            .filter(|pair| pair.section == section);
+    fn spot_for(&self, section: usize, changes: &[(&str, String)], index: usize) -> Spot<'_> {
+        let find = |(key, _): &(&str, String)| self.pair_in(section, key);
+        let pairs = &self.layout.pairs;
+        let start = pairs.partition_point(|pair| pair.section < section);
+        let end = pairs.partition_point(|pair| pair.section <= section);
+        let mut pairs = pairs[start..end].iter();
         let before = changes[..index].iter().rev().find_map(find);
         let after = changes[index + 1..].iter().find_map(find);
         let above = match (before, after) {
@@ -257,7 +268,7 @@ impl Document {
         format!("{before}{sign}{after}")
     }
 
-    fn new_section(&self, section: &str, changes: &[(&str, &str)]) -> Splice {
+    fn appended(&self, new_sections: &[&Edit<'_>]) -> Splice {
         let line_end = self.line_end();
         let body = self.text.trim_start_matches('\u{feff}');
         let last_line = lines(body).last().map_or("", |line| &body[line.text]);
@@ -269,9 +280,14 @@ impl Document {
         if !body.is_empty() && !last_line.trim_matches(is_space).is_empty() {
             text.push_str(line_end);
         }
-        text.push_str(&format!("[{section}]{line_end}"));
-        for (key, value) in changes {
-            text.push_str(&format!("{key} = {}{line_end}", percent_encoded(value)));
+        for (index, edit) in new_sections.iter().enumerate() {
+            if index > 0 {
+                text.push_str(line_end);
+            }
+            text.push_str(&format!("[{}]{line_end}", edit.section));
+            for (key, value) in &edit.values {
+                text.push_str(&format!("{key} = {}{line_end}", percent_encoded(value)));
+            }
         }
         Splice {
             at: self.text.len()..self.text.len(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::document::{Document, Problem};
+use super::document::{Document, Edit, Problem};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::Api;
 use crate::token::{AppToken, Fingerprint, Tokens};
@@ -296,22 +296,32 @@ pub(super) fn lines(api: Api, tokens: &Tokens) -> SecretString {
     lines.into()
 }
 
-/// The document with what a reply changes. What the reply does not give stays as it is.
-pub(super) fn edit(place: Place<'_>, document: &Document, change: &Change<'_>) -> Result<Document> {
+/// What a reply changes in a document. What the reply does not give stays as it is.
+pub(super) fn edit<'a>(
+    place: Place<'a>,
+    document: &Document,
+    change: &Change<'_>,
+) -> Result<Edit<'a>> {
     let values = change.values(&Pair::read(place, document)?);
-    let refused = |problem: Problem| wrong(place.file, &[problem]);
     // What is not known is emptied where it stands, and not added where it does not.
     let mut wanted = Vec::new();
-    for (key, value) in &values {
-        let stands = document
-            .value(place.profile, key)
-            .map_err(refused)?
-            .is_some();
-        if stands || !value.is_empty() {
-            wanted.push((*key, value.as_str()));
+    for (key, value) in values {
+        let stands = document.value(place.profile, key);
+        let stands = stands.map_err(|problem| wrong(place.file, &[problem]))?;
+        if stands.is_some() || !value.is_empty() {
+            wanted.push((key, value));
         }
     }
-    document.with(place.profile, &wanted).map_err(refused)
+    Ok(Edit {
+        section: place.profile,
+        values: wanted,
+    })
+}
+
+/// The document with these edits.
+pub(super) fn edited(file: &Path, document: &Document, edits: &[Edit<'_>]) -> Result<Document> {
+    let edited = document.with(edits);
+    edited.map_err(|problem| wrong(file, &[problem]))
 }
 
 pub(super) fn unknown_api(place: Place<'_>) -> Error {

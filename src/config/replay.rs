@@ -9,7 +9,7 @@
 
 use super::document::Document;
 use super::durable::{Leftover, Lock, is_torn};
-use super::profile::{Change, Pair, Place, edit, understood};
+use super::profile::{Change, Pair, Place, edit, edited, understood};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::token::{self, Fingerprint};
 
@@ -141,8 +141,9 @@ fn judge(
     if file.is_empty() {
         return Ok(Worth::needed(rescued.text()));
     }
-    let mut document = understood(place.file, file)?;
+    let document = understood(place.file, file)?;
     let mut worth = Worth::default();
+    let mut edits = Vec::new();
     for section in rescued.sections() {
         let ours = place.of(section);
         let (Ok(theirs), Ok(own)) = (Pair::read(ours, &rescued), Pair::read(ours, &document))
@@ -174,11 +175,14 @@ fn judge(
                 spent: Some(&spent),
                 app_token: None,
             };
-            document = edit(ours, &document, &change)?;
-            worth.needed = Some(document.text().to_owned());
+            edits.push(edit(ours, &document, &change)?);
         } else {
             worth.doubtful = true;
         }
+    }
+    if !edits.is_empty() {
+        let document = edited(place.file, &document, &edits)?;
+        worth.needed = Some(document.text().to_owned());
     }
     Ok(worth)
 }

@@ -252,7 +252,8 @@ impl<'a> Plan<'a> {
                 }
             }
         };
-        profile::edit(self.view.place, document, &change)
+        let edit = profile::edit(self.view.place, document, &change)?;
+        profile::edited(self.view.place.file, document, &[edit])
     }
 
     fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
