@@ -141,6 +141,11 @@ fn the_example_file_is_a_file_that_works() {
     let filled = example
         .replace("app_id =\n", &format!("app_id = {APP_ID}\n"))
         .replace("app_secret =\n", &format!("app_secret = {APP_SECRET}\n"));
+    let filled = ["[oidc]", "[v2]", "[115]", "api = ", "refresh_token ="]
+        .iter()
+        .fold(filled, |text, commented| {
+            text.replace(&format!("\n# {commented}"), &format!("\n{commented}"))
+        });
     let mut filled = filled.replace(
         "# base_url = https://open.larksuite.com",
         &format!("base_url = {}", scene.server.base_url()),

@@ -427,7 +427,7 @@ fn a_port_that_is_taken_is_told_before_anybody_is_asked() {
     let elsewhere = ["login", "--redirect-uri", "https://example.com/callback"];
     scene
         .run(elsewhere)
-        .assert_failed(3, "leads to another machine");
+        .assert_failed(3, "no http address of this machine");
     // The Python package keeps it in the file.
     scene.write(scene.text() + &format!("[LOGIN_CODE]\nredirect_uri = {uri}\n"));
     scene

@@ -87,12 +87,13 @@ fn the_recipes_for_shells_work() {
             .text()
             .replace("refresh_token = ", "refresh_token = \n; "),
     );
+    let says = "a user must consent again\n";
     let run = shell(&blocks[3]);
-    assert!(
-        run.stderr.ends_with("a user must consent again\n"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.ends_with(says), "{}", run.stderr);
+    // What else goes wrong is something else.
+    scene.write("no section");
+    let run = shell(&blocks[3]);
+    assert!(!run.stderr.ends_with(says), "{}", run.stderr);
 }
 
 /// A runner without a disk: each job has nothing but the secret.
@@ -100,7 +101,8 @@ fn the_recipes_for_shells_work() {
 fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
     let keep = blocks("sh").pop().unwrap();
     let home = Scene::without_file();
-    fs::write(home.folder().join("secret"), home.server.refresh_token()).unwrap();
+    let token = home.server.refresh_token_for("v2");
+    fs::write(home.folder().join("secret"), token).unwrap();
     for job in 1..=3 {
         let scene = Scene::without_file();
         install(scene.folder(), "keep", &keep);
@@ -111,6 +113,7 @@ fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
             .env("PATH", path(&home))
             .env("HOME", home.folder())
             .env("GITHUB_OUTPUT", scene.folder().join("output"))
+            .env("FEISHU_API", "v2")
             .env("FEISHU_APP_ID", APP_ID)
             .env("FEISHU_APP_SECRET", APP_SECRET)
             .env(

@@ -42,8 +42,9 @@ Exit codes:
   6  rotated, but not saved where asked: see the message
   7  rotated and saved, but the --on-refresh command failed
 
-A flag beats its environment variable, which beats the file. A TOKEN, SECRET or TICKET of - is read
-from stdin. Only tokens are written to the file: put app_id, app_secret and base_url there yourself."
+A flag beats its environment variable, which beats the file.
+A TOKEN, SECRET or TICKET of - is read from stdin.
+app_id, app_secret and base_url are never written to the file: put them there yourself."
 )]
 #[expect(
     clippy::doc_markdown,
@@ -167,15 +168,25 @@ pub(super) struct LoginArguments {
 
 /// What to do instead of the main job.
 #[derive(Subcommand)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "--help shows these texts, and would show backticks"
+)]
 pub(super) enum Task {
     /// Refresh, and print the token.
     #[command(skip)]
     Refresh,
     /// Get the first pair from nothing, through the user's consent in a browser
+    ///
+    /// It needs app_id and app_secret, and the redirect URI among the app's redirect URLs. The pair is
+    /// one of v2, and api = v2 is written to the section. --scope asks for more than offline_access.
     Login(LoginArguments),
     /// What the file holds and until when; sends nothing
     Status,
     /// Run a command with a valid access token in its environment
+    ///
+    /// The token is in FEISHU_USER_ACCESS_TOKEN (115: OPEN115_ACCESS_TOKEN). It is refreshed first if
+    /// less than five minutes are left, or what --min-ttl says. The exit code is the command's.
     Exec {
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]

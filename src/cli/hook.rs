@@ -12,15 +12,14 @@ use std::process::{Command, Stdio};
 
 use crate::error::{Error, Hint, Kind, Result};
 
-/// Runs a shell command with this text on its stdin.
+/// Runs a shell command with this text on its stdin; `place` says whose pair it is.
 ///
 /// # Errors
 /// [`Kind::Hook`] if it cannot be started or does not end well.
-pub(super) fn run(command: &str, profile: &str, json: &str) -> Result<()> {
+pub(super) fn run(command: &str, place: &str, json: &str) -> Result<()> {
     let failed = |what: &str| {
-        let message = format!(
-            "[{profile}]: refreshed and saved, but the --on-refresh command failed: {what}"
-        );
+        let message =
+            format!("{place}: refreshed and saved, but the --on-refresh command failed: {what}");
         Error::new(Kind::Hook, message).with_hint(Hint::fixed(
             "the file has the new pair; do by hand what the command was to do with it",
             "新的令牌已写入配置文件；请手动完成该命令应做的处理",

@@ -186,7 +186,13 @@ impl Caller for Program<'_> {
         }
         if let Some(command) = self.hook {
             let json = output::json(self.options, api, tokens, true);
-            self.failure = hook::run(command, &self.options.profile, &json).err();
+            let Options {
+                config_file,
+                profile,
+                ..
+            } = self.options;
+            let place = format!("[{profile}] of {}", config_file.display());
+            self.failure = hook::run(command, &place, &json).err();
         }
     }
 }

@@ -111,7 +111,8 @@ impl Sink {
                 })?;
                 let path = Path::new(&path);
                 let file = File::options().append(true).create(true).open(path);
-                Sink::Github(file.map_err(|error| Error::file("cannot write", path, error))?)
+                let what = "nothing was sent: GITHUB_OUTPUT names a file that cannot be written,";
+                Sink::Github(file.map_err(|error| Error::file(what, path, error))?)
             }
         })
     }
@@ -219,6 +220,11 @@ pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Ou
             options.profile
         ),
     );
+    let lasts = options.app_secret.is_none() && options.base_url.is_none() && !options.lark;
+    if !lasts {
+        let note = "the app and the host that were given are not in the file: give them to each run, or put them there";
+        say(stderr, note);
+    }
 }
 
 /// Writes one line in one go, so that runs at once do not tear each other's. A stderr that takes

@@ -62,7 +62,7 @@ impl Listener {
     /// [`crate::Kind::Config`] if the URI leads elsewhere, or the port is taken.
     pub(crate) fn bind(redirect_uri: &str, shield: fn()) -> Result<Self> {
         let Some(loopback) = client::loopback(redirect_uri) else {
-            let message = "the redirect URI leads to another machine than this one";
+            let message = "the redirect URI is no http address of this machine";
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "use --paste, or a redirect URI like http://localhost:8080/callback that is registered with the app",
                 "请使用 --paste，或使用已在应用中登记的本机地址，例如 http://localhost:8080/callback",

@@ -255,7 +255,7 @@ impl Attempts {
         let Some(pause) = pause else {
             return Err(error);
         };
-        let said = format!("{error}; trying again in {} ms", pause.as_millis());
+        let said = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
         if pause > LONG_PAUSE {
             log::warn!("{said}");
         } else {

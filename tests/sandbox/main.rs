@@ -133,6 +133,7 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
          feishu-refresh -p third-bot --scope task:task:read -o json\n\
          feishu-refresh -p third-bot --api v1   # the wrong endpoint for its token\n\
          feishu-refresh -p disk           # a second one within a minute waits; --max-wait 0 does not\n\
+         feishu-refresh login -p mine --accounts-url {base}   # open the link, and agree; or --paste, --device\n\
          feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\
          for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh & done; wait\n\n\
          After one of these the next request fails (-v shows it, --retries 0 lets it stand):\n\n",
