@@ -404,7 +404,7 @@ fn the_throttle_of_115_is_waited_out() {
     );
     // Else it is waited for; this test does not.
     let mut waiting = HeldRun::spawn(scene.program().arg("-v"));
-    waiting.read_until("trying again in 60000 ms");
+    waiting.read_until("trying again in 60.0 s");
     waiting.child.kill().unwrap();
     waiting.child.wait().unwrap();
     assert_eq!(scene.server.rotations(), 1);
@@ -439,7 +439,7 @@ fn a_rate_limit_is_waited_out_as_long_as_the_user_allows() {
     scene.server.fail_next(limit(429, "Retry-After", "6"));
     let run = scene.run::<&str>([]);
     assert!(
-        run.stderr.contains("trying again in 6000 ms"),
+        run.stderr.contains("trying again in 6.0 s"),
         "{}",
         run.stderr
     );

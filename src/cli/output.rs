@@ -111,7 +111,7 @@ impl Sink {
                 })?;
                 let path = Path::new(&path);
                 let file = File::options().append(true).create(true).open(path);
-                let what = "nothing was sent: GITHUB_OUTPUT names a file that cannot be written,";
+                let what = "nothing was sent: GITHUB_OUTPUT cannot be written:";
                 Sink::Github(file.map_err(|error| Error::file(what, path, error))?)
             }
         })
