@@ -138,7 +138,7 @@ fn github_gets_a_mask_and_then_the_output() {
         .assert_failed(3, "GITHUB_OUTPUT is not set");
     run("").assert_failed(3, "GITHUB_OUTPUT is not set");
     run("/no/such/file").assert_failed(3, "GITHUB_OUTPUT cannot be written: /no/such/file");
-    run("/").assert_failed(3, "cannot write /");
+    run("/").assert_failed(3, "GITHUB_OUTPUT cannot be written: /");
     assert!(scene.server.requests().is_empty());
 
     fs::write(&output, "other=1\n").unwrap();
