@@ -11,6 +11,7 @@ pub(crate) mod listener;
 pub(crate) mod pages;
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::tokens;
+use crate::refresh::retries::{self, Retries};
 use crate::refresh::{Caller, Options, Outcome, failure, locked, outcome};
 use crate::text::{printable, shortened};
 use crate::token::Tokens;
@@ -118,9 +120,7 @@ pub(crate) fn run(
         redirect_uri: redirect_uri.to_owned(),
         verifier,
     };
-    let judge = |response: &Response| protocol::code_reply(&grant, response);
-    let result = attempt.exchange(&grant.request(), &grant.secrets(), judge, caller);
-    let result = result.and_then(|done| done.map_err(|refusal| attempt.refused(refusal)));
+    let result = attempt.spend(&grant, caller);
     way.tell(result.is_ok());
     result
 }
@@ -161,6 +161,13 @@ impl<'a> Login<'a> {
         given.api = Some(Api::V2);
         given.refresh_token = None;
         let order = config::look(place, given)?.login_order()?;
+        if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
+            log::warn!(
+                "{}: a login gives a pair of v2, in the place of one of {}; the Python program cannot go on with it",
+                order.subject,
+                replaced.name()
+            );
+        }
         let client = Client::new(&order.base_url, options.timeout)?;
         let scope = protocol::scope(options.scope.as_deref().unwrap_or("offline_access"));
         let scope =
@@ -189,6 +196,29 @@ impl<'a> Login<'a> {
         let deadline = self.options.lock_deadline();
         let lock = || config::lock_for_login(self.place, self.given, deadline);
         locked(self.place, caller, lock)
+    }
+
+    /// Exchanges a code for the pair; again, if a failure passes.
+    fn spend(&self, grant: &CodeGrant, caller: &mut dyn Caller) -> Result<Outcome> {
+        let judge = |response: &Response| protocol::code_reply(grant, response);
+        let mut retries = Retries::new(self.options);
+        let mut lost_before = false;
+        loop {
+            let done = self.exchange(&grant.request(), &grant.secrets(), judge, caller)?;
+            let mut refusal = match done {
+                Ok(outcome) => return Ok(outcome),
+                Err(refusal) => refusal,
+            };
+            let pause = retries.pause(&mut refusal);
+            let maybe_spent = refusal.maybe_spent;
+            let error = self.refused(refusal, lost_before);
+            let Some(pause) = pause else {
+                return Err(error);
+            };
+            retries::tell(&error, pause);
+            lost_before |= maybe_spent;
+            thread::sleep(pause);
+        }
     }
 
     /// Sends what brings a pair, with room for it made, and saves the pair; or gives the refusal.
@@ -234,8 +264,8 @@ impl<'a> Login<'a> {
         )))
     }
 
-    fn refused(&self, refusal: Refusal) -> Error {
-        refused(&self.client, &self.order, refusal)
+    fn refused(&self, refusal: Refusal, lost_before: bool) -> Error {
+        refused(&self.client, &self.order, refusal, lost_before)
     }
 }
 
@@ -262,16 +292,25 @@ fn whole(order: &LoginOrder, tokens: Tokens) -> Result<Tokens> {
     Ok(tokens)
 }
 
-fn refused(client: &Client, order: &LoginOrder, refusal: Refusal) -> Error {
+/// The error for a refusal. `lost_before` says whether an earlier request may have brought a pair
+/// that did not arrive.
+fn refused(client: &Client, order: &LoginOrder, refusal: Refusal, lost_before: bool) -> Error {
     let kind = failure::kind(refusal.verdict);
-    let hint = refusal.hint.cloned().unwrap_or(Hint::fixed(
+    let maybe_lost = lost_before || refusal.maybe_spent;
+    let hint = refusal.hint.filter(|_| !maybe_lost);
+    let hint = hint.cloned().unwrap_or(Hint::fixed(
         "log in again: what a consent gives works once, for a few minutes",
         "请重新登录：授权结果仅数分钟内有效，且仅可使用一次",
     ));
+    let fate = if maybe_lost {
+        "a reply may have been lost, and the consent used up; the file is as it was"
+    } else {
+        "no login, the file is as it was"
+    };
     let what = &refusal.message;
     let server = failure::server_text(refusal.code, refusal.log_id.as_deref());
     let message = format!(
-        "{}: {}: {what}{server}; no login, the file is as it was",
+        "{}: {}: {what}{server}; {fate}",
         order.subject,
         client.host()
     );
@@ -297,7 +336,7 @@ pub(crate) fn denied(word: &str) -> Error {
 pub(crate) fn too_late(wait: Duration) -> Error {
     let message = format!(
         "no consent came within {} s; nothing was changed",
-        wait.as_secs()
+        wait.as_secs_f64()
     );
     Error::temporary(message).with_hint(Hint::fixed(
         "run feishu-refresh login again, or wait longer with --wait",

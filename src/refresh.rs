@@ -7,6 +7,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod failure;
+pub(crate) mod retries;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::{HeldRun, Run, Scene, assert_helpers_shielded, send_signal, value_in};
@@ -153,6 +155,14 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     run.finish().assert_failed(5, "no consent came within");
     let run = scene.run(["login", "--paste", "--app-secret", "-"]);
     run.assert_failed(2, "stdin is for the address");
+    // A failure that passes is tried again, with the same code; one that stays is told.
+    let (mut run, page) = ask(&scene, &["--retries", "1"]);
+    let (agree, _) = scene.server.consent(&page);
+    scene.server.fail_next(Fault::CloseAfterSpending);
+    paste(&mut run.child, &format!("{agree}\n"));
+    let run = end(run);
+    run.assert_failed(4, "a reply may have been lost, and the consent used up");
+    assert_eq!(scene.text(), before);
     // A code that the server does not know.
     let (mut run, _) = ask(&scene, &[]);
     paste(&mut run.child, "a61hb967bd094dge949h79bbexd16dfe\n");
@@ -187,6 +197,15 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
         .run(["login", "--device"])
         .assert_failed(3, "where this service asks for consent");
     assert_eq!(scene.server.requests().len(), requests);
+    // A login of another kind is not overwritten by mistake.
+    scene
+        .run(["login", "--paste", "--api", "115"])
+        .assert_failed(2, "login gives a pair of v2 alone");
+    scene.write(before.clone() + "[disk]\napi = 115\nrefresh_token = x\n");
+    scene
+        .run(["login", "--paste", "-p", "disk"])
+        .assert_failed(3, "holds a login of 115");
+    scene.write(&before);
     // Nobody is asked where it could not work.
     let nowhere = [
         &["login", "--paste", "-c", "no/such/folder.ini"][..],
@@ -203,6 +222,20 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     scene
         .run(["login", "--paste"])
         .assert_failed(3, "would send secrets unencrypted");
+}
+
+#[test]
+fn a_failure_that_passes_costs_no_consent() {
+    let scene = scene();
+    let (mut run, page) = ask(&scene, &[]);
+    let (agree, _) = scene.server.consent(&page);
+    for _ in 0..2 {
+        scene.server.fail_next(Fault::reply(503, "down"));
+    }
+    paste(&mut run.child, &format!("{agree}\n"));
+    assert_eq!(end(run).code, 0);
+    assert_eq!(scene.server.requests().len(), 3);
+    scene.assert_sound();
 }
 
 #[test]
@@ -226,6 +259,7 @@ fn a_login_takes_the_place_of_another_pair() {
         "{page}"
     );
     let (agree, _) = scene.server.consent(&page);
+    assert!(run.said.contains("the Python program cannot go on with it"));
     assert!(agree.starts_with("http://localhost:9/x?code="), "{agree}");
     paste(&mut run.child, &format!("{agree}\n"));
     assert_eq!(end(run).code, 0);
@@ -344,17 +378,22 @@ fn a_browser_that_comes_back_ends_the_login() {
     // Neither do those that say nothing, or what no browser says, stop it.
     let port: u16 = home.rsplit(':').next().unwrap().parse().unwrap();
     let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let cookies = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(100_000));
     let many_headers = "GET / HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(100) + "\r\n";
     for (request, status) in [
-        ("x".repeat(20_000).as_str(), "400 "),
+        ("x".repeat(70_000).as_str(), "400 "),
         ("\u{16}\u{3}\u{1} hello\r\n\r\n", "400 "),
-        (&many_headers, "400 "),
+        (&many_headers, "404 "),
+        (&cookies, "404 "),
         ("POST /callback HTTP/1.1\r\n\r\ncode=x", "405 "),
         ("HEAD /callback HTTP/1.1\r\n\r\n", "405 "),
     ] {
         let reply = ask_port(port, request);
         assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{reply}");
     }
+    let _many: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+        .collect();
     let done = get(&agree);
     assert!(done.starts_with("HTTP/1.1 200 OK\r\n"), "{done}");
     for words in [
@@ -525,6 +564,21 @@ fn a_device_that_gets_no_consent_changes_nothing() {
     }
     by_device(&scene, &["authorization_pending"], &["--wait", "1.5s"])
         .assert_failed(5, "no consent came in time");
+    // What stood in the way of an answer is told.
+    scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    scene.server.fail_next(Fault::reply(503, "down"));
+    let base_url = scene.server.base_url();
+    let device = ["login", "--device", "--accounts-url", &base_url];
+    let run = scene.run([&device[..], &["--wait", "1.5s"]].concat());
+    run.assert_failed(5, "HTTP 503");
+    // The header that shows the app's secret is one, too.
+    let header = STANDARD.encode(format!("{APP_ID}:{APP_SECRET}"));
+    let words = format!("bad header Basic {header}");
+    let body = json!({ "error": "invalid_client", "error_description": words });
+    scene.server.fail_next(Fault::reply(400, body.to_string()));
+    scene
+        .run(device)
+        .assert_failed(3, "bad header Basic ***; no login");
     // Who cannot wait for the interval asks once all the same.
     let before_asking = scene.server.requests().len();
     by_device(&scene, &["authorization_pending"], &["--wait", "0.1s"])

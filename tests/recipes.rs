@@ -87,7 +87,7 @@ fn the_recipes_for_shells_work() {
             .text()
             .replace("refresh_token = ", "refresh_token = \n; "),
     );
-    let says = "a user must consent again\n";
+    let says = "a profile needs a person\n";
     let run = shell(&blocks[3]);
     assert!(run.stderr.ends_with(says), "{}", run.stderr);
     // What else goes wrong is something else.

@@ -141,24 +141,55 @@ fn github_gets_a_mask_and_then_the_output() {
     run("/").assert_failed(3, "GITHUB_OUTPUT cannot be written: /");
     assert!(scene.server.requests().is_empty());
 
-    fs::write(&output, "other=1\n").unwrap();
+    // An unfinished line is not gone on with.
+    fs::write(&output, "other=1").unwrap();
     let run = run(output.to_str().unwrap());
     assert_eq!(run.code, 0, "{}", run.stderr);
     let token = scene.value("user_access_token");
-    let refresh = scene.value("refresh_token");
-    let masked = format!("::add-mask::{token}\n::add-mask::{refresh}\n::add-mask::{token}\n");
-    assert_eq!(run.stdout, masked);
+    assert_eq!(run.stdout, format!("::add-mask::{token}\n"));
     let lines = fs::read_to_string(&output).unwrap();
     assert_eq!(lines, format!("other=1\nuser_access_token={token}\n"));
+
+    // A command could show either token: both are masked before it runs.
+    let new = scene.folder().join("new");
+    let mut program = scene.program();
+    program
+        .args(["-o", "github", "--on-refresh", "cat"])
+        .env("GITHUB_OUTPUT", &new);
+    let run = Run::of(program.output().unwrap());
+    let [token, refresh] = ["user_access_token", "refresh_token"].map(|key| scene.value(key));
     // What a runner shows: each line once the masks before it count.
     let mut masks = Vec::new();
-    for line in run.stdout.lines().chain(run.stderr.lines()) {
+    for line in run.stdout.lines() {
         match line.strip_prefix("::add-mask::") {
             Some(mask) => masks.push(mask),
             None => assert!(masks.iter().all(|mask| !line.contains(mask)), "{line}"),
         }
     }
     assert_eq!(masks, [&token, &refresh, &token]);
+    assert!(run.stderr.contains(&refresh), "{}", run.stderr);
+    let mode = new.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // A pipe that nobody reads is not waited for.
+    let pipe = scene.folder().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut program = scene.program();
+    program.args(["-o", "github"]).env("GITHUB_OUTPUT", &pipe);
+    Run::of(program.output().unwrap()).assert_failed(3, "GITHUB_OUTPUT cannot be written");
+    // Nor is a token printed where the reply was no good.
+    let masked = scene.folder().join("masked");
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply["data"]["expires_in"] = json!("soon");
+    })));
+    let mut program = scene.program();
+    program.args(["-o", "github"]).env("GITHUB_OUTPUT", &masked);
+    Run::of(program.output().unwrap()).assert_failed(1, "was saved");
 }
 
 #[test]
@@ -230,9 +261,8 @@ fn a_command_that_fails_is_told_and_the_token_printed() {
 fn a_signal_waits_for_the_command_to_end() {
     let scene = Scene::new();
     let hook = "echo started >&2; while [ ! -e go ]; do sleep 0.01; done; touch done";
-    let mut program = scene.program();
-    // In a group of its own, that the signal goes to as a whole, as Ctrl-C does.
-    std::os::unix::process::CommandExt::process_group(&mut program, 0);
+    // In a group and a session of its own, as a CI starts it; the signal goes to the whole group.
+    let mut program = in_session(&scene, "setsid");
     let mut run = HeldRun::spawn(program.args(["-v", "--on-refresh", hook]));
     run.read_until("started");
     let group = format!("-{}", run.child.id());
@@ -252,6 +282,36 @@ fn a_signal_waits_for_the_command_to_end() {
     fs::write(scene.folder().join("on"), "").unwrap();
     let run = run.finish();
     assert!(run.stderr.contains("exit status: 3"), "{}", run.stderr);
+}
+
+/// The program, started by another.
+fn in_session(scene: &Scene, starter: &str) -> Command {
+    let mut command = Command::new(starter);
+    command.current_dir(scene.folder()).env_clear();
+    command.arg(scene.program().get_program());
+    command
+}
+
+#[test]
+fn a_command_can_ask_at_the_terminal() {
+    let scene = Scene::new();
+    let mut program = Command::new("script");
+    let refresh = env!("CARGO_BIN_EXE_feishu-refresh");
+    let hook = "read answer < /dev/tty; echo heard $answer";
+    let command = format!("{refresh} --on-refresh '{hook}'");
+    program
+        .args(["-qec", &command, "/dev/null"])
+        .current_dir(scene.folder())
+        .env_clear()
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"me\n").unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert!(run.stdout.contains("heard me"), "{}", run.stdout);
+    assert!(run.stdout.contains(&scene.value("user_access_token")));
 }
 
 /// The only copy of a refresh token may be what the command keeps.

@@ -201,6 +201,50 @@ fn status_names_pending_rescue_files_and_an_open_mode() {
     held.let_go(&scene).token();
 }
 
+#[test]
+fn status_foresees_what_the_next_run_puts_back() {
+    // A pair that is waiting takes the place of one that has ended.
+    let scene = Scene::new();
+    scene.write(scene.text() + "refresh_token_expires_at = 2020-01-01T00:00:00Z\n");
+    assert_eq!(scene.run(["status"]).code, 4);
+    let mut failing = scene.program();
+    failing.env("FEISHU_REFRESH_FAIL", "before-rename=abort");
+    failing.output().unwrap();
+    let run = scene.run(["status"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    // So does it in a file that is gone.
+    fs::remove_file(scene.file()).unwrap();
+    let run = scene.run(["status"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert!(!scene.file().exists());
+    scene.run::<&str>([]).token();
+
+    // A file that is half written is whole again.
+    let scene = Scene::new();
+    fs::hard_link(scene.file(), scene.folder().join("other")).unwrap();
+    let mut failing = scene.program();
+    failing.env("FEISHU_REFRESH_FAIL", "amid-in-place-write=abort");
+    failing.output().unwrap();
+    let torn = scene.text();
+    assert!(torn.starts_with('\0'));
+    let run = scene.run(["status"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert_eq!(scene.text(), torn);
+    scene.run::<&str>([]).token();
+}
+
+#[test]
+fn status_reads_a_file_once_for_all_profiles() {
+    let scene = Scene::without_file();
+    let section = |index| format!("[p{index}]\napi = 115\nrefresh_token = x{index}\n");
+    scene.write((0..5000).map(section).collect::<String>());
+    let start = std::time::Instant::now();
+    assert_eq!(scene.run(["status"]).stdout.lines().count(), 5003);
+    // Once for each would take minutes.
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+}
+
 /// What a terminal would get.
 fn on_a_terminal(scene: &Scene, no_colour: Option<&str>) -> String {
     let mut stdout = Vec::new();

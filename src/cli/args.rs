@@ -300,7 +300,7 @@ impl Asked {
         }
     }
 
-    /// Refuses an output that the task has not.
+    /// Refuses an output or an endpoint that the task has not.
     ///
     /// # Errors
     /// [`Kind::Usage`].
@@ -308,6 +308,11 @@ impl Asked {
         let message = match (self.task(), self.output) {
             (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
             (Task::Status, Some(Output::Env | Output::Github)) => "status can give json alone",
+            (Task::Login(_), _) if !matches!(self.api, None | Some(Api::V2)) => {
+                let hint = Hint::fixed("leave --api away", "请去掉 --api");
+                let message = "login gives a pair of v2 alone";
+                return Err(Error::new(Kind::Usage, message).with_hint(hint));
+            }
             _ => return Ok(()),
         };
         let hint = Hint::fixed("leave -o away", "请去掉 -o");

@@ -4,11 +4,11 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::Access;
 use secrecy::ExposeSecret;
 
 use super::output;
@@ -45,8 +45,7 @@ pub(super) fn find(command: &[OsString], search_path: Option<&OsStr>) -> Result<
 }
 
 fn is_program(path: &Path) -> bool {
-    let found = path.metadata();
-    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
 /// Becomes the command. Returns only if that fails.

@@ -1,10 +1,10 @@
 //! `--on-refresh`: a command that hears of each new pair, to keep it in another place, too.
 //!
 //! It runs once the pair is on disk, with the result as JSON on its stdin; what it prints goes to
-//! stderr. The file stays locked and signals stay put off until it ends, those to the whole process
-//! group included: a CI whose disk is thrown away may have no other copy. A token that was there
-//! already is none of its business.
+//! stderr. The file stays locked and signals stay put off until it ends: a CI whose disk is thrown
+//! away may have no other copy. A token that was there already is none of its business.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -27,12 +27,16 @@ pub(super) fn run(command: &str, place: &str, json: &str) -> Result<()> {
     };
     let stderr = io::stderr().as_fd().try_clone_to_owned();
     let stdout = stderr.map_or_else(|_| Stdio::null(), Stdio::from);
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]);
+    if !has_terminal() {
+        // A signal to this program's group is not for the command. At a terminal it is, and a command
+        // in a group of its own could not ask anything there.
+        shell.process_group(0);
+    }
+    let mut child = shell
         .stdin(Stdio::piped())
         .stdout(stdout)
-        // A signal to this program's group, like Ctrl-C, is not for the command.
-        .process_group(0)
         .spawn()
         .map_err(|error| failed(&format!("cannot start /bin/sh: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -45,4 +49,9 @@ pub(super) fn run(command: &str, place: &str, json: &str) -> Result<()> {
     } else {
         Err(failed(&status.to_string()))
     }
+}
+
+/// Whether a person sits at a terminal that belongs to this run.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }

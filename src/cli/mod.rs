@@ -176,7 +176,7 @@ impl Caller for Program<'_> {
     }
 
     fn saved(&mut self, api: Api, tokens: &Tokens) {
-        if let Some(masks) = &mut self.masks {
+        if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
             let secrets = [&tokens.access_token, &tokens.refresh_token];
             for secret in secrets.into_iter().flatten() {
                 // Whether stdout takes anything, the result will show.

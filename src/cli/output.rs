@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
@@ -87,8 +89,7 @@ pub(super) enum Sink {
     Token,
     Json,
     Env,
-    /// The file that GitHub's runner reads outputs from.
-    Github(File),
+    Github(GithubOutput),
 }
 
 impl Sink {
@@ -110,9 +111,9 @@ impl Sink {
                     ))
                 })?;
                 let path = Path::new(&path);
-                let file = File::options().append(true).create(true).open(path);
                 let what = "nothing was sent: GITHUB_OUTPUT cannot be written:";
-                Sink::Github(file.map_err(|error| Error::file(what, path, error))?)
+                let output = GithubOutput::open(path);
+                Sink::Github(output.map_err(|error| Error::file(what, path, error))?)
             }
         })
     }
@@ -147,12 +148,45 @@ impl Sink {
             Sink::Github(_) => masked(&outcome.access_token),
         };
         print(stdout, &text)?;
-        if let Sink::Github(file) = &mut self {
-            let line = format!("user_access_token={token}\n");
-            let written = file.write_all(line.as_bytes());
+        if let Sink::Github(output) = &mut self {
+            let written = output.append(&format!("user_access_token={token}\n"));
             written.map_err(|error| not_taken("GITHUB_OUTPUT", &error))?;
         }
         Ok(())
+    }
+}
+
+/// The file that GitHub's runner reads outputs from.
+pub(super) struct GithubOutput {
+    path: PathBuf,
+    file: File,
+}
+
+impl GithubOutput {
+    /// Opens it, for its owner alone if it is missing. Nobody is waited for.
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        options.append(true).create(true).mode(0o600);
+        let file = options.custom_flags(flags).open(path)?;
+        Ok(GithubOutput {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Appends a line; one that another program left open is ended first.
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        let found = self.file.metadata()?;
+        if found.is_file() && found.len() > 0 {
+            let mut last = [b'\n'];
+            let read =
+                File::open(&self.path).and_then(|file| file.read_at(&mut last, found.len() - 1));
+            if read.is_ok() && last != [b'\n'] {
+                self.file.write_all(b"\n")?;
+            }
+        }
+        self.file.write_all(line.as_bytes())
     }
 }
 

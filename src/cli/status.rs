@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::output::line;
-use crate::config::{self, Held, Next, Place, Status};
+use crate::config::{self, Held, Next, Status};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::protocol::Api;
 use crate::refresh::Options;
@@ -54,27 +54,19 @@ impl Survey {
         let file = std::path::absolute(&options.config_file);
         let file = file.unwrap_or_else(|_| options.config_file.clone());
         let now = Timestamp::now();
-        let names = if one {
-            vec![options.profile.clone()]
-        } else {
-            config::profiles(&file)?
-        };
-        let look = |profile: &String| {
+        let given = |profile: &str| {
             let mut given = options.given();
             // A token from outside is for one profile alone.
-            given.refresh_token = given.refresh_token.filter(|_| *profile == options.profile);
-            let place = Place {
-                file: &file,
-                profile,
-            };
-            config::status(place, given, now)
+            given.refresh_token = given.refresh_token.filter(|_| profile == options.profile);
+            given
         };
-        let profiles: Vec<Status> = names.iter().map(look).collect::<Result<_>>()?;
+        let named = Some(options.profile.as_str()).filter(|_| one);
+        let profiles = config::status(&file, named, &given, now)?;
         if profiles.is_empty() {
             let message = format!("{} has no section with a token", file.display());
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "a profile is a section with a refresh_token",
-                "profile 是含有 refresh_token 的节",
+                "a profile is a section with a refresh_token; feishu-refresh login makes one",
+                "profile 是含有 refresh_token 的节；可用 feishu-refresh login 创建",
             )));
         }
         Ok(Survey {
@@ -89,29 +81,29 @@ impl Survey {
     /// An error if one of the profiles cannot be refreshed.
     ///
     /// # Errors
-    /// [`Kind::Reauthorize`] if one needs a user's consent, else [`Kind::Config`].
+    /// [`Kind::Reauthorize`].
     pub(super) fn verdict(&self) -> Result<()> {
         let stuck = self.profiles.iter().filter(|s| !s.next.can_work());
         let stuck: Vec<_> = stuck.collect();
         if stuck.is_empty() {
             return Ok(());
         }
-        let needs_consent = |s: &&&Status| matches!(s.next, Next::NoToken | Next::Expired);
-        let (kind, hint) = if stuck.iter().any(|s| needs_consent(&s)) {
-            let hint = "have a user consent: feishu-refresh login -p NAME";
-            let chinese = "请由用户重新授权：feishu-refresh login -p 名称";
-            (Kind::Reauthorize, Hint::fixed(hint, chinese))
+        let needs_consent = |s: &&Status| matches!(s.next, Next::NoToken | Next::Expired);
+        let hint = if stuck.iter().copied().any(|s| needs_consent(&s)) {
+            Hint::fixed(
+                "have a user consent: feishu-refresh login -p NAME (115: get a new refresh token as its documents say)",
+                "请由用户重新授权：feishu-refresh login -p 名称（115：请按其文档重新获取 refresh_token）",
+            )
         } else {
-            let hint = "mend what a next run would fail for";
-            (
-                Kind::Config,
-                Hint::fixed(hint, "请修正导致下次运行失败的问题"),
+            Hint::fixed(
+                "mend what a next run would fail for",
+                "请修正导致下次运行失败的问题",
             )
         };
         let names: Vec<_> = stuck.iter().map(|s| format!("[{}]", s.profile)).collect();
         let (names, file) = (names.join(", "), self.config_file.display());
         let message = format!("{names} of {file} cannot be refreshed");
-        Err(Error::new(kind, message).with_hint(hint))
+        Err(Error::new(Kind::Reauthorize, message).with_hint(hint))
     }
 
     /// One JSON object a line, in the order of the file.

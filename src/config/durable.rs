@@ -22,7 +22,7 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 pub(super) use lock::Lock;
-pub(super) use rescue::{Leftover, has_leftover, is_torn, pending};
+pub(super) use rescue::{Leftover, has_leftover, is_torn, pending, pending_put_backs};
 pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Result};
@@ -64,6 +64,14 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
         let path = path.display().to_string();
         let quoted = path.replace('\'', r"'\''");
         log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
+    }
+}
+
+/// Whether a file was not changed after another was written; also if there is none.
+pub(super) fn is_unchanged_since(path: &Path, other: &Path) -> bool {
+    match (fs::metadata(path), fs::metadata(other)) {
+        (Ok(file), Ok(other)) => platform::is_unchanged_since(&file, &other),
+        (found, _) => found.is_err(),
     }
 }
 

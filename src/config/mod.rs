@@ -28,7 +28,7 @@ pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use profile::Place;
 use replay::Replayed;
 use save::{Plan, ReservedFile};
-pub(crate) use status::{Held, Next, Status, mode, profiles, rescue_files, status};
+pub(crate) use status::{Held, Next, Status, mode, rescue_files, status};
 pub(crate) use view::{Given, View};
 
 /// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.

@@ -38,6 +38,8 @@ pub(crate) struct LoginOrder {
     pub(crate) app: App,
     /// Where the browser is to come back to, if the file says so.
     pub(crate) redirect_uri: Option<String>,
+    /// The endpoint of the login that it takes the place of.
+    pub(crate) replaced: Option<Api>,
 }
 
 /// What there is to show which app asks.
@@ -87,6 +89,18 @@ impl View<'_> {
 
     /// What a login needs of the file.
     pub(crate) fn login_order(&self) -> Result<LoginOrder> {
+        let held = self.tokens().refresh_token.is_some();
+        let replaced = self.profile.pair.api.filter(|_| held);
+        if replaced == Some(Api::Open115) {
+            let message = format!(
+                "{}: holds a login of 115, which this one is not",
+                self.place
+            );
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "log in to another section, with -p; or take its refresh_token away",
+                "请用 -p 登录到另一个节；或先移除该节的 refresh_token",
+            )));
+        }
         let app = self
             .app()?
             .ok_or_else(|| self.lacks(self.missing_app_key()))?;
@@ -96,6 +110,7 @@ impl View<'_> {
             base_url,
             app,
             redirect_uri: self.profile.redirect_uri.clone(),
+            replaced,
         })
     }
 

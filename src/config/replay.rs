@@ -8,7 +8,9 @@
 //! - A rescue file that does not fit is kept, under a name of its own, and named.
 
 use super::document::Document;
-use super::durable::{Leftover, Lock, is_torn};
+use std::path::Path;
+
+use super::durable::{self, Leftover, Lock, is_torn};
 use super::profile::{Change, Pair, Place, edit, edited, understood};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::token::{self, Fingerprint};
@@ -65,6 +67,44 @@ pub(super) fn replay(
         }
     }
     Ok((lock, replayed))
+}
+
+/// The file as the next run will see it, once it has put back what dead runs left. Changes nothing.
+///
+/// # Errors
+/// [`Kind::Config`] if the file is missing or cannot be understood.
+pub(super) fn foreseen(file: &Path) -> Result<Document> {
+    let place = Place { file, profile: "" };
+    let pending = durable::pending(file);
+    let mut bytes = durable::read(file)?;
+    if bytes.as_deref().is_some_and(is_torn) {
+        let mut copies = durable::pending_put_backs(file);
+        copies.extend(pending.iter().cloned());
+        let whole = copies
+            .into_iter()
+            .filter_map(|path| durable::read(&path).ok()?);
+        bytes = whole
+            .into_iter()
+            .find(|copy| is_ours(copy, place))
+            .or(bytes);
+    }
+    if bytes.is_none() && pending.is_empty() {
+        return Err(durable::does_not_exist(file));
+    }
+    let mut bytes = bytes.unwrap_or_default();
+    for path in pending {
+        let Ok(Some(text)) = durable::read(&path) else {
+            continue;
+        };
+        let rescue = Text {
+            bytes: &text,
+            is_latest: durable::is_unchanged_since(file, &path),
+        };
+        if let Some(needed) = judge(&bytes, rescue, place, None)?.needed {
+            bytes = needed.into_bytes();
+        }
+    }
+    understood(file, &bytes)
 }
 
 /// Makes a torn file whole from a whole copy, wherever that is: what an interrupted put-back was

@@ -2,12 +2,15 @@
 //! lock, changes nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::document::Document;
 use super::durable;
 use super::order::AppProof;
 use super::profile::{self, Place};
+use super::replay;
 use super::view::{Given, View};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
@@ -51,26 +54,47 @@ impl Next {
     }
 }
 
-/// The names of a file's profiles: of all sections that hold a token, or have a place for one.
-pub(crate) fn profiles(file: &Path) -> Result<Vec<String>> {
-    let document = profile::understood(file, &read(file)?)?;
-    let sections = document.sections();
-    let profiles = sections.filter(|section| profile::has_tokens(&document, section));
-    Ok(profiles.map(str::to_owned).collect())
-}
-
-/// How a profile stands.
+/// How the profiles of a file stand: the one named, or all sections that hold a token, or have a
+/// place for one. What a dead run left is seen as the next run will put it back.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if the file cannot be understood or has no such section.
-pub(crate) fn status(place: Place<'_>, given: Given<'_>, now: Timestamp) -> Result<Status> {
-    super::check_profile_name(place.profile)?;
+/// [`crate::Kind::Config`] if the file cannot be understood, or has no section of that name.
+pub(crate) fn status<'g>(
+    file: &Path,
+    profile: Option<&str>,
+    given: &dyn Fn(&str) -> Given<'g>,
+    now: Timestamp,
+) -> Result<Vec<Status>> {
+    let document = Arc::new(replay::foreseen(file)?);
+    let names: Vec<String> = if let Some(name) = profile {
+        super::check_profile_name(name)?;
+        if !document.has_section(name) {
+            let message = format!("{} has no section [{name}]", file.display());
+            return Err(Error::config(message));
+        }
+        vec![name.to_owned()]
+    } else {
+        let sections = document.sections();
+        let profiles = sections.filter(|section| profile::has_tokens(&document, section));
+        profiles.map(str::to_owned).collect()
+    };
+    let stands = |name: &String| {
+        let place = Place {
+            file,
+            profile: name,
+        };
+        one(place, given(name), Arc::clone(&document), now)
+    };
+    names.iter().map(stands).collect()
+}
+
+fn one(
+    place: Place<'_>,
+    given: Given<'_>,
+    document: Arc<Document>,
+    now: Timestamp,
+) -> Result<Status> {
     given.check()?;
-    let bytes = read(place.file)?;
-    if !profile::understood(place.file, &bytes)?.has_section(place.profile) {
-        let (file, section) = (place.file.display(), place.profile);
-        return Err(Error::config(format!("{file} has no section [{section}]")));
-    }
     let fail = |error: &Error| {
         // Whose it is, the reader knows.
         let message = error.to_string();
@@ -78,7 +102,7 @@ pub(crate) fn status(place: Place<'_>, given: Given<'_>, now: Timestamp) -> Resu
         Next::Fail(why.unwrap_or(&message).to_owned())
     };
     let profile = place.profile.to_owned();
-    let view = match View::of(place, given, &bytes) {
+    let view = match View::in_document(place, given, document) {
         Ok(view) => view,
         Err(error) => {
             return Ok(Status {
@@ -121,8 +145,4 @@ pub(crate) fn rescue_files(file: &Path) -> Vec<PathBuf> {
 /// Who may do what with a file, as chmod counts it; none if it cannot be told.
 pub(crate) fn mode(file: &Path) -> Option<u32> {
     durable::mode(file)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>> {
-    durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))
 }

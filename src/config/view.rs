@@ -4,6 +4,8 @@
 //! - What is given is checked before any file is touched.
 //! - Saved tokens are shared only with a run that asks for no others (P4).
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -105,13 +107,22 @@ pub(crate) struct View<'a> {
     pub(super) given: Given<'a>,
     /// The endpoint this profile is refreshed at.
     pub(super) api: Api,
-    pub(super) document: Document,
+    pub(super) document: Arc<Document>,
     pub(super) profile: Profile,
 }
 
 impl<'a> View<'a> {
     pub(super) fn of(place: Place<'a>, given: Given<'a>, bytes: &[u8]) -> Result<Self> {
         let document = understood(place.file, bytes)?;
+        View::in_document(place, given, Arc::new(document))
+    }
+
+    /// One profile of a document that others share.
+    pub(super) fn in_document(
+        place: Place<'a>,
+        given: Given<'a>,
+        document: Arc<Document>,
+    ) -> Result<Self> {
         let profile = Profile::read(place, &document)?;
         let api = given.api.or(profile.pair.api);
         Ok(View {

@@ -39,38 +39,57 @@ pub(crate) fn run(
     })?;
     let accounts = Client::new(accounts, options.timeout)?;
     attempt.try_room(caller)?;
+    let prompt = prompt(&attempt, &accounts, caller)?;
+    show(&prompt);
+    let wait = wait.min(Duration::from_secs(prompt.expires_in));
+    poll(&attempt, prompt, Instant::now() + wait, caller)
+}
+
+/// Asks for what the user is to be shown.
+fn prompt(attempt: &Login<'_>, accounts: &Client, caller: &dyn Caller) -> Result<Prompt> {
     let app = &attempt.order.app;
     let runtime = crate::refresh::runtime(caller)?;
     let request = device::request(app, &attempt.scope);
-    let sent = runtime.block_on(crate::exchange::send(&accounts, &request, &app.secrets()));
+    let secrets = device::secrets(app);
+    let sent = runtime.block_on(crate::exchange::send(accounts, &request, &secrets));
     runtime.shutdown_background();
     let prompt = match sent {
         Ok(response) => device::prompt(app, &response),
-        Err(lost) => Err(crate::exchange::no_reply(lost, &app.secrets())),
+        Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),
     };
-    let prompt = prompt.map_err(|refusal| super::refused(&accounts, &attempt.order, refusal))?;
-    show(&prompt);
-    let deadline = Instant::now() + wait.min(Duration::from_secs(prompt.expires_in));
+    prompt.map_err(|refusal| super::refused(accounts, &attempt.order, refusal, false))
+}
+
+/// Asks politely until the user has answered.
+fn poll(
+    attempt: &Login<'_>,
+    prompt: Prompt,
+    deadline: Instant,
+    caller: &mut dyn Caller,
+) -> Result<Outcome> {
     let mut interval = Duration::from_secs(prompt.interval);
     let grant = DeviceGrant {
-        app: app.clone(),
+        app: attempt.order.app.clone(),
         device_code: prompt.device_code,
     };
     let mut asked = false;
+    let mut lost_before = false;
+    // Why the last question had no answer, if it was not for the user's.
+    let mut failure = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Who cannot wait so long asks once, at the end.
         let pause = if asked { interval } else { interval.min(left) };
         if pause > left {
-            return Err(too_late());
+            return Err(failure.unwrap_or_else(too_late));
         }
         thread::sleep(pause);
         asked = true;
-        let polled = RefCell::new(Polled::Pending);
+        let polled = RefCell::new(None);
         let judge = |response: &_| match grant.polled(response) {
             Polled::Ended(reply) => *reply,
             other => {
-                polled.replace(other);
+                polled.replace(Some(other));
                 Reply::Refused(not_yet())
             }
         };
@@ -79,14 +98,22 @@ pub(crate) fn run(
             Ok(outcome) => return Ok(outcome),
             Err(refusal) => refusal,
         };
-        match polled.into_inner() {
-            Polled::SlowDown => interval += SLOWER,
-            Polled::Denied => return Err(denied("access_denied")),
-            Polled::Expired => return Err(too_late()),
+        let is_passing = refusal.is_passing();
+        let maybe_spent = refusal.maybe_spent;
+        let error = attempt.refused(refusal, lost_before);
+        lost_before |= maybe_spent;
+        failure = match polled.into_inner() {
+            Some(Polled::Pending) => None,
+            Some(Polled::SlowDown) => {
+                interval += SLOWER;
+                None
+            }
+            Some(Polled::Denied) => return Err(denied("access_denied")),
+            Some(Polled::Expired) => return Err(too_late()),
             // What passes is asked again at the next turn, like a pending answer.
-            _ if refusal.is_passing() => {}
-            _ => return Err(attempt.refused(refusal)),
-        }
+            _ if is_passing => Some(error),
+            _ => return Err(error),
+        };
     }
 }
 

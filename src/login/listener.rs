@@ -5,10 +5,11 @@
 //! - One callback with the right state counts. Everything else (a forged one, a favicon, a port
 //!   scan) is answered, a client that says nothing is dropped, and the waiting goes on.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,16 @@ use crate::client;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::consent::Answer;
 
-/// A longer head of a request is no browser's.
-const LONGEST_HEAD: usize = 16 << 10;
+/// A longer head of a request is no browser's: each cookie of `localhost` is sent to all its ports.
+const LONGEST_HEAD: usize = 1 << 20;
+
+/// A longer first line is none, either.
+const LONGEST_LINE: usize = 64 << 10;
 
 /// A client that takes longer to say what it wants, or to take its answer, is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// So many browsers do not come at once; more connections are dropped.
+/// So many browsers do not come at once: another connection takes the oldest one's place.
 const MOST_CALLERS: usize = 64;
 
 /// How long to leave a port alone that gives no connection.
@@ -40,18 +44,18 @@ pub(crate) struct Listener {
 
 /// A browser that asked for something, with its GET request's target.
 struct Caller {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     target: String,
 }
 
 /// The browser that brought the code, waiting to be told what came of it.
-pub(crate) struct Browser(TcpStream);
+pub(crate) struct Browser(Arc<TcpStream>);
 
 impl Browser {
     /// Shows the last page.
     pub(crate) fn show(self, page: &Page) {
         // Nothing depends on what the browser shows.
-        let _ = reply(self.0, page);
+        let _ = reply(&self.0, page);
     }
 }
 
@@ -61,7 +65,8 @@ impl Listener {
     /// # Errors
     /// [`crate::Kind::Config`] if the URI leads elsewhere, or the port is taken.
     pub(crate) fn bind(redirect_uri: &str, shield: fn()) -> Result<Self> {
-        let Some(loopback) = client::loopback(redirect_uri) else {
+        let loopback = client::loopback(redirect_uri).filter(|loopback| loopback.port != 0);
+        let Some(loopback) = loopback else {
             let message = "the redirect URI is no http address of this machine";
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "use --paste, or a redirect URI like http://localhost:8080/callback that is registered with the app",
@@ -69,8 +74,6 @@ impl Listener {
             )));
         };
         let (sender, callers) = mpsc::channel();
-        // One for each thread that listens to a caller.
-        let places = Arc::new(());
         let mut bound = false;
         let mut missing = None;
         for address in loopback.addresses {
@@ -87,25 +90,7 @@ impl Listener {
             };
             bound = true;
             let sender = sender.clone();
-            let places = Arc::clone(&places);
-            spawn(shield, move || {
-                for stream in socket.incoming() {
-                    let Ok(stream) = stream else {
-                        thread::sleep(PAUSE);
-                        continue;
-                    };
-                    let place = Arc::clone(&places);
-                    if Arc::strong_count(&place) > MOST_CALLERS {
-                        continue;
-                    }
-                    let sender = sender.clone();
-                    spawn(shield, move || {
-                        // Nobody is left to hear of a connection that broke.
-                        let _ = listen(stream, &sender);
-                        drop(place);
-                    });
-                }
-            });
+            spawn(shield, move || accept(&socket, &sender, shield));
         }
         if let Some(error) = missing.filter(|_| !bound) {
             return Err(taken(loopback.port, &error));
@@ -127,6 +112,7 @@ impl Listener {
         wait: Duration,
     ) -> Result<(SecretString, Browser)> {
         let deadline = Instant::now() + wait;
+        let mut told = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let caller = match self.callers.recv_timeout(left) {
@@ -147,17 +133,21 @@ impl Listener {
             match answer {
                 Answer::Code(code) => return Ok((code, Browser(caller.stream))),
                 Answer::Denied(word) => {
-                    let _ = reply(caller.stream, &pages::REFUSED);
+                    let _ = reply(&caller.stream, &pages::REFUSED);
                     return Err(denied(&word));
                 }
                 Answer::WrongState => {
-                    log::warn!(
-                        "an answer with the wrong state came to the redirect URI: it does not count"
-                    );
-                    let _ = reply(caller.stream, &pages::WRONG_STATE);
+                    // Once: there may come thousands.
+                    if !told {
+                        told = true;
+                        log::warn!(
+                            "an answer with the wrong state came to the redirect URI: it does not count"
+                        );
+                    }
+                    let _ = reply(&caller.stream, &pages::WRONG_STATE);
                 }
                 Answer::Other => {
-                    let _ = reply(caller.stream, &pages::NOT_FOUND);
+                    let _ = reply(&caller.stream, &pages::NOT_FOUND);
                 }
             }
         }
@@ -167,8 +157,32 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         for late in self.callers.try_iter() {
-            let _ = reply(late.stream, &pages::LATE);
+            let _ = reply(&late.stream, &pages::LATE);
         }
+    }
+}
+
+/// Hears every caller, each on a thread of its own.
+fn accept(socket: &TcpListener, callers: &Sender<Caller>, shield: fn()) {
+    let mut open: VecDeque<Weak<TcpStream>> = VecDeque::new();
+    for stream in socket.incoming() {
+        let Ok(stream) = stream else {
+            thread::sleep(PAUSE);
+            continue;
+        };
+        let stream = Arc::new(stream);
+        open.retain(|other| other.strong_count() > 0);
+        open.push_back(Arc::downgrade(&stream));
+        if open.len() > MOST_CALLERS
+            && let Some(oldest) = open.pop_front().and_then(|oldest| oldest.upgrade())
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let callers = callers.clone();
+        spawn(shield, move || {
+            // Nobody is left to hear of a connection that broke.
+            let _ = listen(&stream, &callers);
+        });
     }
 }
 
@@ -181,18 +195,22 @@ fn spawn(shield: fn(), work: impl FnOnce() + Send + 'static) {
 }
 
 /// Hears what a client wants, and passes on a GET request, which alone can be the browser's answer.
-fn listen(mut stream: TcpStream, callers: &Sender<Caller>) -> io::Result<()> {
+fn listen(stream: &Arc<TcpStream>, callers: &Sender<Caller>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    match read_target(&stream, Instant::now() + PATIENCE)? {
-        Ok(target) => match callers.send(Caller { stream, target }) {
-            Ok(()) => Ok(()),
-            Err(late) => reply(late.0.stream, &pages::LATE),
-        },
+    match read_target(stream, Instant::now() + PATIENCE)? {
+        Ok(target) => {
+            let stream = Arc::clone(stream);
+            match callers.send(Caller { stream, target }) {
+                Ok(()) => Ok(()),
+                Err(late) => reply(&late.0.stream, &pages::LATE),
+            }
+        }
         Err(page) => {
-            reply(stream.try_clone()?, page)?;
+            reply(stream, page)?;
             // A connection closed with bytes unread would take the answer away again.
             stream.shutdown(Shutdown::Write)?;
-            io::copy(&mut (&mut stream).take(1 << 20), &mut io::sink()).map(drop)
+            let mut rest = stream.as_ref().take(LONGEST_HEAD as u64);
+            io::copy(&mut rest, &mut io::sink()).map(drop)
         }
     }
 }
@@ -214,24 +232,43 @@ fn read_target(
         if count == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
+        // The end may have come in two parts.
+        let seen = head.len().saturating_sub(3);
         head.extend_from_slice(&chunk[..count]);
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        let parsed = request.parse(&head);
-        // The first line is enough to know that it is no GET.
-        if request.method.is_some_and(|method| method != "GET") {
-            return Ok(Err(&pages::WRONG_METHOD));
-        }
-        match (parsed, request.path) {
-            (Ok(httparse::Status::Partial), _) => {}
-            (Ok(_), Some(target)) => return Ok(Ok(target.to_owned())),
-            _ => break,
+        let start = &head[..head.len().min(LONGEST_LINE)];
+        let line = match start.iter().position(|byte| *byte == b'\n') {
+            Some(line) => line,
+            None if head.len() < LONGEST_LINE => continue,
+            None => break,
+        };
+        // All that counts is in the first line; the rest is waited for, so that none stays unread.
+        match target_of(&head[..=line]) {
+            Ok(target) if ends(&head[seen..]) => return Ok(Ok(target)),
+            Ok(_) => {}
+            Err(page) => return Ok(Err(page)),
         }
     }
     Ok(Err(&pages::NO_REQUEST))
 }
 
-fn reply(mut stream: TcpStream, page: &Page) -> io::Result<()> {
+/// Whether the end of a request's head is in these bytes.
+fn ends(bytes: &[u8]) -> bool {
+    bytes.windows(4).any(|end| end == b"\r\n\r\n") || bytes.windows(2).any(|end| end == b"\n\n")
+}
+
+/// The target in the first line of a GET request, or the answer to another.
+fn target_of(line: &[u8]) -> Result<String, &'static Page> {
+    let head = [line, b"\r\n"].concat();
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = request.parse(&head);
+    match (parsed, request.method, request.path) {
+        (_, Some(method), _) if method != "GET" => Err(&pages::WRONG_METHOD),
+        (Ok(_), _, Some(target)) => Ok(target.to_owned()),
+        _ => Err(&pages::NO_REQUEST),
+    }
+}
+
+fn reply(mut stream: &TcpStream, page: &Page) -> io::Result<()> {
     stream.write_all(pages::response(page).as_bytes())?;
     stream.flush()
 }

@@ -136,7 +136,8 @@ impl CodeGrant {
     /// What must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let mut secrets = self.app.secrets();
-        secrets.0.extend([&self.code, &self.verifier]);
+        secrets.add(&self.code);
+        secrets.add(&self.verifier);
         secrets
     }
 }

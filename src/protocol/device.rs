@@ -33,18 +33,29 @@ pub(crate) fn request(app: &App, scope: &str) -> Request {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("client_id", &app.id)
         .append_pair("scope", scope);
-    let credentials = STANDARD.encode(format!("{}:{}", app.id, app.secret.expose_secret()));
     Request {
         path: "/oauth/v1/device_authorization",
-        authorization: Some(format!("Basic {credentials}").into()),
+        authorization: Some(format!("Basic {}", credentials(app)).into()),
         content_type: "application/x-www-form-urlencoded",
         body: form.finish().into(),
     }
 }
 
+/// Id and secret as HTTP's own header shows them (RFC 7617).
+fn credentials(app: &App) -> String {
+    STANDARD.encode(format!("{}:{}", app.id, app.secret.expose_secret()))
+}
+
+/// What must not be shown of that request.
+pub(crate) fn secrets(app: &App) -> Secrets<'_> {
+    let mut secrets = app.secrets();
+    secrets.0.push(credentials(app).into());
+    secrets
+}
+
 /// What the reply to that request means.
 pub(crate) fn prompt(app: &App, response: &Response) -> Result<Prompt, Refusal> {
-    let secrets = &app.secrets();
+    let secrets = &secrets(app);
     let text = json::text(&response.body);
     let Some(body) = json::fields(&text) else {
         return Err(Refusal::by_status(response, secrets));
@@ -129,7 +140,7 @@ impl DeviceGrant {
     /// What must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let mut secrets = self.app.secrets();
-        secrets.0.push(&self.device_code);
+        secrets.add(&self.device_code);
         secrets
     }
 

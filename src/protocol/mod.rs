@@ -19,6 +19,7 @@ mod json;
 mod open115;
 mod reply;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -209,7 +210,7 @@ impl App {
     /// What must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let secrets = [Some(&self.secret), self.ticket.as_ref()];
-        Secrets(secrets.into_iter().flatten().collect())
+        secrets.into_iter().flatten().collect()
     }
 }
 
@@ -234,11 +235,11 @@ impl Grant {
     /// What must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let mut secrets = match &self.credentials {
-            Credentials::AppToken(token) => Secrets(vec![token]),
+            Credentials::AppToken(token) => [token].into_iter().collect(),
             Credentials::App(app) => app.secrets(),
-            Credentials::None => Secrets(Vec::new()),
+            Credentials::None => Secrets::default(),
         };
-        secrets.0.push(&self.refresh_token);
+        secrets.add(&self.refresh_token);
         secrets
     }
 }
@@ -275,16 +276,32 @@ pub(crate) fn covers(list: &str, other: &str) -> bool {
 }
 
 /// Secrets that were sent: servers and proxies repeat what they were sent.
-pub(crate) struct Secrets<'a>(Vec<&'a SecretString>);
+#[derive(Default)]
+pub(crate) struct Secrets<'a>(Vec<Cow<'a, str>>);
 
 /// A secret shorter than this is no secret, and would blot out half of a message.
 const SHORTEST_SECRET: usize = 4;
 
-impl Secrets<'_> {
+impl<'a> FromIterator<&'a SecretString> for Secrets<'a> {
+    fn from_iter<T: IntoIterator<Item = &'a SecretString>>(secrets: T) -> Self {
+        let secrets = secrets.into_iter();
+        Secrets(
+            secrets
+                .map(|secret| Cow::from(secret.expose_secret()))
+                .collect(),
+        )
+    }
+}
+
+impl<'a> Secrets<'a> {
+    fn add(&mut self, secret: &'a SecretString) {
+        self.0.push(Cow::from(secret.expose_secret()));
+    }
+
     /// A server's text, fit to be shown.
     fn clean(&self, text: &str, longest: usize) -> String {
-        let secrets = self.0.iter().map(|secret| secret.expose_secret());
-        let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let secrets = self.0.iter().map(AsRef::as_ref);
+        let secrets = secrets.filter(|secret: &&str| secret.len() >= SHORTEST_SECRET);
         let mut forms: Vec<String> = secrets.flat_map(sent_forms).collect();
         // One may be part of another.
         forms.sort_by_key(|form| Reverse(form.len()));
@@ -390,7 +407,7 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_every_form_they_are_sent_in() {
         let [long, part] = ["secret/part+one=two", "secret/part"].map(SecretString::from);
-        let secrets = Secrets(vec![&part, &long]);
+        let secrets: Secrets<'_> = [&part, &long].into_iter().collect();
         for text in [
             "a secret/part+one=two b",
             "a secret%2Fpart%2Bone%3Dtwo b",

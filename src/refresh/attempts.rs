@@ -7,22 +7,16 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::SecretString;
 
+use super::retries::{self, Retries};
 use super::{Options, failure};
 use crate::client::Client;
 use crate::config::{AppProof, LockedFile, Order};
-use crate::error::{Error, Hint, Result};
+use crate::error::{Error, Result};
 use crate::exchange;
 use crate::protocol::{Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token};
 use crate::token::{self, AppToken, Fingerprint, Tokens};
-
-/// The first pause between attempts; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// Pauses stop growing after this many doublings.
-const DOUBLINGS: u32 = 4;
 
 /// What a refresh brought.
 pub(super) struct Received {
@@ -42,17 +36,10 @@ pub(super) enum Answer {
     Again(Duration),
 }
 
-/// A pause that is longer than this is announced: a program that does nothing looks hung.
-const LONG_PAUSE: Duration = Duration::from_secs(5);
-
 /// The requests of one run.
 pub(super) struct Attempts {
     timeout: Duration,
-    max_wait: Duration,
-    /// How many attempts may follow the first.
-    retries: u32,
-    /// How many failed.
-    failed: u32,
+    retries: Retries,
     /// The token that was sent without a clear answer, if there is one.
     maybe_spent: Option<Fingerprint>,
     /// The service, and its address: kept, so that all requests travel on one connection.
@@ -69,9 +56,7 @@ impl Attempts {
     pub(super) fn new(options: &Options) -> Self {
         Attempts {
             timeout: options.timeout,
-            max_wait: options.max_wait,
-            retries: options.retries,
-            failed: 0,
+            retries: Retries::new(options),
             maybe_spent: None,
             client: None,
             app_token: None,
@@ -250,47 +235,13 @@ impl Attempts {
         mut refusal: Refusal,
         words: impl FnOnce(Refusal) -> Error,
     ) -> Result<Duration> {
-        let pause = self.pause(&mut refusal);
+        let pause = self.retries.pause(&mut refusal);
         let error = words(refusal);
         let Some(pause) = pause else {
             return Err(error);
         };
-        let said = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
-        if pause > LONG_PAUSE {
-            log::warn!("{said}");
-        } else {
-            log::info!("{said}");
-        }
+        retries::tell(&error, pause);
         Ok(pause)
-    }
-
-    /// How long to wait before the next attempt; none if there is to be none.
-    ///
-    /// A random half is taken off, so that many runs do not come back at once; the server's own
-    /// word counts where it is longer.
-    fn pause(&mut self, refusal: &mut Refusal) -> Option<Duration> {
-        static TOO_LONG: Hint = Hint::fixed(
-            "run again after that time, or allow so long a wait with --max-wait",
-            "请在该时间之后重试，或用 --max-wait 允许更长的等待",
-        );
-        if !refusal.is_passing() {
-            return None;
-        }
-        let wait = refusal.wait.unwrap_or_default();
-        if wait > self.max_wait {
-            refusal.hint = Some(&TOO_LONG);
-            return None;
-        }
-        if self.failed >= self.retries {
-            return None;
-        }
-        let half = FIRST_PAUSE / 2 * 2u32.pow(self.failed.min(DOUBLINGS));
-        self.failed += 1;
-        let mut random = [u8::MAX];
-        // Without random numbers the pauses are merely not spread.
-        let _ = SystemRandom::new().fill(&mut random);
-        let pause = half + half * u32::from(random[0]) / u32::from(u8::MAX);
-        Some(pause.max(wait))
     }
 }
 

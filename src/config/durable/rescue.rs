@@ -67,13 +67,22 @@ const MOST_LINKS: usize = 40;
 
 /// The rescue files of this file that are not blank.
 pub(crate) fn pending(path: &Path) -> Vec<PathBuf> {
+    pending_of(path, Purpose::Rescue)
+}
+
+/// The same for what is left of a put-back.
+pub(crate) fn pending_put_backs(path: &Path) -> Vec<PathBuf> {
+    pending_of(path, Purpose::PutBack)
+}
+
+fn pending_of(path: &Path, purpose: Purpose) -> Vec<PathBuf> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let has_text = |place: &PathBuf| {
         let bytes = platform::open_unlinked(place).ok();
         let bytes = bytes.and_then(|mut file| read_open(place, &mut file).ok());
         bytes.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
     };
-    places(&path, Purpose::Rescue).filter(has_text).collect()
+    places(&path, purpose).filter(has_text).collect()
 }
 
 /// Whether a run left a rescue file for a file that is missing now.
