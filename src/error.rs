@@ -201,6 +201,18 @@ impl Error {
         error.with_hint(hint)
     }
 
+    /// The same, for another who must be told.
+    pub(crate) fn again(&self) -> Self {
+        Error {
+            kind: self.kind,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+            server: self.server.clone(),
+            unsaved: None,
+            source: None,
+        }
+    }
+
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self

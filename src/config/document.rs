@@ -96,10 +96,10 @@ impl Document {
 
     /// The document with these values, each edit in a section of its own, and all else as it was.
     /// Missing keys and sections are added: each key behind the one before it in its edit.
-    pub(crate) fn with(&self, edits: &[Edit<'_>]) -> Result<Self, Problem> {
+    pub(crate) fn with(&self, edits: &[&Edit<'_>]) -> Result<Self, Problem> {
         let mut splices = Vec::new();
         let mut new_sections = Vec::new();
-        for edit in edits {
+        for &edit in edits {
             for (key, _) in &edit.values {
                 self.refuse_ambiguity(edit.section, key)?;
             }
@@ -141,7 +141,7 @@ impl Document {
     }
 
     /// What [`Self::content`] should be once these changes are made.
-    fn content_with<'a>(&'a self, edits: &'a [Edit<'_>]) -> BTreeMap<(&'a str, &'a str), String> {
+    fn content_with<'a>(&'a self, edits: &'a [&Edit<'_>]) -> BTreeMap<(&'a str, &'a str), String> {
         let mut content = self.content();
         for Edit { section, values } in edits {
             content.insert((section, ""), String::new());

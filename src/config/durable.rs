@@ -8,10 +8,12 @@
 //! - Whole or untouched (P3). The new text is written beside the file and renamed over it; where
 //!   that cannot be, a synced rescue copy comes first, and a torn file is known by its first byte.
 //! - Nothing lost (P7). A text that cannot be saved stays in a rescue file, in the first of a few
-//!   places that takes it; the next run finds it there ([`Lock::leftovers`]).
+//!   places that takes it; the next run finds it there ([`Lock::leftovers`]). A run over many
+//!   profiles keeps a [`Journal`] there, until all is saved.
 //!
 //! The types carry the order: only a lock makes room, only room saves.
 
+mod journal;
 mod lock;
 mod platform;
 mod rescue;
@@ -21,6 +23,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
+pub(super) use journal::{Entries, Journal, entries};
 pub(super) use lock::Lock;
 pub(super) use rescue::{Leftover, has_leftover, is_torn, pending, pending_put_backs};
 pub(super) use room::{Room, SaveError};
@@ -65,6 +68,17 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
         let quoted = path.replace('\'', r"'\''");
         log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
     }
+}
+
+/// Tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(platform::State);
+
+/// The state of a file; none if there is none.
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+    fs::metadata(path)
+        .ok()
+        .map(|metadata| Stamp(platform::state(&metadata)))
 }
 
 /// Whether a file was not changed after another was written; also if there is none.

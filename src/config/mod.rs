@@ -6,10 +6,11 @@
 //!   needs it or not.
 //!
 //! Knows no network. [`document`] reads and edits text, [`profile`] knows the keys, [`view`] sees them
-//! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`mod@status`] only tells, [`durable`] alone touches the disk.
+//! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`ledger`] for many profiles at once, [`mod@status`] only tells, [`durable`] alone touches the disk.
 
 mod document;
 mod durable;
+mod ledger;
 mod order;
 mod profile;
 mod replay;
@@ -24,6 +25,9 @@ use jiff::Timestamp;
 use crate::error::{Error, Hint, Result};
 use crate::token::{self, Fingerprint, Tokens};
 use durable::Lock;
+pub(crate) use ledger::{
+    Group, Ledger, LockedProfiles, Profiles, SavedGroup, lock_all, look_at_all,
+};
 pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use profile::Place;
 use replay::Replayed;

@@ -219,6 +219,12 @@ pub(super) fn has_tokens(document: &Document, section: &str) -> bool {
     keys.iter().any(has)
 }
 
+/// Whether a section holds a refresh token, or something that cannot be read in the place of one.
+pub(super) fn has_refresh_token(document: &Document, section: &str) -> bool {
+    let value = document.value(section, key::REFRESH_TOKEN);
+    value.map_or(true, |value| value.is_some_and(|value| !value.is_empty()))
+}
+
 /// A value of the file; none if it is missing or empty.
 fn value(
     place: Place<'_>,
@@ -319,8 +325,13 @@ pub(super) fn edit<'a>(
 }
 
 /// The document with these edits.
-pub(super) fn edited(file: &Path, document: &Document, edits: &[Edit<'_>]) -> Result<Document> {
-    let edited = document.with(edits);
+pub(super) fn edited<'e, 's: 'e>(
+    file: &Path,
+    document: &Document,
+    edits: impl IntoIterator<Item = &'e Edit<'s>>,
+) -> Result<Document> {
+    let edits: Vec<_> = edits.into_iter().collect();
+    let edited = document.with(&edits);
     edited.map_err(|problem| wrong(file, &[problem]))
 }
 

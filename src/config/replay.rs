@@ -6,11 +6,12 @@
 //!   this run's own `-r` if the file was not changed since; or where the file has none. It is saved
 //!   like any other before the rescue file goes.
 //! - A rescue file that does not fit is kept, under a name of its own, and named.
+//! - A journal of a run over many profiles gives its whole entries, each on its own.
 
 use super::document::Document;
 use std::path::Path;
 
-use super::durable::{self, Leftover, Lock, is_torn};
+use super::durable::{self, Entries, Leftover, Lock, is_torn};
 use super::profile::{Change, Pair, Place, edit, edited, understood};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::token::{self, Fingerprint};
@@ -36,8 +37,9 @@ pub(super) fn replay(
         reply_lost: false,
     };
     for leftover in lock.leftovers()? {
+        // Of a run over many profiles, other requests may have been under way.
+        replayed.reply_lost |= leftover.is_blank() || durable::entries(&leftover.text).is_some();
         if leftover.is_blank() {
-            replayed.reply_lost = true;
             leftover.remove();
             continue;
         }
@@ -55,7 +57,7 @@ pub(super) fn replay(
         if worth.doubtful {
             let why = if leftover.text.contains(&0) {
                 replayed.reply_lost = true;
-                "was only begun when its run died"
+                "was not whole when its run died"
             } else {
                 "does not fit the file any more"
             };
@@ -152,13 +154,6 @@ impl Worth {
         needed: None,
         doubtful: true,
     };
-
-    fn needed(text: &str) -> Self {
-        Worth {
-            needed: Some(text.to_owned()),
-            doubtful: false,
-        }
-    }
 }
 
 /// What a rescue file holds.
@@ -175,14 +170,22 @@ fn judge(
     place: Place<'_>,
     given: Option<Fingerprint>,
 ) -> Result<Worth> {
-    let Some(rescued) = whole(rescue.bytes, file) else {
+    let mut worth = Worth::default();
+    let rescued = match durable::entries(rescue.bytes) {
+        Some(Entries { text, is_whole }) => {
+            worth.doubtful = !is_whole;
+            Document::parse(text.as_bytes()).ok()
+        }
+        None => whole(rescue.bytes, file),
+    };
+    let Some(rescued) = rescued else {
         return Ok(Worth::DOUBTFUL);
     };
     if file.is_empty() {
-        return Ok(Worth::needed(rescued.text()));
+        worth.needed = Some(rescued.text().to_owned());
+        return Ok(worth);
     }
     let document = understood(place.file, file)?;
-    let mut worth = Worth::default();
     let mut edits = Vec::new();
     for section in rescued.sections() {
         let ours = place.of(section);
@@ -221,7 +224,7 @@ fn judge(
         }
     }
     if !edits.is_empty() {
-        let document = edited(place.file, &document, &edits)?;
+        let document = edited(place.file, &document, edits.iter())?;
         worth.needed = Some(document.text().to_owned());
     }
     Ok(worth)
@@ -246,10 +249,11 @@ fn is_ours(text: &[u8], place: Place<'_>) -> bool {
     let Ok(document) = Document::parse(text) else {
         return false;
     };
-    document.sections().any(|section| {
-        let pair = Pair::read(place.of(section), &document);
-        pair.is_ok_and(|pair| pair.spent.latest().is_some())
-    })
+    durable::entries(text).is_none()
+        && document.sections().any(|section| {
+            let pair = Pair::read(place.of(section), &document);
+            pair.is_ok_and(|pair| pair.spent.latest().is_some())
+        })
 }
 
 fn put_back(lock: Lock, text: &str) -> Result<Lock> {

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::document::Document;
+use super::document::{Document, Edit};
 use super::durable::{Room, SaveError};
-use super::profile::{self, Change, Pair, Spent, understood};
+use super::profile::{self, Change, Pair, Place, Spent, understood};
 use super::{LockedFile, Order, View};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::token::{self, AppToken, Fingerprint, Tokens};
@@ -52,9 +52,9 @@ impl<'a> ReservedFile<'a> {
 }
 
 /// What a run got from the server.
-struct Received {
-    tokens: Tokens,
-    app_token: Option<AppToken>,
+pub(super) struct Received {
+    pub(super) tokens: Tokens,
+    pub(super) app_token: Option<AppToken>,
 }
 
 /// New tokens that must not be lost: dropped before their fate is settled, also by a panic, they
@@ -95,7 +95,13 @@ impl<'a> HeldTokens<'a> {
             .room
             .read()
             .and_then(|bytes| understood(plan.view.place.file, &bytes));
-        let edited = match current.and_then(|current| plan.edit_current(&current, reply)) {
+        let file = plan.view.place.file;
+        let edited = current.and_then(|current| {
+            let edit = plan.edit_current(&current, reply)?;
+            edit.map(|edit| profile::edited(file, &current, &[edit]))
+                .transpose()
+        });
+        let edited = match edited {
             Ok(Some(edited)) => edited,
             Ok(None) => {
                 let why = "another program put another refresh token there";
@@ -117,7 +123,9 @@ impl<'a> HeldTokens<'a> {
     }
 
     fn keep(&mut self, keep: fn(&mut Room, &[u8]) -> Option<PathBuf>) -> Option<PathBuf> {
-        let ours = self.plan.edit(&self.plan.view.document, &self.reply).ok()?;
+        let view = &self.plan.view;
+        let ours = self.plan.edit(&view.document, &self.reply).ok()?;
+        let ours = profile::edited(view.place.file, &view.document, [&ours]).ok()?;
         keep(&mut self.room, ours.text().as_bytes())
     }
 }
@@ -129,6 +137,30 @@ impl Drop for HeldTokens<'_> {
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keep(Room::keep)));
         }
     }
+}
+
+/// An edit with tokens that touch every key a reply can.
+pub(super) fn trial<'a>(view: &View<'a>) -> Result<Edit<'a>> {
+    let token = SecretString::from("trial");
+    let end = Some(Timestamp::UNIX_EPOCH);
+    let tokens = Tokens {
+        access_token: Some(token.clone()),
+        access_expires_at: end,
+        scope: Some("trial".to_owned()),
+        refresh_token: Some(token.clone()),
+        refresh_expires_at: end,
+    };
+    let change = Change {
+        api: Some(view.api),
+        tokens: &tokens,
+        keeps_expiry: false,
+        spent: Some(&Spent::of_login(Fingerprint::of(&token), None)),
+        app_token: Some(&AppToken {
+            token,
+            expires_at: end,
+        }),
+    };
+    profile::edit(view.place, &view.document, &change)
 }
 
 /// What the file said when it was locked, and what of it the reply will change.
@@ -169,35 +201,32 @@ impl<'a> Plan<'a> {
         Plan { view, origin }
     }
 
+    /// Whose pair it is.
+    pub(super) fn place(&self) -> Place<'a> {
+        self.view.place
+    }
+
     /// The refresh token that the file held.
     fn old(&self) -> Option<&SecretString> {
         self.view.tokens().refresh_token.as_ref()
     }
 
-    /// Tries the edit, with tokens that touch every key a reply can, and says how long the text
-    /// gets but for the tokens' own length.
+    /// Tries the edit, and says how long the text gets but for the tokens' own length.
     pub(super) fn proved_length(&self) -> Result<u64> {
-        let token = Some(SecretString::from("trial"));
-        let end = Some(Timestamp::UNIX_EPOCH);
-        let trial = Received {
-            app_token: token.clone().map(|token| AppToken {
-                token,
-                expires_at: end,
-            }),
-            tokens: Tokens {
-                access_token: token.clone(),
-                access_expires_at: end,
-                scope: Some("trial".to_owned()),
-                refresh_token: token,
-                refresh_expires_at: end,
-            },
-        };
-        Ok(self.edit(&self.view.document, &trial)?.text().len() as u64)
+        let View {
+            place, document, ..
+        } = &self.view;
+        let edited = profile::edited(place.file, document, [&trial(&self.view)?])?;
+        Ok(edited.text().len() as u64)
     }
 
-    /// The file as it is now, with what the reply changes; none if another program put a refresh
+    /// What the reply changes in the file as it is now; none if another program put a refresh
     /// token there that is neither one we knew nor the one we bring (P12).
-    fn edit_current(&self, current: &Document, reply: &Received) -> Result<Option<Document>> {
+    pub(super) fn edit_current(
+        &self,
+        current: &Document,
+        reply: &Received,
+    ) -> Result<Option<Edit<'a>>> {
         let found = Pair::read(self.view.place, current)?.tokens.refresh_token;
         let sent = match &self.origin {
             Origin::Refresh { sent, .. } => Some(sent),
@@ -216,8 +245,8 @@ impl<'a> Plan<'a> {
         Ok(None)
     }
 
-    /// The document with what the reply changes.
-    fn edit(&self, document: &Document, reply: &Received) -> Result<Document> {
+    /// What the reply changes in a document.
+    fn edit(&self, document: &Document, reply: &Received) -> Result<Edit<'a>> {
         let new = reply.tokens.refresh_token.as_ref();
         let spent;
         let change = Change {
@@ -252,11 +281,27 @@ impl<'a> Plan<'a> {
                 }
             }
         };
-        let edit = profile::edit(self.view.place, document, &change)?;
-        profile::edited(self.view.place.file, document, &[edit])
+        profile::edit(self.view.place, document, &change)
     }
 
-    fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
+    /// The section alone, as a journal takes it: with all that a put-back needs to know.
+    pub(super) fn section(&self, reply: &Received) -> Result<String> {
+        let mut tokens = reply.tokens.clone();
+        let old = self.view.tokens().refresh_expires_at;
+        if !self.view.api.extends_refresh_token() {
+            tokens.refresh_expires_at = tokens.refresh_expires_at.or(old);
+        }
+        let reply = Received {
+            tokens,
+            app_token: None,
+        };
+        let alone = understood(self.view.place.file, b"")?;
+        let edit = self.edit(&alone, &reply)?;
+        let alone = profile::edited(self.view.place.file, &alone, [&edit])?;
+        Ok(alone.text().to_owned())
+    }
+
+    pub(super) fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
         let subject = self.view.place;
         let Some(rescue) = rescue else {
             let message =

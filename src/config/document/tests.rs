@@ -20,8 +20,8 @@ fn parse(text: &str) -> Document {
         .unwrap()
 }
 
-fn edit<'a>(changes: &[(&'a str, &str)]) -> [Edit<'a>; 1] {
-    [edit_of("TOKEN", changes)]
+fn edit<'a>(changes: &[(&'a str, &str)]) -> Edit<'a> {
+    edit_of("TOKEN", changes)
 }
 
 fn edit_of<'a>(section: &'a str, changes: &[(&'a str, &str)]) -> Edit<'a> {
@@ -43,21 +43,21 @@ fn edits_of_many_sections_are_made_at_once() {
         edit_of("C", &[("c", "7")]),
         edit_of("D", &[]),
     ];
-    let at_once = parse(text).with(&edits).ok().unwrap();
+    let at_once = parse(text).with(&edits.each_ref()).ok().unwrap();
     let expected = "[A]\nx = %%\na = 8\n[B]\r\nb=9\nd=4\r\nc: 3\n; end\n\n[C]\nc = 7\n\n[D]\n";
     assert_eq!(at_once.text(), expected);
     let one_by_one = edits.into_iter().fold(parse(text), |document, edit| {
-        document.with(&[edit]).ok().unwrap()
+        document.with(&[&edit]).ok().unwrap()
     });
     assert_eq!(at_once.text(), one_by_one.text());
     // One that cannot be made spoils all.
     let broken = [edit_of("A", &[("a", "8")]), edit_of("B", &[("b", "9\n")])];
-    assert!(parse(text).with(&broken).is_err());
+    assert!(parse(text).with(&broken.each_ref()).is_err());
 }
 
 fn edited(text: &str, changes: &[(&str, &str)]) -> String {
     parse(text)
-        .with(&edit(changes))
+        .with(&[&edit(changes)])
         .map_err(|problem| problem.to_string())
         .unwrap()
         .text()
@@ -241,7 +241,7 @@ fn an_ambiguous_key_is_refused_where_it_matters_and_only_there() {
         );
         if !text.contains('%') {
             let problem = parse(text)
-                .with(&edit(&[("a", "9")]))
+                .with(&[&edit(&[("a", "9")])])
                 .err()
                 .unwrap()
                 .to_string();
@@ -360,7 +360,7 @@ proptest! {
     ) {
         let Ok(document) = Document::parse(text.as_bytes()) else { return Ok(()) };
         let changes: Vec<_> = KEYS.iter().copied().zip(values.iter().map(String::as_str)).collect();
-        let Ok(after) = document.with(&edit(&changes)) else { return Ok(()) };
+        let Ok(after) = document.with(&[&edit(&changes)]) else { return Ok(()) };
 
         let mut expected = content(&document);
         for (key, value) in &changes {
@@ -376,7 +376,7 @@ proptest! {
             prop_assert!(kept.any(|kept| kept == line), "{:?} is gone", line);
         }
         // The same edit again changes nothing.
-        let again = after.with(&edit(&changes)).map_err(|_| TestCaseError::fail("twice"))?;
+        let again = after.with(&[&edit(&changes)]).map_err(|_| TestCaseError::fail("twice"))?;
         prop_assert_eq!(again.text(), after.text());
     }
 }
@@ -444,7 +444,7 @@ fn python_sees_what_we_see_before_and_after_an_edit() {
             .collect();
         files.push((text, &[]));
         ours.push((content(&document), Vec::new()));
-        if let Ok(after) = document.with(&edit(&changes)) {
+        if let Ok(after) = document.with(&[&edit(&changes)]) {
             files.push((after.text().to_owned(), &KEYS));
             ours.push((content(&after), values.to_vec()));
         }

@@ -29,6 +29,20 @@ pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+/// What changes whenever a file does: which one it is, its length and its clocks.
+pub(super) type State = (u64, u64, u64, (i64, i64), (i64, i64));
+
+/// The state of a file.
+pub(super) fn state(metadata: &Metadata) -> State {
+    (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        (metadata.mtime(), metadata.mtime_nsec()),
+        (metadata.ctime(), metadata.ctime_nsec()),
+    )
+}
+
 /// Options that open at once even what is not a file, so that it can be looked at and refused.
 pub(super) fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();

@@ -26,7 +26,7 @@ const STATE_FOLDER: &str = "feishu-refresh";
 pub(super) enum Purpose {
     /// It may come to hold the only copy of a pair.
     Rescue,
-    /// It helps to put back what another rescue file holds, and is worth nothing without it.
+    /// It helps to save what another rescue file holds, and is worth nothing without it.
     PutBack,
 }
 
@@ -220,6 +220,11 @@ impl Rescue {
         fs::rename(&self.path, &aside)?;
         self.path = aside;
         Ok(())
+    }
+
+    /// Says that something is being written to it. From now on the file outlives its run.
+    pub(super) fn begin(&mut self) {
+        self.holds = Holds::Doubt;
     }
 
     /// Writes the text. From now on the file outlives its run.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::lock::{Lock, busy};
 use super::platform::{self, Fixed};
 use super::rescue::{Purpose, Rescue, overwrite};
-use super::{check_regular, is_same};
+use super::{Stamp, check_regular, is_same};
 use crate::error::{Error, Hint, Kind, Result};
 
 /// Proof that a new text can be saved: a locked file, a way, and reserved space.
@@ -64,6 +64,18 @@ impl Lock {
     }
 
     fn reserve_for(self, purpose: Purpose, bytes: u64) -> Result<Room> {
+        let (rescue, way) = self.choose(purpose, bytes)?;
+        Ok(Room {
+            rescue,
+            lock: self,
+            way,
+            purpose,
+            saved: false,
+        })
+    }
+
+    /// Chooses the way of saving, and makes the rescue file that it begins with.
+    fn choose(&self, purpose: Purpose, bytes: u64) -> Result<(Rescue, Way)> {
         if !is_same(&self.path, &self.file) {
             let message = format!("another program replaced {} just now", self.path.display());
             return Err(Error::temporary(message).with_hint(Hint::fixed("run again", "请重试")));
@@ -74,7 +86,7 @@ impl Lock {
                 return Err(cannot_change(&self.path, reason));
             }
             Some(Fixed::MountPoint | Fixed::HardLinks | Fixed::AccessList) => {
-                return self.reserve_in_place(purpose, bytes, &old);
+                return self.choose_in_place(purpose, bytes, &old);
             }
             None => {}
         }
@@ -83,18 +95,23 @@ impl Lock {
             Ok(rescue)
         });
         match beside {
-            Ok(rescue) => Ok(Room::new(rescue, self, purpose, Way::Rename)),
+            Ok(rescue) => Ok((rescue, Way::Rename)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(busy(&self.path)),
             Err(error) if is_full(&error) || !self.writable => Err(Error::file(
                 "no room for new tokens beside",
                 &self.path,
                 error,
             )),
-            Err(_) => self.reserve_in_place(purpose, bytes, &old),
+            Err(_) => self.choose_in_place(purpose, bytes, &old),
         }
     }
 
-    fn reserve_in_place(self, purpose: Purpose, bytes: u64, old: &Metadata) -> Result<Room> {
+    fn choose_in_place(
+        &self,
+        purpose: Purpose,
+        bytes: u64,
+        old: &Metadata,
+    ) -> Result<(Rescue, Way)> {
         if !self.writable {
             let error = io::Error::from(io::ErrorKind::PermissionDenied);
             return Err(Error::file("cannot write", &self.path, error));
@@ -104,19 +121,25 @@ impl Lock {
         let rescue = Rescue::make_anywhere(&self.path, purpose, bytes, None).map_err(blocked)?;
         // Whoever owns the file should be able to use what is left of a run that died.
         let _ = platform::take_owner(&rescue.file, old);
-        Ok(Room::new(rescue, self, purpose, Way::InPlace))
+        Ok((rescue, Way::InPlace))
     }
 }
 
 impl Room {
-    fn new(rescue: Rescue, lock: Lock, purpose: Purpose, way: Way) -> Self {
-        Room {
-            rescue,
-            lock,
-            way,
-            purpose,
-            saved: false,
-        }
+    /// Makes room for another text, once one is saved.
+    ///
+    /// # Errors
+    /// As [`Lock::reserve`]; the lock is kept.
+    pub(crate) fn renew(&mut self, bytes: u64) -> Result<()> {
+        (self.rescue, self.way) = self.lock.choose(self.purpose, bytes)?;
+        self.saved = false;
+        Ok(())
+    }
+
+    /// The state of the file that this run holds.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        let metadata = self.lock.file.metadata().ok();
+        metadata.map(|metadata| Stamp(platform::state(&metadata)))
     }
 
     /// The file as it is now.

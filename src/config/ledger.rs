@@ -1,0 +1,457 @@
+//! The file of a run over many profiles: one lock, a journal that takes each pair as it comes, and
+//! saves of all that has come.
+//!
+//! Promises:
+//! - Each pair is in the journal the moment it arrives, so that a kill loses none (P7); it is called
+//!   saved once it is in the file itself (P2).
+//! - A group is saved like a single pair: spliced into the file as it is *then* (P12), whole or not at
+//!   all (P3), with the room for it set aside before the requests that bring it (P1).
+//! - What one section cannot take stops no other.
+
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::document::{Document, Edit};
+use super::durable::{self, Journal, Lock, Room, Stamp};
+use super::profile::{self, Pair, Place, understood};
+use super::replay::{self, Replayed};
+use super::save::{Plan, Received, trial};
+use super::{Given, Order, SPARE_BYTES, View};
+use crate::error::{Error, Result};
+use crate::token::{AppToken, Tokens};
+
+/// What a section can grow by, beyond twice its tokens' length: the keys and the times.
+const SPARE_SECTION: u64 = 2 << 10;
+
+/// The profiles of a file as it was at one moment.
+pub(crate) struct Profiles<'a> {
+    file: &'a Path,
+    given: Given<'a>,
+    document: Arc<Document>,
+}
+
+impl<'a> Profiles<'a> {
+    /// The names of the sections that have a refresh token, in the order of the file.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let sections = self.document.sections();
+        let profiles = sections.filter(|name| profile::has_refresh_token(&self.document, name));
+        profiles.map(str::to_owned).collect()
+    }
+
+    /// One of them.
+    pub(crate) fn view(&self, profile: &'a str) -> Result<View<'a>> {
+        let place = Place {
+            file: self.file,
+            profile,
+        };
+        super::check_profile_name(profile)?;
+        View::in_document(place, self.given, Arc::clone(&self.document))
+    }
+}
+
+/// Looks at all profiles of a file without waiting for anybody.
+pub(crate) fn look_at_all<'a>(file: &'a Path, given: Given<'a>) -> Result<Profiles<'a>> {
+    given.check()?;
+    let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
+    Ok(Profiles {
+        file,
+        given,
+        document: Arc::new(understood(file, &bytes)?),
+    })
+}
+
+/// All profiles of a file that no other run can touch.
+pub(crate) struct LockedProfiles<'a> {
+    profiles: Profiles<'a>,
+    lock: Lock,
+    stamp: Option<Stamp>,
+    had_company: bool,
+    reply_lost: bool,
+}
+
+/// Waits until this run alone may work on the file, puts back what a dead run left, and reads it.
+pub(crate) fn lock_all<'a>(
+    file: &'a Path,
+    given: Given<'a>,
+    deadline: Instant,
+) -> Result<LockedProfiles<'a>> {
+    given.check()?;
+    let place = Place { file, profile: "" };
+    let missing = Some(given.missing()).filter(|_| !durable::has_leftover(file));
+    let lock = Lock::acquire(file, missing.as_ref(), deadline)?;
+    let (lock, replayed) = replay::replay(lock, place, None)?;
+    let Replayed {
+        changed,
+        reply_lost,
+    } = replayed;
+    let stamp = durable::stamp(file);
+    let document = Arc::new(understood(file, &lock.read()?)?);
+    super::warn_if_readable_by_others(place);
+    Ok(LockedProfiles {
+        profiles: Profiles {
+            file,
+            given,
+            document,
+        },
+        lock,
+        stamp,
+        had_company: !changed,
+        reply_lost,
+    })
+}
+
+impl<'a> LockedProfiles<'a> {
+    pub(crate) fn profiles(&self) -> &Profiles<'a> {
+        &self.profiles
+    }
+
+    /// A profile's tokens, if another run got them while this one queued, and they are what this
+    /// one asks for (P4).
+    pub(crate) fn saved_since<'v>(
+        &self,
+        view: &'v View<'_>,
+        before: &View<'_>,
+        now: Timestamp,
+    ) -> Option<&'v Tokens> {
+        view.saved_since(before, now).filter(|_| self.had_company)
+    }
+
+    /// Makes room for what these profiles will get. Those whose section cannot take it get an error of
+    /// their own.
+    pub(crate) fn reserve(self, due: &[View<'a>]) -> Result<(Ledger<'a>, Vec<Result<()>>)> {
+        let Profiles { file, document, .. } = &self.profiles;
+        let trials: Vec<Result<Edit<'_>>> = due.iter().map(trial).collect();
+        let sound: Vec<&Edit<'_>> = trials.iter().flatten().collect();
+        let mut proofs = proofs(file, document, &sound).into_iter();
+        let proofs = trials.iter().map(|trial| match trial {
+            Ok(_) => proofs.next().unwrap_or(Ok(())),
+            Err(error) => Err(error.again()),
+        });
+        let proofs = proofs.collect();
+        let growth = due.iter().map(growth).sum::<u64>() + SPARE_BYTES;
+        let mut ledger = Ledger {
+            stamp: self.stamp,
+            reply_lost: self.reply_lost,
+            journal: None,
+            hold: Hold::Nothing,
+            growth,
+            pending: Vec::new(),
+            stays: false,
+            broken: None,
+            profiles: self.profiles,
+        };
+        ledger.make_room(self.lock)?;
+        Ok((ledger, proofs))
+    }
+}
+
+/// What a section can grow by, if its tokens do not more than double.
+fn growth(view: &View<'_>) -> u64 {
+    let tokens = view.tokens();
+    let length = |token: &Option<SecretString>| {
+        token
+            .as_ref()
+            .map_or(0, |token| token.expose_secret().len() as u64)
+    };
+    SPARE_SECTION + 2 * (length(&tokens.access_token) + length(&tokens.refresh_token))
+}
+
+/// Tries edits; all at once, and those of a half that fails apart.
+fn proofs(file: &Path, document: &Document, edits: &[&Edit<'_>]) -> Vec<Result<()>> {
+    let Err(error) = profile::edited(file, document, edits.iter().copied()) else {
+        return edits.iter().map(|_| Ok(())).collect();
+    };
+    if edits.len() <= 1 {
+        return vec![Err(error)];
+    }
+    let (first, second) = edits.split_at(edits.len() / 2);
+    let mut proofs_of_all = proofs(file, document, first);
+    proofs_of_all.append(&mut proofs(file, document, second));
+    proofs_of_all
+}
+
+/// The file while its profiles are being refreshed.
+pub(crate) struct Ledger<'a> {
+    profiles: Profiles<'a>,
+    /// The state of the file that `profiles` was read from.
+    stamp: Option<Stamp>,
+    reply_lost: bool,
+    // Dropped before the lock.
+    journal: Option<Journal>,
+    hold: Hold,
+    /// What the text can grow by.
+    growth: u64,
+    /// What the journal has, and the file has not.
+    pending: Vec<Kept<'a>>,
+    /// Whether the journal holds what the file will not take.
+    stays: bool,
+    /// Why nothing can be saved any more.
+    broken: Option<String>,
+}
+
+/// How the file is held.
+enum Hold {
+    /// A group that is being saved has it.
+    Nothing,
+    /// Nothing is under way.
+    Lock(Lock),
+    /// There is room for the next text.
+    Room(Room),
+}
+
+/// A pair that has come.
+struct Kept<'a> {
+    plan: Plan<'a>,
+    reply: Received,
+    /// Whether the journal has it.
+    in_journal: bool,
+}
+
+impl<'a> Ledger<'a> {
+    /// A profile as it stands now: another program may have put another token there.
+    pub(crate) fn view(&mut self, profile: &'a str) -> Result<View<'a>> {
+        let file = self.profiles.file;
+        let stamp = durable::stamp(file);
+        if stamp.is_none() || stamp != self.stamp {
+            let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
+            if bytes != self.profiles.document.text().as_bytes() {
+                self.profiles.document = Arc::new(understood(file, &bytes)?);
+            }
+            self.stamp = stamp;
+        }
+        self.profiles.view(profile)
+    }
+
+    /// Whether a run on this file died when it may have sent a token.
+    pub(crate) fn reply_lost(&self) -> bool {
+        self.reply_lost
+    }
+
+    /// Whether what a request brings can still be saved.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`].
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.broken {
+            None => Ok(()),
+            Some(why) => {
+                let file = self.profiles.file.display();
+                let message = format!("{file} cannot be saved any more: {why}; nothing was sent");
+                Err(Error::temporary(message))
+            }
+        }
+    }
+
+    /// Takes charge of what a reply brought: from here on a kill does not lose it.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsaved`] if nothing can be saved any more; the pair is in the journal.
+    pub(crate) fn keep(
+        &mut self,
+        view: View<'a>,
+        order: &Order,
+        tokens: Tokens,
+        app_token: Option<AppToken>,
+    ) -> Result<()> {
+        let mut kept = Kept {
+            plan: Plan::refresh(view, order),
+            reply: Received { tokens, app_token },
+            in_journal: false,
+        };
+        let appended = match (&mut self.journal, kept.plan.section(&kept.reply)) {
+            (Some(journal), Ok(section)) => journal.append(&section).map_err(|e| e.to_string()),
+            (None, _) => Err("there is no room for it".to_owned()),
+            (_, Err(error)) => Err(error.to_string()),
+        };
+        kept.in_journal = appended.is_ok();
+        if let Err(why) = appended {
+            log::warn!("a new pair is not in a rescue file yet: {why}");
+        }
+        if let Some(why) = self.broken.clone() {
+            return Err(self.unsaved(&kept, &why));
+        }
+        self.pending.push(kept);
+        Ok(())
+    }
+
+    /// How many pairs wait to be saved.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether a group is being saved.
+    pub(crate) fn is_saving(&self) -> bool {
+        matches!(self.hold, Hold::Nothing)
+    }
+
+    /// Hands out all that waits, to be saved on any thread; [`Self::settle`] takes the result.
+    pub(crate) fn group(&mut self) -> Option<Group<'a>> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        match mem::replace(&mut self.hold, Hold::Nothing) {
+            Hold::Room(room) => Some(Group {
+                file: self.profiles.file,
+                known: Arc::clone(&self.profiles.document),
+                growth: self.growth,
+                room,
+                kept: mem::take(&mut self.pending),
+            }),
+            other => {
+                self.hold = other;
+                None
+            }
+        }
+    }
+
+    /// What came of a group, one by one.
+    pub(crate) fn settle(&mut self, saved: SavedGroup<'a>) -> Vec<Result<Tokens>> {
+        self.hold = Hold::Room(saved.room);
+        if let Some((document, stamp)) = saved.now {
+            self.profiles.document = document;
+            self.stamp = stamp;
+        }
+        self.broken = saved.broken;
+        let of = |(kept, result): (Kept<'a>, Result<Tokens, String>)| match result {
+            Ok(tokens) => Ok(tokens),
+            Err(why) => Err(self.unsaved(&kept, &why)),
+        };
+        saved.results.into_iter().map(of).collect()
+    }
+
+    /// The error for a pair that is not in the file; the journal stays, and is on disk by then.
+    fn unsaved(&mut self, kept: &Kept<'a>, why: &str) -> Error {
+        self.stays = true;
+        let journal = self.journal.as_mut().filter(|_| kept.in_journal);
+        let journal = journal.filter(|journal| journal.path().exists());
+        let rescue: Option<PathBuf> = journal.and_then(|journal| {
+            let synced = journal.sync();
+            synced.ok().map(|()| journal.path().to_owned())
+        });
+        kept.plan.unsaved(why, rescue, &kept.reply)
+    }
+
+    /// Gives the room back, and takes the journal away where the file has all of it: a signal that
+    /// ends the run now leaves nothing behind.
+    pub(crate) fn rest(&mut self) {
+        if let Some(journal) = self.journal.take() {
+            if self.stays {
+                self.journal = Some(journal);
+            } else {
+                journal.remove();
+            }
+        }
+        self.hold = match mem::replace(&mut self.hold, Hold::Nothing) {
+            Hold::Room(room) => Hold::Lock(room.release()),
+            other => other,
+        };
+    }
+
+    /// Makes room again after a rest.
+    pub(crate) fn resume(&mut self) {
+        if let Hold::Lock(lock) = mem::replace(&mut self.hold, Hold::Nothing)
+            && let Err(error) = self.make_room(lock)
+        {
+            self.broken = Some(error.to_string());
+        }
+    }
+
+    fn make_room(&mut self, lock: Lock) -> Result<()> {
+        if self.journal.is_none() {
+            self.journal = Some(lock.journal(self.growth)?);
+        }
+        let length = self.profiles.document.text().len() as u64;
+        let room = lock.reserve_to_put_back(length + self.growth)?;
+        self.hold = Hold::Room(room);
+        Ok(())
+    }
+}
+
+impl Drop for Ledger<'_> {
+    fn drop(&mut self) {
+        if self.pending.is_empty() {
+            self.rest();
+        }
+    }
+}
+
+/// Pairs to be saved together.
+pub(crate) struct Group<'a> {
+    file: &'a Path,
+    known: Arc<Document>,
+    growth: u64,
+    room: Room,
+    kept: Vec<Kept<'a>>,
+}
+
+/// What came of them.
+pub(crate) struct SavedGroup<'a> {
+    room: Room,
+    results: Vec<(Kept<'a>, Result<Tokens, String>)>,
+    /// What the file says now.
+    now: Option<(Arc<Document>, Option<Stamp>)>,
+    /// Why nothing more can be saved.
+    broken: Option<String>,
+}
+
+impl<'a> Group<'a> {
+    /// Saves them, and makes room for the next text.
+    pub(crate) fn save(mut self) -> SavedGroup<'a> {
+        // The journal has them all: a panic here is a save that failed.
+        let saved = panic::catch_unwind(AssertUnwindSafe(|| self.try_save()));
+        let saved = saved.unwrap_or_else(|_| Err("a panic".to_owned()));
+        let (document, results) = match saved {
+            Ok(saved) => saved,
+            Err(why) => {
+                let results = self.kept.into_iter().map(|kept| (kept, Err(why.clone())));
+                return SavedGroup {
+                    results: results.collect(),
+                    room: self.room,
+                    now: None,
+                    broken: Some(why),
+                };
+            }
+        };
+        let stamp = self.room.stamp();
+        let length = document.text().len() as u64;
+        let broken = self.room.renew(length + self.growth).err();
+        SavedGroup {
+            results: self.kept.into_iter().zip(results).collect(),
+            room: self.room,
+            now: Some((document, stamp)),
+            broken: broken.map(|error| error.to_string()),
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    fn try_save(&mut self) -> Result<(Arc<Document>, Vec<Result<Tokens, String>>), String> {
+        let words = |error: Error| error.to_string();
+        let bytes = self.room.read().map_err(words)?;
+        if bytes != self.known.text().as_bytes() {
+            // Another program's work stays.
+            self.known = Arc::new(understood(self.file, &bytes).map_err(words)?);
+        }
+        let edits = self.kept.iter().map(|kept| {
+            let edit = kept.plan.edit_current(&self.known, &kept.reply);
+            let conflict = || "another program put another refresh token there".to_owned();
+            edit.map_err(words)?.ok_or_else(conflict)
+        });
+        let edits: Vec<Result<Edit<'_>, String>> = edits.collect();
+        let sound = edits.iter().flatten();
+        let edited = profile::edited(self.file, &self.known, sound).map_err(words)?;
+        let saved = self.room.save(edited.text().as_bytes());
+        saved.map_err(|error| error.source.to_string())?;
+        let results = self.kept.iter().zip(edits).map(|(kept, edit)| {
+            let pair = Pair::read(kept.plan.place(), &edited).map_err(words);
+            edit.and(pair).map(|pair| pair.tokens)
+        });
+        let results = results.collect();
+        Ok((Arc::new(edited), results))
+    }
+}
