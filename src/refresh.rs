@@ -5,6 +5,7 @@
 //! sends one request, so that between any two the file is read anew and signals count. [`failure`]
 //! finds the words for what went wrong and what became of the token.
 
+pub(crate) mod all;
 pub(crate) mod attempts;
 pub(crate) mod failure;
 pub(crate) mod retries;
@@ -20,7 +21,7 @@ use crate::config::{self, Given, LockedFile, Place, View};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
 use crate::token::Tokens;
-use attempts::{Answer, Attempts};
+use attempts::{Answer, Attempts, Clients};
 
 /// What to refresh, and how patiently.
 #[derive(Debug, Clone)]
@@ -118,7 +119,16 @@ pub(crate) trait Caller {
     /// What a server gave is on disk, perhaps without an access token. The file stays locked, and
     /// signals wait, until this returns.
     fn saved(&mut self, api: Api, tokens: &Tokens);
+    /// The same for one of many profiles: gives what is to be done, which may take long.
+    fn after_save(&mut self, _profile: &str, _api: Api, _tokens: &Tokens) -> Option<AfterSave> {
+        None
+    }
+    /// From now on, `tell` is called when a signal waits.
+    fn when_a_signal_waits(&mut self, _tell: Box<dyn Fn() + Send>) {}
 }
+
+/// What a caller does once a pair is saved.
+pub(crate) type AfterSave = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// Does nothing of it.
 pub(crate) struct Library;
@@ -147,7 +157,8 @@ async fn refresh(
 ) -> Result<Outcome> {
     let lock = || config::lock(place, options.given(), options.lock_deadline());
     let mut file = locked(place, caller, lock)?;
-    let mut attempts = Attempts::new(options);
+    let clients = Clients::new(options);
+    let mut attempts = Attempts::new(options, &clients);
     loop {
         let api = file.view().api();
         let shared = file.saved_since(before.as_ref(), Timestamp::now());
@@ -156,7 +167,7 @@ async fn refresh(
         }
         let order = file.view().order();
         let order = order.map_err(|error| attempts.remember(error))?;
-        let client = attempts.client(&file, &order)?;
+        let client = attempts.client(&order, file.reply_lost())?;
         let pause;
         (file, pause) = if let Some(app) = attempts.app_to_ask(&order) {
             (file, attempts.fetch(&client, &order, app).await?)

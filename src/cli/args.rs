@@ -12,12 +12,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::usage::usage_error;
 use super::values::{
-    api_parser, duration, retries, scope, seconds, secret, shell_command, timeout, trimmed,
+    api_parser, duration, rate, retries, scope, seconds, secret, shell_command, timeout, trimmed,
 };
 use crate::error::{Error, Hint, Kind, Result};
 use crate::login::LoginOptions;
 use crate::protocol::Api;
 use crate::refresh::Options;
+
+/// Both documented limits, 50 requests a second and 1,000 a minute, are kept with one each 60 ms.
+const DOCUMENTED_SPACING: Duration = Duration::from_millis(60);
 
 /// A secret longer than this is none; reading stops there.
 const LONGEST_SECRET: u64 = 64 << 10;
@@ -50,6 +53,7 @@ app_id, app_secret and base_url are never written to the file: put them there yo
     clippy::doc_markdown,
     reason = "--help shows these texts, and would show backticks"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(super) struct Asked {
     #[command(subcommand)]
     task: Option<Task>,
@@ -69,6 +73,14 @@ pub(super) struct Asked {
     /// The section of the file [env: FEISHU_PROFILE] [default: TOKEN]
     #[arg(global = true, short, long, value_name = "NAME")]
     profile: Option<String>,
+
+    /// Every section that has a refresh_token, side by side
+    #[arg(global = true, long)]
+    all: bool,
+
+    /// With --all: refreshes a second [default: what the documents allow; 0: no limit]
+    #[arg(global = true, long, value_name = "N", value_parser = rate)]
+    rate: Option<Duration>,
 
     /// The token endpoint [env: FEISHU_API] [default: the section's api, else v1]
     #[arg(global = true, long, value_parser = api_parser())]
@@ -300,11 +312,24 @@ impl Asked {
         }
     }
 
-    /// Refuses an output or an endpoint that the task has not.
+    /// Whether all profiles are meant.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.all
+    }
+
+    /// The time between two requests to one app.
+    pub(super) fn spacing(&self) -> Duration {
+        self.rate.unwrap_or(DOCUMENTED_SPACING)
+    }
+
+    /// Refuses what does not go together.
     ///
     /// # Errors
     /// [`Kind::Usage`].
-    pub(super) fn check_output(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.all {
+            self.check_all()?;
+        }
         let message = match (self.task(), self.output) {
             (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
             (Task::Status, Some(Output::Env | Output::Github)) => "status can give json alone",
@@ -319,6 +344,29 @@ impl Asked {
         Err(Error::new(Kind::Usage, message).with_hint(hint))
     }
 
+    /// Refuses what does not go with all profiles.
+    fn check_all(&self) -> Result<()> {
+        let (message, english, chinese) = match (self.task(), self.output) {
+            (Task::Login(_) | Task::Exec { .. }, _) => (
+                "login and exec are for one profile",
+                "name it with -p",
+                "请用 -p 指定",
+            ),
+            _ if self.profile.is_some() || self.refresh.is_some() => (
+                "--all does not go with -p or -r, which are for one profile",
+                "leave one of them away",
+                "请去掉其中之一",
+            ),
+            (Task::Refresh, Some(Output::Token | Output::Env | Output::Github)) => (
+                "--all prints no token; it can give json",
+                "leave -o away, or give -o json",
+                "请去掉 -o，或使用 -o json",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Usage, message).with_hint(Hint::fixed(english, chinese)))
+    }
+
     /// What the library is asked to do.
     ///
     /// # Errors
@@ -330,7 +378,12 @@ impl Asked {
             None => Ok::<_, Error>(text_from(env, name)?.map(|text| trimmed(&text))),
         };
         let mut app_access_token = secret_from(&self.app_token, "FEISHU_APP_ACCESS_TOKEN")?;
-        let mut refresh_token = secret_from(&self.refresh, "FEISHU_REFRESH_TOKEN")?;
+        let mut refresh_token = if self.all {
+            // It is one profile's.
+            None
+        } else {
+            secret_from(&self.refresh, "FEISHU_REFRESH_TOKEN")?
+        };
         let mut app_secret = secret_from(&self.app_secret, "FEISHU_APP_SECRET")?;
         let mut app_ticket = secret_from(&self.app_ticket, "FEISHU_APP_TICKET")?;
         let secrets = [

@@ -6,6 +6,7 @@
 //! - No message repeats a stray argument: it may be a secret (P10).
 //! - No write that fails can panic: the pair is on disk by then.
 
+mod all;
 mod args;
 mod exec;
 mod hook;
@@ -21,7 +22,7 @@ use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
 use crate::protocol::Api;
-use crate::refresh::{self, Caller, Options, Outcome};
+use crate::refresh::{self, AfterSave, Caller, Options, Outcome};
 use crate::token::Tokens;
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
@@ -51,8 +52,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<
     let mut profile = None;
     // Dropped after the report: a pair that could not be saved is printed before a signal counts.
     let mut mask = Mask::default();
-    match dispatch(&arguments, console, &mut mask, &mut profile) {
-        Ok(()) => 0,
+    match dispatch(&arguments, console, &mut mask, &mut profile, &report) {
+        Ok(code) => code,
         Err(error) => {
             report.failure(console.stderr, &error, profile.as_deref());
             error.kind().exit_code()
@@ -61,24 +62,28 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<
 }
 
 /// Parses, and does what was asked; notes the profile as soon as it is known, for the report of a failure.
+/// Returns the exit code of what was reported already.
 fn dispatch(
     arguments: &[OsString],
     console: &mut Console<'_>,
     mask: &mut Mask,
     profile: &mut Option<String>,
-) -> Result<()> {
+    report: &Report,
+) -> Result<u8> {
     let asked = match args::parse(arguments)? {
         Parsed::Run(asked) => asked,
-        Parsed::Text(text) => return output::print(console.stdout, &text),
+        Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
-    asked.check_output()?;
+    asked.check()?;
     output::log_to_stderr(asked.verbosity());
     let options = asked.options(console.env, &mut *console.stdin)?;
-    *profile = Some(options.profile.clone());
-    match asked.task() {
+    let is_for_all = asked.is_for_all();
+    *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
+    let done = match asked.task() {
+        Task::Refresh if is_for_all => return all::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),
         Task::Status => {
-            let one = asked.names_profile(console.env);
+            let one = !is_for_all && asked.names_profile(console.env);
             profile.take_if(|_| !one);
             let survey = Survey::of(&options, one)?;
             let text = match asked.output() {
@@ -97,7 +102,8 @@ fn dispatch(
             program.failure.map_or(Ok(()), Err)?;
             Err(exec::replace(command, &outcome))
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Whether an environment variable is set and not empty.
@@ -184,15 +190,19 @@ impl Caller for Program<'_> {
             }
             let _ = masks.flush();
         }
-        if let Some(command) = self.hook {
-            let json = output::json(self.options, api, tokens, true);
-            let Options {
-                config_file,
-                profile,
-                ..
-            } = self.options;
-            let place = format!("[{profile}] of {}", config_file.display());
-            self.failure = hook::run(command, &place, &json).err();
+        if let Some(work) = self.after_save(&self.options.profile, api, tokens) {
+            self.failure = work().err();
         }
+    }
+
+    fn after_save(&mut self, profile: &str, api: Api, tokens: &Tokens) -> Option<AfterSave> {
+        let command = self.hook?.to_owned();
+        let json = output::json(self.options, profile, api, tokens, true);
+        let place = format!("[{profile}] of {}", self.options.config_file.display());
+        Some(Box::new(move || hook::run(&command, &place, &json)))
+    }
+
+    fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) {
+        self.mask.watch(tell);
     }
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use indicatif::ProgressBar;
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
@@ -52,11 +54,17 @@ struct ErrorFields<'a> {
 }
 
 /// The result as one JSON object, with its line end.
-pub(super) fn json(options: &Options, api: Api, tokens: &Tokens, refreshed: bool) -> String {
+pub(super) fn json(
+    options: &Options,
+    profile: &str,
+    api: Api,
+    tokens: &Tokens,
+    refreshed: bool,
+) -> String {
     let shown =
         |token: &'_ Option<SecretString>| token.as_ref().map(|t| t.expose_secret().to_owned());
     line(&ResultJson {
-        profile: &options.profile,
+        profile,
         api: api.name(),
         access_token: shown(&tokens.access_token),
         refresh_token: shown(&tokens.refresh_token),
@@ -66,6 +74,18 @@ pub(super) fn json(options: &Options, api: Api, tokens: &Tokens, refreshed: bool
         refreshed,
         config_file: options.config_file.display().to_string(),
     })
+}
+
+/// An outcome as one JSON object, with its line end.
+pub(super) fn outcome_json(options: &Options, profile: &str, outcome: &Outcome) -> String {
+    let tokens = Tokens {
+        access_token: Some(outcome.access_token.clone()),
+        access_expires_at: outcome.expires_at,
+        scope: outcome.scope.clone(),
+        refresh_token: outcome.refresh_token.clone(),
+        refresh_expires_at: outcome.refresh_expires_at,
+    };
+    json(options, profile, outcome.api, &tokens, outcome.refreshed)
 }
 
 /// The line that has GitHub's runner show stars in a secret's place from here on.
@@ -131,16 +151,7 @@ impl Sink {
         let token = outcome.access_token.expose_secret();
         let text = match &self {
             Sink::Token => format!("{token}\n"),
-            Sink::Json => {
-                let tokens = Tokens {
-                    access_token: Some(outcome.access_token.clone()),
-                    access_expires_at: outcome.expires_at,
-                    scope: outcome.scope.clone(),
-                    refresh_token: outcome.refresh_token.clone(),
-                    refresh_expires_at: outcome.refresh_expires_at,
-                };
-                json(options, outcome.api, &tokens, outcome.refreshed)
-            }
+            Sink::Json => outcome_json(options, &options.profile, outcome),
             Sink::Env => {
                 let quoted = token.replace('\'', r"'\''");
                 format!("export {}='{quoted}'\n", variable(outcome.api))
@@ -261,10 +272,9 @@ pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Ou
     }
 }
 
-/// Writes one line in one go, so that runs at once do not tear each other's. A stderr that takes
-/// nothing is no reason to fail.
-fn say(stderr: &mut dyn Write, line: &str) {
-    let _ = stderr.write_all(format!("{PROGRAM}: {}\n", printable(line)).as_bytes());
+/// Writes one line for a person.
+pub(super) fn say(stderr: &mut dyn Write, line: &str) {
+    write(stderr, &format!("{PROGRAM}: {}\n", printable(line)));
 }
 
 /// How a failure is told.
@@ -288,39 +298,69 @@ impl Report {
 
     /// Writes a failure to stderr, for a person or for a program.
     pub(super) fn failure(&self, stderr: &mut dyn Write, error: &Error, profile: Option<&str>) {
-        let hint = error.hint().map(|hint| {
-            if self.chinese {
-                &hint.chinese
-            } else {
-                &hint.english
-            }
-        });
-        // Losing the pair would be worse than showing it.
-        if let Some(lines) = error.unsaved_lines() {
-            let _ = stderr.write_all(lines.expose_secret().as_bytes());
+        unsaved(stderr, error);
+        if self.json {
+            return self.object(stderr, error, profile);
         }
-        let text = if self.json {
-            line(&ErrorJson {
-                error: ErrorFields {
-                    profile,
-                    kind: error.kind().name(),
-                    exit_code: error.kind().exit_code(),
-                    code: error.server().and_then(|server| server.code),
-                    message: error.to_string(),
-                    hint: hint.map(AsRef::as_ref),
-                    log_id: error.server().and_then(|server| server.log_id.as_deref()),
-                },
-            })
-        } else {
-            let hint = hint
-                .map(|hint| format!("hint: {}\n", printable(hint)))
-                .unwrap_or_default();
-            format!("{PROGRAM}: {}\n{hint}", printable(&error.to_string()))
-        };
-        let _ = stderr
-            .write_all(text.as_bytes())
-            .and_then(|()| stderr.flush());
+        let hint = error.hint().map(|hint| self.words(hint));
+        let hint = hint.map(|hint| format!("hint: {}\n", printable(hint)));
+        let hint = hint.unwrap_or_default();
+        let text = format!("{PROGRAM}: {}\n{hint}", printable(&error.to_string()));
+        write(stderr, &text);
     }
+
+    /// Writes a failure as one JSON object.
+    pub(super) fn object(&self, stderr: &mut dyn Write, error: &Error, profile: Option<&str>) {
+        let text = line(&ErrorJson {
+            error: ErrorFields {
+                profile,
+                kind: error.kind().name(),
+                exit_code: error.kind().exit_code(),
+                code: error.server().and_then(|server| server.code),
+                message: error.to_string(),
+                hint: error.hint().map(|hint| self.words(hint)),
+                log_id: error.server().and_then(|server| server.log_id.as_deref()),
+            },
+        });
+        write(stderr, &text);
+    }
+
+    /// Writes a hint alone.
+    pub(super) fn hint(&self, stderr: &mut dyn Write, hint: &Hint) {
+        write(stderr, &format!("hint: {}\n", printable(self.words(hint))));
+    }
+
+    fn words<'h>(&self, hint: &'h Hint) -> &'h str {
+        if self.chinese {
+            &hint.chinese
+        } else {
+            &hint.english
+        }
+    }
+}
+
+/// Writes the pair that nothing else holds, if the error has one: losing it would be worse than
+/// showing it.
+pub(super) fn unsaved(stderr: &mut dyn Write, error: &Error) {
+    if let Some(lines) = error.unsaved_lines() {
+        let _ = stderr.write_all(lines.expose_secret().as_bytes());
+    }
+}
+
+/// Writes in one go, so that runs at once do not tear each other's lines. A stderr that takes
+/// nothing is no reason to fail.
+fn write(stderr: &mut dyn Write, text: &str) {
+    let _ = stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush());
+}
+
+/// The bar that a terminal shows, if any: what the log says goes above it.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// From now on the log is shown above this bar.
+pub(super) fn draw_over(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
 /// Shows the library's log on stderr. Other crates' logs are left out: they know no secrets.
@@ -344,7 +384,11 @@ impl log::Log for StderrLog {
             } else {
                 ""
             };
-            say(&mut io::stderr(), &format!("{what}{}", record.args()));
+            let tell = || say(&mut io::stderr(), &format!("{what}{}", record.args()));
+            match &*BAR.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(bar) => bar.suspend(tell),
+                None => tell(),
+            }
         }
     }
 

@@ -3,7 +3,11 @@
 //! They are masked, not handled: once the mask is gone, a signal that waited does its default work,
 //! and one that was ignored when the program started is still ignored.
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 
 /// The mask of this program's main thread. Helper threads, which resolve host names, are shielded for
 /// as long as they live, so that a signal is for the main thread alone.
@@ -11,6 +15,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 pub(super) struct Mask {
     /// The mask to go back to.
     before: Option<SigSet>,
+    /// The number of a signal that came while they waited, once [`Self::watch`] looks out for them.
+    seen: Arc<AtomicI32>,
 }
 
 /// The signals that wait.
@@ -33,6 +39,22 @@ impl Mask {
         if let Some(before) = self.before.take() {
             let _ = before.thread_set_mask();
         }
+        if let Ok(seen) = Signal::try_from(self.seen.swap(0, Ordering::Relaxed)) {
+            let _ = raise(seen);
+        }
+    }
+
+    /// Has `tell` called for each signal that waits. It does its work when signals are delivered.
+    pub(super) fn watch(&mut self, tell: Box<dyn Fn() + Send>) {
+        let seen = Arc::clone(&self.seen);
+        // Without a thread, a signal waits until the end.
+        let _ = thread::Builder::new().spawn(move || {
+            Mask::shield_thread();
+            while let Ok(signal) = deferred().wait() {
+                seen.store(signal as i32, Ordering::Relaxed);
+                tell();
+            }
+        });
     }
 
     /// Has a thread leave signals to the main thread.

@@ -34,6 +34,20 @@ pub(super) fn scope(text: &str) -> Result<String, &'static str> {
     protocol::scope(text).ok_or("not a list of scopes")
 }
 
+/// The time between two requests, of a number of requests a second.
+pub(super) fn rate(text: &str) -> Result<Duration, &'static str> {
+    const NO_RATE: &str = "not a number of refreshes a second";
+    let rate: f64 = text.parse().map_err(|_| NO_RATE)?;
+    if rate == 0.0 {
+        return Ok(Duration::ZERO);
+    }
+    // One a day: less is a mistake.
+    if !(1.0 / 86_400.0..=1e6).contains(&rate) {
+        return Err(NO_RATE);
+    }
+    Ok(Duration::from_secs_f64(1.0 / rate))
+}
+
 pub(super) fn retries(text: &str) -> Result<u32, &'static str> {
     let number = text.parse().ok().filter(|number| *number <= 1000);
     number.ok_or("not a whole number from 0 to 1000")

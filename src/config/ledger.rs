@@ -285,11 +285,6 @@ impl<'a> Ledger<'a> {
         self.pending.len()
     }
 
-    /// Whether a group is being saved.
-    pub(crate) fn is_saving(&self) -> bool {
-        matches!(self.hold, Hold::Nothing)
-    }
-
     /// Hands out all that waits, to be saved on any thread; [`Self::settle`] takes the result.
     pub(crate) fn group(&mut self) -> Option<Group<'a>> {
         if self.pending.is_empty() {

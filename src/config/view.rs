@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::document::Document;
+use super::order::Order;
 use super::profile::{Pair, Place, Profile, key, understood, unknown_api};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, Authentication};
@@ -142,6 +143,13 @@ impl<'a> View<'a> {
     /// The endpoint this profile is refreshed at.
     pub(crate) fn api(&self) -> Api {
         self.api
+    }
+
+    /// Whether an order still stands: the refresh token that it sends is the one to send.
+    pub(crate) fn holds(&self, order: &Order) -> bool {
+        let own = self.profile.pair.tokens.refresh_token.as_ref();
+        let current = self.new_token().or(own);
+        current.is_some_and(|current| token::same(current, &order.refresh_token))
     }
 
     /// The file's tokens.

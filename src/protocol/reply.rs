@@ -41,7 +41,7 @@ pub(crate) struct Rotation {
 }
 
 /// Why there are no new tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub(crate) verdict: Verdict,
     pub(crate) code: Option<i64>,

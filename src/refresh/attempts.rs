@@ -4,6 +4,8 @@
 //! the same token; if the server then calls that token spent, the error says what happened (P8). An
 //! `app_access_token` that is missing is fetched first; one that the server calls bad, once anew.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use secrecy::SecretString;
 use super::retries::{self, Retries};
 use super::{Options, failure};
 use crate::client::Client;
-use crate::config::{AppProof, LockedFile, Order};
+use crate::config::{AppProof, Order};
 use crate::error::{Error, Result};
 use crate::exchange;
 use crate::protocol::{Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token};
@@ -36,58 +38,83 @@ pub(super) enum Answer {
     Again(Duration),
 }
 
-/// The requests of one run.
-pub(super) struct Attempts {
+/// One client for each service: requests to it share its connections.
+pub(super) struct Clients {
     timeout: Duration,
+    clients: RefCell<HashMap<String, Client>>,
+}
+
+impl Clients {
+    pub(super) fn new(options: &Options) -> Self {
+        Clients {
+            timeout: options.timeout,
+            clients: RefCell::default(),
+        }
+    }
+
+    /// # Errors
+    /// [`crate::Kind::Config`] if the address is none that secrets may be sent to.
+    fn of(&self, base_url: &str) -> Result<Client> {
+        let mut clients = self.clients.borrow_mut();
+        if let Some(client) = clients.get(base_url) {
+            return Ok(client.clone());
+        }
+        let client = Client::new(base_url, self.timeout)?;
+        clients.insert(base_url.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+/// The requests for one profile.
+pub(super) struct Attempts<'c> {
+    clients: &'c Clients,
     retries: Retries,
     /// The token that was sent without a clear answer, if there is one.
     maybe_spent: Option<Fingerprint>,
-    /// The service, and its address: kept, so that all requests travel on one connection.
-    client: Option<(String, Client)>,
-    /// The app token that this run fetched.
+    /// The address of the service that was asked last.
+    base_url: String,
+    /// The app token that was fetched.
     app_token: Option<AppToken>,
-    /// Whether the server called an app token bad.
-    app_token_refused: bool,
-    /// Whether none could be fetched, so that one about to end must do.
-    app_token_unreachable: bool,
+    /// The one that the server called bad.
+    refused_app_token: Option<SecretString>,
+    /// Why none could be fetched, so that one about to end must do.
+    app_refusal: Option<Refusal>,
 }
 
-impl Attempts {
-    pub(super) fn new(options: &Options) -> Self {
+impl<'c> Attempts<'c> {
+    pub(super) fn new(options: &Options, clients: &'c Clients) -> Self {
         Attempts {
-            timeout: options.timeout,
+            clients,
             retries: Retries::new(options),
             maybe_spent: None,
-            client: None,
+            base_url: String::new(),
             app_token: None,
-            app_token_refused: false,
-            app_token_unreachable: false,
+            refused_app_token: None,
+            app_refusal: None,
         }
     }
 
-    /// The client for what a file orders.
+    /// Whether an attempt has failed before.
+    pub(super) fn is_again(&self) -> bool {
+        self.retries.is_begun()
+    }
+
+    /// The client for what a file orders. `reply_lost` says whether an earlier run may have sent the
+    /// token.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if its address is none that secrets may be sent to.
-    pub(super) fn client(&mut self, file: &LockedFile<'_>, order: &Order) -> Result<Client> {
-        if file.reply_lost() {
+    pub(super) fn client(&mut self, order: &Order, reply_lost: bool) -> Result<Client> {
+        if reply_lost {
             self.maybe_spent = Some(Fingerprint::of(&order.refresh_token));
         }
-        let client = self.client_for(order);
-        client.map_err(|error| self.remember(error))
-    }
-
-    fn client_for(&mut self, order: &Order) -> Result<Client> {
-        match &self.client {
-            Some((base_url, client)) if *base_url == order.base_url => Ok(client.clone()),
-            _ => {
-                // Another host gets a token of its own.
-                self.app_token = None;
-                let client = Client::new(&order.base_url, self.timeout)?;
-                self.client = Some((order.base_url.clone(), client.clone()));
-                Ok(client)
-            }
+        if self.base_url != order.base_url {
+            // Another host gets a token of its own.
+            self.app_token = None;
+            self.base_url.clone_from(&order.base_url);
         }
+        let client = self.clients.of(&order.base_url);
+        client.map_err(|error| self.remember(error))
     }
 
     /// What goes wrong between attempts must not hide that a reply may have been lost.
@@ -102,9 +129,9 @@ impl Attempts {
     pub(super) fn app_to_ask<'a>(&self, order: &'a Order) -> Option<&'a App> {
         let is_needed = match &order.app {
             AppProof::None | AppProof::App(_) => false,
-            AppProof::Token { .. } => self.app_token_refused,
+            AppProof::Token { .. } => self.refused_app_token.is_some(),
             AppProof::Fetch { old, .. } => {
-                self.app_token_refused || old.is_none() || !self.app_token_unreachable
+                self.refused_app_token.is_some() || old.is_none() || self.app_refusal.is_none()
             }
         };
         let app = order.app.renewable();
@@ -136,16 +163,62 @@ impl Attempts {
                 ..exchange::no_reply(lost, secrets)
             },
         };
-        let has_old = matches!(order.app, AppProof::Fetch { old: Some(_), .. });
-        if refusal.is_passing() && has_old && !self.app_token_refused {
-            log::info!("no new app_access_token: the old one is about to end, but will do");
-            self.app_token_unreachable = true;
+        self.app_refusal = Some(refusal.clone());
+        if self.can_do_without(order, &refusal) {
             return Ok(Duration::ZERO);
         }
         let pause = self.pause_or(refusal, |refusal| {
             failure::no_app_token(client, order, refusal)
         });
         pause.map_err(|error| self.remember(error))
+    }
+
+    /// Whether a token that is about to end must do, where no other can be had.
+    fn can_do_without(&self, order: &Order, refusal: &Refusal) -> bool {
+        let has_old = matches!(order.app, AppProof::Fetch { old: Some(_), .. });
+        let can = refusal.is_passing() && has_old && self.refused_app_token.is_none();
+        if can {
+            log::info!("no new app_access_token: the old one is about to end, but will do");
+        }
+        can
+    }
+
+    /// The app token that was fetched.
+    pub(super) fn app_token(&self) -> Option<&AppToken> {
+        self.app_token.as_ref()
+    }
+
+    /// Why none could be fetched.
+    pub(super) fn app_refusal(&self) -> Option<&Refusal> {
+        self.app_refusal.as_ref()
+    }
+
+    /// Whether this is the app token that the server called bad.
+    pub(super) fn has_refused(&self, app: &AppToken) -> bool {
+        let refused = self.refused_app_token.as_ref();
+        refused.is_some_and(|refused| token::same(refused, &app.token))
+    }
+
+    /// Uses an app token that was fetched for another profile.
+    pub(super) fn share(&mut self, app: AppToken) {
+        self.app_token = Some(app);
+    }
+
+    /// Goes on without an app token, where another profile has found that none can be had.
+    ///
+    /// # Errors
+    /// Why none can be had, if one is needed.
+    pub(super) fn share_refusal(
+        &mut self,
+        client: &Client,
+        order: &Order,
+        refusal: &Refusal,
+    ) -> Result<()> {
+        self.app_refusal = Some(refusal.clone());
+        if self.can_do_without(order, refusal) {
+            return Ok(());
+        }
+        Err(self.remember(failure::no_app_token(client, order, refusal.clone())))
     }
 
     /// Spends the refresh token.
@@ -168,9 +241,16 @@ impl Attempts {
             Reply::Refused(refusal) => refusal,
         };
         let is_renewable = order.app.renewable().is_some();
-        if refusal.verdict == Verdict::AppToken && is_renewable && !self.app_token_refused {
+        let refused = match grant.credentials {
+            Credentials::AppToken(token) if is_renewable => Some(token),
+            _ => None,
+        };
+        if refusal.verdict == Verdict::AppToken
+            && refused.is_some()
+            && self.refused_app_token.is_none()
+        {
             log::info!("the server calls the app_access_token bad; fetching another");
-            self.app_token_refused = true;
+            self.refused_app_token = refused;
             self.app_token = None;
             return Ok(Answer::Again(Duration::ZERO));
         }

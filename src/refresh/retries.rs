@@ -35,6 +35,11 @@ impl Retries {
         }
     }
 
+    /// Whether one of them was used.
+    pub(super) fn is_begun(&self) -> bool {
+        self.failed > 0
+    }
+
     /// How long to wait before the next attempt; none if there is to be none.
     ///
     /// A random half is taken off, so that many runs do not come back at once; the server's own

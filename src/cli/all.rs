@@ -1,0 +1,213 @@
+//! A run over all profiles, as a person or a program watches it.
+//!
+//! With `-o json` stdout gets one object a line, in the order of the file, and stderr one for each
+//! failure at the end. Else a failure is one line on stderr, the moment it is known, and a summary the
+//! last; a terminal shows how far the run is.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::args::{Asked, Output};
+use super::output::{self, Report};
+use super::signals::Mask;
+use super::{Console, Program};
+use crate::error::{Error, Hint, Kind, Result};
+use crate::refresh::all::{Audience, Settled, run as refresh_all};
+use crate::refresh::{Options, Outcome};
+
+/// Refreshes all profiles; returns the exit code.
+pub(super) fn run(
+    asked: &Asked,
+    options: &Options,
+    console: &mut Console<'_>,
+    mask: &mut Mask,
+    report: &Report,
+) -> Result<u8> {
+    let json = asked.output_given() == Some(Output::Json);
+    let mut board = Board {
+        options,
+        report,
+        json,
+        has_bar: console.stderr_is_terminal && !asked.is_quiet() && !json,
+        stdout: &mut *console.stdout,
+        stderr: &mut *console.stderr,
+        bar: None,
+        profiles: Vec::new(),
+        results: VecDeque::new(),
+        printed: 0,
+        print_error: None,
+        counts: Counts::default(),
+        hints: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut program = Program::new(asked, options, mask);
+    let ran = refresh_all(options, asked.spacing(), &mut program, &mut board);
+    board.end(asked.is_quiet());
+    ran?;
+    if let Some(error) = board.print_error {
+        return Err(error);
+    }
+    Ok(board.counts.exit_code())
+}
+
+/// What came of the profiles so far.
+#[derive(Default)]
+struct Counts {
+    refreshed: usize,
+    lasting: usize,
+    failed: Vec<Kind>,
+}
+
+impl Counts {
+    /// The worst of what occurred: first that a token is in danger, last what passes by itself.
+    fn exit_code(&self) -> u8 {
+        let order = [
+            Kind::Unsaved,
+            Kind::Reauthorize,
+            Kind::Config,
+            Kind::Unexpected,
+            Kind::Hook,
+            Kind::Temporary,
+        ];
+        let worst = order.into_iter().find(|kind| self.failed.contains(kind));
+        worst.map_or(0, Kind::exit_code)
+    }
+}
+
+/// Where it is all shown.
+struct Board<'b> {
+    options: &'b Options,
+    report: &'b Report,
+    json: bool,
+    has_bar: bool,
+    stdout: &'b mut dyn Write,
+    stderr: &'b mut dyn Write,
+    bar: Option<ProgressBar>,
+    profiles: Vec<String>,
+    /// The results from the first that is not printed yet, as far as they are known.
+    results: VecDeque<Option<String>>,
+    /// How many were printed, or had nothing to print.
+    printed: usize,
+    print_error: Option<Error>,
+    counts: Counts,
+    /// What to do about the failures, each once.
+    hints: Vec<Hint>,
+    /// The failures that are told at the end, with their places in the file.
+    failures: Vec<(usize, Error)>,
+}
+
+impl Audience for Board<'_> {
+    fn expect(&mut self, profiles: &[String]) {
+        self.profiles = profiles.to_vec();
+        self.results = profiles.iter().map(|_| None).collect();
+        if self.has_bar {
+            let target = ProgressDrawTarget::stderr();
+            let bar = ProgressBar::with_draw_target(Some(profiles.len() as u64), target);
+            let style = ProgressStyle::with_template("{bar:30} {pos} of {len} profiles{msg}");
+            self.bar = style.ok().map(|style| bar.with_style(style));
+            output::draw_over(self.bar.clone());
+        }
+    }
+
+    fn settled(&mut self, index: usize, settled: Settled) {
+        let Settled { outcome, error } = settled;
+        if let Some(outcome) = &outcome {
+            self.count(outcome);
+        }
+        let line = outcome.filter(|_| self.json);
+        let line = line.map(|o| output::outcome_json(self.options, &self.profiles[index], &o));
+        self.results[index - self.printed] = Some(line.unwrap_or_default());
+        self.print_in_order();
+        if let Some(error) = error {
+            self.counts.failed.push(error.kind());
+            self.fail(index, error);
+        }
+        if let Some(bar) = &self.bar {
+            let failed = self.counts.failed.len();
+            if failed > 0 {
+                bar.set_message(format!(", {failed} failed"));
+            }
+            bar.inc(1);
+        }
+    }
+}
+
+impl Board<'_> {
+    fn count(&mut self, outcome: &Outcome) {
+        if outcome.refreshed {
+            self.counts.refreshed += 1;
+        } else {
+            self.counts.lasting += 1;
+        }
+    }
+
+    /// Prints what comes next in the order of the file.
+    fn print_in_order(&mut self) {
+        while let Some(Some(line)) = self.results.front() {
+            // The pairs are saved: what cannot be printed any more is no reason to stop.
+            if self.json && self.print_error.is_none() && !line.is_empty() {
+                self.print_error = output::print(self.stdout, line).err();
+            }
+            self.results.pop_front();
+            self.printed += 1;
+        }
+    }
+
+    fn fail(&mut self, index: usize, error: Error) {
+        if self.json {
+            // A pair that nothing holds is shown at once.
+            output::unsaved(self.stderr, &error);
+            self.failures.push((index, error));
+            return;
+        }
+        if let Some(hint) = error.hint().filter(|hint| !self.hints.contains(hint)) {
+            self.hints.push(hint.clone());
+        }
+        let stderr = &mut *self.stderr;
+        let mut tell = || {
+            output::unsaved(stderr, &error);
+            output::say(stderr, &error.to_string());
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(tell),
+            None => tell(),
+        }
+    }
+
+    /// Tells what is told at the end.
+    fn end(&mut self, is_quiet: bool) {
+        if let Some(bar) = self.bar.take() {
+            output::draw_over(None);
+            bar.finish_and_clear();
+        }
+        self.failures.sort_by_key(|(index, _)| *index);
+        for (index, error) in &self.failures {
+            self.report
+                .object(self.stderr, error, Some(&self.profiles[*index]));
+        }
+        for hint in &self.hints {
+            self.report.hint(self.stderr, hint);
+        }
+        if is_quiet || self.json || self.profiles.is_empty() {
+            return;
+        }
+        let (all, file) = (self.profiles.len(), self.options.config_file.display());
+        let Counts {
+            refreshed,
+            lasting,
+            failed,
+        } = &self.counts;
+        let mut summary = format!("{refreshed} of {all} profiles of {file} refreshed");
+        for (count, what) in [
+            (*lasting, "had a token that lasts"),
+            (failed.len(), "failed"),
+        ] {
+            if count > 0 {
+                summary.push_str(&format!(", {count} {what}"));
+            }
+        }
+        output::say(self.stderr, &summary);
+    }
+}
