@@ -155,7 +155,8 @@ async fn refresh(
     before: Option<View<'_>>,
     caller: &mut dyn Caller,
 ) -> Result<Outcome> {
-    let lock = || config::lock(place, options.given(), options.lock_deadline());
+    let (given, deadline) = (options.given(), options.lock_deadline());
+    let lock = || config::lock(place, given, before.as_ref(), deadline);
     let mut file = locked(place, caller, lock)?;
     let clients = Clients::new(options);
     let mut attempts = Attempts::new(options, &clients);
@@ -217,7 +218,7 @@ async fn next_turn<'a>(
         return file.again(deadline);
     }
     locked(place, caller, || {
-        config::lock(place, options.given(), deadline)
+        config::lock(place, options.given(), None, deadline)
     })
 }
 

@@ -11,6 +11,7 @@
 
 mod scan;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -25,6 +26,9 @@ const DEFAULT_SECTION: &str = "DEFAULT";
 /// Ends each value of the clean copy and joins the lines of a longer one. No file that passes the
 /// scanner holds a NUL, and rust-ini gives it no meaning.
 const MARK: char = '\0';
+
+/// All values of a text, by section and key.
+type Content<'a> = BTreeMap<(&'a str, &'a str), Cow<'a, str>>;
 
 /// New values for the keys of one section.
 pub(crate) struct Edit<'a> {
@@ -127,26 +131,27 @@ impl Document {
     }
 
     /// All that the file says, as rust-ini reads it.
-    fn content(&self) -> BTreeMap<(&str, &str), String> {
-        let mut content = BTreeMap::new();
+    fn content(&self) -> Content<'_> {
+        let mut content = Content::new();
         for section in &self.layout.sections {
-            content.insert((section.name.as_str(), ""), String::new());
+            content.insert((section.name.as_str(), ""), Cow::default());
         }
         for (section, pairs) in &self.values {
             for (key, value) in pairs {
-                content.insert((section.unwrap_or_default(), key), value.to_owned());
+                content.insert((section.unwrap_or_default(), key), value.into());
             }
         }
         content
     }
 
     /// What [`Self::content`] should be once these changes are made.
-    fn content_with<'a>(&'a self, edits: &'a [&Edit<'_>]) -> BTreeMap<(&'a str, &'a str), String> {
+    fn content_with<'a>(&'a self, edits: &'a [&Edit<'_>]) -> Content<'a> {
         let mut content = self.content();
         for Edit { section, values } in edits {
-            content.insert((section, ""), String::new());
+            content.insert((section, ""), Cow::default());
             for (key, value) in values {
-                content.insert((section, key), format!("{}{MARK}", percent_encoded(value)));
+                let value = format!("{}{MARK}", percent_encoded(value));
+                content.insert((section, key), value.into());
             }
         }
         content
@@ -158,8 +163,8 @@ impl Document {
     }
 
     fn pair_in(&self, section: usize, key: &str) -> Option<&Pair> {
-        let index = self.layout.pair_index.get(&(section, key.to_owned()))?;
-        self.layout.pairs.get(*index)
+        let pairs = self.layout.pairs_of(section);
+        pairs.iter().find(|pair| pair.key == key)
     }
 
     /// Refuses a key that Python's reader and others would take differently.
@@ -231,10 +236,7 @@ impl Document {
     /// in `changes`, else in front of the nearest after it, else behind the section's last pair.
     fn spot_for(&self, section: usize, changes: &[(&str, String)], index: usize) -> Spot<'_> {
         let find = |(key, _): &(&str, String)| self.pair_in(section, key);
-        let pairs = &self.layout.pairs;
-        let start = pairs.partition_point(|pair| pair.section < section);
-        let end = pairs.partition_point(|pair| pair.section <= section);
-        let mut pairs = pairs[start..end].iter();
+        let mut pairs = self.layout.pairs_of(section).iter();
         let before = changes[..index].iter().rev().find_map(find);
         let after = changes[index + 1..].iter().find_map(find);
         let above = match (before, after) {

@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::document::{Document, Edit};
 use super::durable::{self, Journal, Lock, Room, Stamp};
-use super::profile::{self, Pair, Place, understood};
+use super::profile::{self, Pair, Place, read_anew, understood};
 use super::replay::{self, Replayed};
 use super::save::{Plan, Received, trial};
 use super::{Given, Order, SPARE_BYTES, View};
@@ -76,9 +76,11 @@ pub(crate) struct LockedProfiles<'a> {
 }
 
 /// Waits until this run alone may work on the file, puts back what a dead run left, and reads it.
+/// `before` is what it said before this run queued for it.
 pub(crate) fn lock_all<'a>(
     file: &'a Path,
     given: Given<'a>,
+    before: Option<&Profiles<'_>>,
     deadline: Instant,
 ) -> Result<LockedProfiles<'a>> {
     given.check()?;
@@ -91,7 +93,7 @@ pub(crate) fn lock_all<'a>(
         reply_lost,
     } = replayed;
     let stamp = durable::stamp(file);
-    let document = Arc::new(understood(file, &lock.read()?)?);
+    let document = read_anew(file, &lock.read()?, before.map(|before| &before.document))?;
     super::warn_if_readable_by_others(place);
     Ok(LockedProfiles {
         profiles: Profiles {
@@ -220,9 +222,8 @@ impl<'a> Ledger<'a> {
         let stamp = durable::stamp(file);
         if stamp.is_none() || stamp != self.stamp {
             let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
-            if bytes != self.profiles.document.text().as_bytes() {
-                self.profiles.document = Arc::new(understood(file, &bytes)?);
-            }
+            let document = &mut self.profiles.document;
+            *document = read_anew(file, &bytes, Some(document))?;
             self.stamp = stamp;
         }
         self.profiles.view(profile)
@@ -428,10 +429,8 @@ impl<'a> Group<'a> {
     fn try_save(&mut self) -> Result<(Arc<Document>, Vec<Result<Tokens, String>>), String> {
         let words = |error: Error| error.to_string();
         let bytes = self.room.read().map_err(words)?;
-        if bytes != self.known.text().as_bytes() {
-            // Another program's work stays.
-            self.known = Arc::new(understood(self.file, &bytes).map_err(words)?);
-        }
+        // Another program's work stays.
+        self.known = read_anew(self.file, &bytes, Some(&self.known)).map_err(words)?;
         let edits = self.kept.iter().map(|kept| {
             let edit = kept.plan.edit_current(&self.known, &kept.reply);
             let conflict = || "another program put another refresh token there".to_owned();

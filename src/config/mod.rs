@@ -39,9 +39,11 @@ pub(crate) use view::{Given, View};
 const SPARE_BYTES: u64 = 64 << 10;
 
 /// Waits until this run alone may work on the file, puts back what a dead run left, and reads it.
+/// `before` is what it said before.
 pub(crate) fn lock<'a>(
     place: Place<'a>,
     given: Given<'a>,
+    before: Option<&View<'_>>,
     deadline: Instant,
 ) -> Result<LockedFile<'a>> {
     check_profile_name(place.profile)?;
@@ -49,7 +51,7 @@ pub(crate) fn lock<'a>(
     // A file is made only for a run that brings what belongs in it, or finds it there.
     let missing = Some(given.missing()).filter(|_| !given.is_enough());
     let missing = missing.filter(|_| !durable::has_leftover(place.file));
-    locked(place, given, missing.as_ref(), deadline)
+    locked(place, given, before, missing.as_ref(), deadline)
 }
 
 /// The same for a login, which makes the file if it is missing.
@@ -60,12 +62,13 @@ pub(crate) fn lock_for_login<'a>(
 ) -> Result<LockedFile<'a>> {
     check_profile_name(place.profile)?;
     given.check()?;
-    locked(place, given, None, deadline)
+    locked(place, given, None, None, deadline)
 }
 
 fn locked<'a>(
     place: Place<'a>,
     given: Given<'a>,
+    before: Option<&View<'_>>,
     if_missing: Option<&Hint>,
     deadline: Instant,
 ) -> Result<LockedFile<'a>> {
@@ -77,7 +80,7 @@ fn locked<'a>(
         changed,
         reply_lost,
     } = replayed;
-    let view = View::of(place, given, &lock.read()?)?;
+    let view = View::of(place, given, &lock.read()?, before)?;
     warn_if_readable_by_others(place);
     Ok(LockedFile {
         view,
@@ -92,7 +95,7 @@ pub(crate) fn look<'a>(place: Place<'a>, given: Given<'a>) -> Result<View<'a>> {
     check_profile_name(place.profile)?;
     given.check()?;
     let bytes = durable::read(place.file)?;
-    View::of(place, given, &bytes.unwrap_or_default())
+    View::of(place, given, &bytes.unwrap_or_default(), None)
 }
 
 /// A file that no other run can touch.
@@ -136,9 +139,9 @@ impl<'a> LockedFile<'a> {
         let View { place, given, .. } = self.view;
         if !self.lock.is_current() {
             drop(self);
-            return lock(place, given, deadline);
+            return lock(place, given, None, deadline);
         }
-        self.view = View::of(place, given, &self.lock.read()?)?;
+        self.view = View::of(place, given, &self.lock.read()?, Some(&self.view))?;
         self.had_company = false;
         self.reply_lost = false;
         Ok(self)

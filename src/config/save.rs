@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use super::document::{Document, Edit};
 use super::durable::{Room, SaveError};
-use super::profile::{self, Change, Pair, Place, Spent, understood};
+use super::profile::{self, Change, Pair, Place, Spent, read_anew, understood};
 use super::{LockedFile, Order, View};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::token::{self, AppToken, Fingerprint, Tokens};
@@ -94,7 +94,7 @@ impl<'a> HeldTokens<'a> {
         let current = self
             .room
             .read()
-            .and_then(|bytes| understood(plan.view.place.file, &bytes));
+            .and_then(|bytes| read_anew(plan.view.place.file, &bytes, Some(&plan.view.document)));
         let file = plan.view.place.file;
         let edited = current.and_then(|current| {
             let edit = plan.edit_current(&current, reply)?;

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::document::Document;
 use super::order::Order;
-use super::profile::{Pair, Place, Profile, key, understood, unknown_api};
+use super::profile::{Pair, Place, Profile, key, read_anew, unknown_api};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, Authentication};
 use crate::token::{self, Fingerprint, Tokens};
@@ -113,9 +113,15 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn of(place: Place<'a>, given: Given<'a>, bytes: &[u8]) -> Result<Self> {
-        let document = understood(place.file, bytes)?;
-        View::in_document(place, given, Arc::new(document))
+    /// `before` is what the file said before.
+    pub(super) fn of(
+        place: Place<'a>,
+        given: Given<'a>,
+        bytes: &[u8],
+        before: Option<&View<'_>>,
+    ) -> Result<Self> {
+        let before = before.map(|before| &before.document);
+        View::in_document(place, given, read_anew(place.file, bytes, before)?)
     }
 
     /// One profile of a document that others share.

@@ -81,13 +81,15 @@ pub(crate) fn run(
     {
         return Ok(());
     }
-    let locked = config::lock_all(&path, options.given(), options.lock_deadline())?;
+    let deadline = options.lock_deadline();
+    let locked = config::lock_all(&path, options.given(), before.as_ref(), deadline)?;
     let names = locked.profiles().names();
     if names.is_empty() {
         return Err(no_profiles(&path));
     }
     audience.expect(&names);
     let due = due(&locked, &names, before.as_ref(), options, audience);
+    drop(before);
     let views: Vec<View<'_>> = due
         .iter()
         .map(|(_, name)| locked.profiles().view(name))

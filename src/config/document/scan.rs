@@ -37,7 +37,15 @@ pub(super) struct Layout {
     pub(super) pairs: Vec<Pair>,
     pub(super) continuations: Vec<Continuation>,
     pub(super) section_index: HashMap<String, usize>,
-    pub(super) pair_index: HashMap<(usize, String), usize>,
+}
+
+impl Layout {
+    /// The pairs of one section.
+    pub(super) fn pairs_of(&self, section: usize) -> &[Pair] {
+        let start = self.pairs.partition_point(|pair| pair.section < section);
+        let end = self.pairs.partition_point(|pair| pair.section <= section);
+        &self.pairs[start..end]
+    }
 }
 
 #[derive(Clone)]
@@ -146,6 +154,8 @@ struct Scanner<'a> {
     text: &'a str,
     layout: Layout,
     problems: Vec<Problem>,
+    /// The keys of the section so far, and their lines.
+    keys: HashMap<String, usize>,
     /// The pair that a deeper line would continue.
     open_pair: Option<usize>,
     /// Blank lines since the open pair's last line; part of the value if it goes on.
@@ -160,6 +170,7 @@ impl<'a> Scanner<'a> {
             text,
             layout: Layout::default(),
             problems: Vec::new(),
+            keys: HashMap::new(),
             open_pair: None,
             blank: Vec::new(),
             depth: 0,
@@ -218,6 +229,7 @@ impl<'a> Scanner<'a> {
 
     fn section(&mut self, line: &Line, bare: &str) {
         self.open_pair = None;
+        self.keys.clear();
         let Some((name, rest)) = bare[1..].split_once(']') else {
             return self.refuse(line, "begins like a section but has no ]");
         };
@@ -262,11 +274,9 @@ impl<'a> Scanner<'a> {
         let value = bare.end - value.len()..bare.end;
         let key = key.to_lowercase();
         let index = self.layout.pairs.len();
-        if let Some(&first) = self.layout.pair_index.get(&(section, key.clone())) {
-            let first = self.layout.pairs[first].line;
+        if let Some(first) = self.keys.insert(key.clone(), line.number) {
             self.refuse(line, format!("repeats the key of line {first}"));
         }
-        self.layout.pair_index.insert((section, key.clone()), index);
         self.open_pair = Some(index);
         // White space behind an empty value lies inside the line but outside the trimmed text.
         let tail = self.text[bare.end..line.text.end].len();
