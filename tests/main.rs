@@ -10,6 +10,7 @@
 //! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
 //! - `rotation`: what may interrupt a run, and that no pair is lost
+//! - `profiles`: many profiles in one run
 //! - `status`: what `status` says of a file
 //! - `system`: disks, permissions, locks, pipes
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
@@ -41,6 +42,7 @@ mod hostile;
 mod library;
 mod login;
 mod main_job;
+mod profiles;
 mod readme;
 mod recipes;
 mod replies;

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -127,6 +127,8 @@ pub struct Recorded {
     /// Names in lower case.
     pub headers: HashMap<String, String>,
     pub body: String,
+    /// When all of it had come.
+    pub at: Instant,
 }
 
 /// A running stand-in. It ends with the process.
@@ -443,6 +445,7 @@ fn read_request(mut stream: &TcpStream) -> io::Result<Option<Recorded>> {
                     path: head.path.unwrap_or_default().to_owned(),
                     headers,
                     body: String::from_utf8_lossy(&bytes[length..length + expected]).into_owned(),
+                    at: Instant::now(),
                 }));
             }
         }

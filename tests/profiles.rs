@@ -1,0 +1,722 @@
+//! Many profiles in one run.
+
+use std::collections::HashSet;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{HeldRun, Run, Scene, send_signal, value_in};
+use crate::sandbox::{APP_ID, APP_SECRET, Fault, Recorded};
+
+/// The shared app, and what stands before the profiles.
+fn head(scene: &Scene) -> String {
+    let base_url = scene.server.base_url();
+    format!("; mine\n[ID]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\n")
+}
+
+/// A file with this many profiles of v1, `p0` and so on.
+fn scene(profiles: usize) -> Scene {
+    let scene = Scene::without_file();
+    let mut text = head(&scene);
+    for index in 0..profiles {
+        let token = scene.server.refresh_token();
+        text.push_str(&format!("\n[p{index}]\nrefresh_token = {token}\n"));
+    }
+    scene.write(text);
+    scene
+}
+
+/// The text of one section.
+fn section(text: &str, name: &str) -> String {
+    let start = text.split_once(&format!("[{name}]\n"));
+    let section = start.unwrap_or_else(|| panic!("no [{name}] in {text}")).1;
+    section.split("\n[").next().unwrap().to_owned() + "\n"
+}
+
+/// Puts a token into a profile that the server does not take.
+fn lose(scene: &Scene, name: &str) {
+    let token = value_in(&section(&scene.text(), name), "refresh_token");
+    scene.write(scene.text().replace(&token, "ur-unknown"));
+}
+
+fn all(scene: &Scene, arguments: &[&str]) -> Run {
+    scene.run([&["--all", "--rate", "0"], arguments].concat())
+}
+
+/// The names of the profiles in a text whose refresh tokens the server does not take.
+fn dead(scene: &Scene) -> Vec<String> {
+    let text = scene.text();
+    let names = text
+        .split("\n[")
+        .skip(1)
+        .filter_map(|s| s.split(']').next());
+    let profiles = names.filter(|name| section(&text, name).contains("refresh_token = "));
+    let is_dead = |name: &&str| {
+        !scene
+            .server
+            .is_live(&value_in(&section(&text, name), "refresh_token"))
+    };
+    profiles.filter(is_dead).map(str::to_owned).collect()
+}
+
+/// Asserts that every profile has a token that works, that none was spent twice, and that nothing
+/// lies about.
+fn assert_sound(scene: &Scene) {
+    assert_eq!(dead(scene), [""; 0]);
+    assert_eq!(scene.server.spent_seen(), 0, "a spent token was sent");
+    assert_eq!(scene.file_names(), ["feishu-config.ini"]);
+}
+
+fn refreshes(scene: &Scene) -> Vec<Recorded> {
+    let requests = scene.server.requests().into_iter();
+    requests
+        .filter(|request| !request.path.contains("app_access_token"))
+        .collect()
+}
+
+#[test]
+fn each_profile_goes_its_own_way_in_one_run() {
+    let scene = Scene::without_file();
+    let base_url = scene.server.base_url();
+    let mut text = head(&scene) + "\n[empty]\nrefresh_token =\n[notes]\nx = 1\n";
+    for (name, api) in [
+        ("a", "v1"),
+        ("b", "v2"),
+        ("c", "oidc"),
+        ("d", "115"),
+        ("e", "v1"),
+    ] {
+        let token = scene.server.refresh_token_for(api);
+        let home = if api == "115" {
+            &format!("base_url = {base_url}\n")
+        } else {
+            ""
+        };
+        text.push_str(&format!(
+            "\n# {name}\n[{name}]\napi = {api}\n{home}refresh_token = {token}\nmore = x\n"
+        ));
+    }
+    scene.write(&text);
+    let run = all(&scene, &["-o", "json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    // One object a line, in the order of the file, and each is what the file holds.
+    let results: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let names: Vec<_> = results
+        .iter()
+        .map(|result| result["profile"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    let after = scene.text();
+    for result in &results {
+        let own = section(&after, result["profile"].as_str().unwrap());
+        assert_eq!(result["refresh_token"], value_in(&own, "refresh_token"));
+        assert_eq!(result["refreshed"], true);
+    }
+    // Nothing else has changed.
+    let mut lines = after.lines();
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with("refresh_token ="))
+    {
+        assert!(
+            lines.any(|found| found == line),
+            "{line:?} is not where it was"
+        );
+    }
+    // The app's token was fetched once, for all three that need it.
+    assert_eq!(scene.server.requests().len(), 6);
+    assert_eq!(refreshes(&scene).len(), 5);
+    let app_token = value_in(&section(&after, "a"), "app_access_token");
+    assert_eq!(
+        value_in(&section(&after, "e"), "app_access_token"),
+        app_token
+    );
+    assert_sound(&scene);
+    // Each can go on alone, and without a word for a program there is a summary for a person.
+    scene.run(["-p", "b"]).token();
+    scene.server.advance(Duration::from_secs(120));
+    let run = all(&scene, &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, ""));
+    assert_eq!(
+        run.stderr,
+        "feishu-refresh: 5 of 5 profiles of feishu-config.ini refreshed\n"
+    );
+    assert_eq!(all(&scene, &["-q", "--min-ttl", "1h"]).stderr, "");
+    assert_sound(&scene);
+}
+
+#[test]
+fn one_profiles_failure_stops_no_other() {
+    let scene = scene(4);
+    lose(&scene, "p1");
+    let base_url = scene.server.base_url();
+    scene.write(
+        scene.text()
+            + &format!(
+                "[odd]\napi = v9\nrefresh_token = x\n\
+                 [two]\napi = v2\nrefresh_token = x\n  y\n\
+                 [mine]\nbase_url = {base_url}\napp_id = cli_else\napp_secret = wrong\nrefresh_token = x\n\
+                 [yours]\nbase_url = {base_url}\napp_id = cli_else\napp_secret = wrong\nrefresh_token = y\n\
+                 [down]\napi = 115\nbase_url = http://127.0.0.1:9\nrefresh_token = x\n"
+            ),
+    );
+    let before = scene.text();
+    let run = all(&scene, &["--retries", "0"]);
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{}", run.stderr);
+    for (name, says) in [
+        ("p1", "refresh token"),
+        ("odd", "the api is not known"),
+        ("mine", "cannot fetch an app_access_token"),
+        ("yours", "cannot fetch an app_access_token"),
+        ("down", "the refresh token was not spent"),
+    ] {
+        let told = |line: &&str| line.contains(&format!("[{name}] of ")) && line.contains(says);
+        assert_eq!(
+            run.stderr.lines().filter(told).count(),
+            1,
+            "{name}: {}",
+            run.stderr
+        );
+        assert_eq!(section(&scene.text(), name), section(&before, name));
+    }
+    assert!(
+        run.stderr.contains("must stand on one line"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr
+            .ends_with("3 of 9 profiles of feishu-config.ini refreshed, 6 failed\n")
+    );
+    // What to do is said once for all.
+    let hints: Vec<_> = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("hint: "))
+        .collect();
+    assert_eq!(hints.iter().collect::<HashSet<_>>().len(), hints.len());
+    // The app that is not known was asked for once.
+    let asked = scene.server.requests();
+    let asked = asked
+        .iter()
+        .filter(|request| request.body.contains("cli_else"));
+    assert_eq!(asked.count(), 1);
+    assert_eq!(dead(&scene), ["p1", "odd", "two", "mine", "yours", "down"]);
+
+    // For a program the failures are objects, in the order of the file.
+    let run = all(&scene, &["-o", "json", "--retries", "0"]);
+    assert_eq!(run.code, 4);
+    assert_eq!(run.stdout.lines().count(), 3);
+    let errors = run
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let errors: Vec<_> = errors
+        .map(|error| {
+            (
+                error["error"]["profile"].clone(),
+                error["error"]["exit_code"].clone(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("p1", 4),
+        ("odd", 3),
+        ("two", 3),
+        ("mine", 3),
+        ("yours", 3),
+        ("down", 5),
+    ];
+    assert_eq!(
+        errors,
+        expected.map(|(name, code)| (json!(name), json!(code)))
+    );
+}
+
+#[test]
+fn what_passes_is_asked_again_for_that_profile_alone() {
+    let scene = scene(20);
+    for _ in 0..5 {
+        scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    }
+    scene.server.fail_next(Fault::reply(503, "down"));
+    scene.server.fail_next(Fault::CloseBeforeSpending);
+    let run = all(&scene, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(refreshes(&scene).len(), 22);
+    assert_sound(&scene);
+    // A reply that was lost is called lost.
+    scene.server.fail_next(Fault::CloseAfterSpending);
+    let run = all(&scene, &[]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("its successor is lost"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(dead(&scene).len(), 1);
+    // A broken app token is fetched again once, for all.
+    let scene = self::scene(10);
+    all(&scene, &["-q"]);
+    let fetched = |scene: &Scene| scene.server.requests().len() - refreshes(scene).len();
+    assert_eq!(fetched(&scene), 1);
+    let old = value_in(&section(&scene.text(), "p0"), "app_access_token");
+    scene.write(scene.text().replace(&old, "a-dead"));
+    let run = all(&scene, &["-q"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(fetched(&scene), 2);
+    assert_sound(&scene);
+}
+
+#[test]
+fn only_those_that_need_it_are_refreshed() {
+    let scene = scene(3);
+    assert_eq!(scene.run(["-p", "p1"]).code, 0);
+    let run = all(&scene, &["--min-ttl", "1h", "-o", "json"]);
+    let refreshed = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["refreshed"].clone());
+    assert_eq!(refreshed.collect::<Vec<_>>(), [true, false, true]);
+    let requests = scene.server.requests().len();
+    // Now none does: no lock, no request.
+    let file = fs::File::open(scene.file()).unwrap();
+    file.lock().unwrap();
+    let run = all(&scene, &["--min-ttl", "1h", "--lock-timeout", "0"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(
+        run.stderr,
+        "feishu-refresh: 0 of 3 profiles of feishu-config.ini refreshed, 3 had a token that lasts\n"
+    );
+    assert_eq!(scene.server.requests().len(), requests);
+    all(&scene, &["--lock-timeout", "0.1"]).assert_failed(5, "another run is still working");
+    drop(file);
+    assert_sound(&scene);
+}
+
+#[test]
+fn a_run_over_all_profiles_shares_with_others() {
+    let scene = scene(12);
+    let runs: Vec<_> = (0..8)
+        .map(|_| {
+            let mut program = scene.program();
+            program.args(["--all", "--rate", "0", "-o", "json"]);
+            program.stdout(Stdio::piped()).stderr(Stdio::piped());
+            program.spawn().unwrap()
+        })
+        .collect();
+    let runs: Vec<_> = runs
+        .into_iter()
+        .map(|run| Run::of(run.wait_with_output().unwrap()))
+        .collect();
+    for run in &runs {
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        assert_eq!(run.stdout.lines().count(), 12);
+    }
+    assert_sound(&scene);
+    // One that queues uses what the other got, profile by profile.
+    let rotations = scene.server.rotations();
+    scene.server.fail_next(Fault::Hold);
+    let mut first = scene.program();
+    let first = HeldRun::spawn(first.args(["--all", "--rate", "0", "-v"]));
+    scene.server.wait_until_held();
+    let mut second = scene.program();
+    let second = HeldRun::queue(second.args(["--all", "-v"]));
+    let mut one = scene.program();
+    let one = HeldRun::queue(one.args(["-p", "p7", "-v"]));
+    scene.server.release();
+    assert_eq!(first.finish().code, 0);
+    let second = second.finish();
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    assert_eq!(
+        one.finish().token(),
+        value_in(&section(&scene.text(), "p7"), "user_access_token")
+    );
+    assert_eq!(scene.server.rotations(), rotations + 12);
+    assert_sound(&scene);
+}
+
+/// The longest run of requests within such a window.
+fn most_within(window: Duration, requests: &[Recorded]) -> usize {
+    let times: Vec<_> = requests.iter().map(|request| request.at).collect();
+    let within = |start: &Instant| {
+        times
+            .iter()
+            .filter(|time| **time >= *start && **time < *start + window)
+            .count()
+    };
+    times.iter().map(within).max().unwrap_or_default()
+}
+
+#[test]
+fn requests_keep_to_the_documented_limits() {
+    let scene = scene(40);
+    let token = scene.server.refresh_token();
+    // Another app's profile does not wait for them.
+    scene.write(
+        scene.text()
+            + &format!(
+                "[other]\napp_access_token = {}\nrefresh_token = {token}\n[ID2]\n",
+                scene.server.app_token()
+            ),
+    );
+    let start = Instant::now();
+    assert_eq!(scene.run(["--all", "-q"]).code, 0);
+    let took = start.elapsed();
+    let requests = scene.server.requests();
+    assert_eq!(requests.len(), 42);
+    // 50 a second and 1,000 a minute, if evenly spaced, are one each 60 ms.
+    assert!(took >= Duration::from_millis(40 * 60), "{took:?}");
+    assert!(most_within(Duration::from_secs(1), &requests) <= 18);
+    let other = requests
+        .iter()
+        .position(|request| request.body.contains(&token));
+    assert!(other.unwrap() < 4, "{other:?}");
+    assert!(scene.server.connections() <= 4);
+    // As asked, and without a limit, over few connections all the same.
+    let start = Instant::now();
+    assert_eq!(scene.run(["--all", "-q", "--rate", "100"]).code, 0);
+    assert!(start.elapsed() >= Duration::from_millis(39 * 10));
+    let connections = scene.server.connections();
+    assert_eq!(all(&scene, &["-q"]).code, 0);
+    assert!(scene.server.connections() - connections <= 17);
+    assert_sound(&scene);
+}
+
+#[test]
+fn a_signal_stops_what_was_not_sent_and_saves_what_was() {
+    let scene = scene(60);
+    for _ in 0..6 {
+        scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    }
+    scene.server.fail_next(Fault::Hold);
+    let mut program = scene.program();
+    let mut run = HeldRun::spawn(program.args(["--all", "-v"]));
+    scene.server.wait_until_held();
+    send_signal(&run.child, "TERM");
+    run.read_until("a signal waits");
+    let sent = refreshes(&scene).len();
+    let run = run.let_go(&scene);
+    assert_eq!(run.code, 128 + 15, "{}", run.stderr);
+    // At most the one that was on its way.
+    let rotations = scene.server.rotations();
+    assert!(
+        rotations <= sent + 1 && rotations < 60,
+        "{rotations} of {sent}"
+    );
+    assert_sound(&scene);
+    // One that was ignored stays ignored.
+    scene.server.fail_next(Fault::Hold);
+    let mut shell = Command::new("/bin/sh");
+    let command = format!(
+        "trap '' HUP; exec {} --all --rate 200 -v",
+        env!("CARGO_BIN_EXE_feishu-refresh")
+    );
+    shell
+        .args(["-c", &command])
+        .current_dir(scene.folder())
+        .env_clear();
+    let mut run = HeldRun::spawn(&mut shell);
+    scene.server.wait_until_held();
+    send_signal(&run.child, "HUP");
+    run.read_until("a signal waits");
+    let run = run.let_go(&scene);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(scene.server.rotations(), rotations + 60);
+    assert_sound(&scene);
+}
+
+#[test]
+fn a_group_that_cannot_be_saved_is_put_back_by_the_next_run() {
+    for point in ["before-write", "before-fsync", "in-fsync", "before-rename"] {
+        let scene = scene(30);
+        let before = scene.text();
+        let mut program = scene.program();
+        program.args(["--all", "--rate", "0"]);
+        program.env("FEISHU_REFRESH_FAIL", format!("{point}=errors"));
+        let run = Run::of(program.output().unwrap());
+        assert_eq!(run.code, 6, "{point}: {}", run.stderr);
+        assert!(
+            run.stderr.contains("the new pair is in /"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(scene.text(), before);
+        let rotations = scene.server.rotations();
+        assert!(rotations > 0);
+        // The next run, of any kind, puts all of them back.
+        let run = scene.run(["-p", "p3"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+        assert_sound(&scene);
+    }
+    // Those that had not been sent yet are told so.
+    let scene = scene(30);
+    let mut program = scene.program();
+    program.args(["--all", "--rate", "50"]);
+    program.env("FEISHU_REFRESH_FAIL", "before-rename=error");
+    let run = Run::of(program.output().unwrap());
+    assert_eq!(run.code, 6);
+    assert!(run.stderr.contains("nothing was sent"), "{}", run.stderr);
+    assert!(scene.server.rotations() < 30);
+    assert_eq!(all(&scene, &["-q"]).code, 0);
+    assert_sound(&scene);
+}
+
+#[test]
+fn no_crash_loses_a_pair_that_had_come() {
+    for point in [
+        "before-append",
+        "after-append",
+        "before-write",
+        "after-write",
+        "after-fsync",
+        "before-rename",
+        "after-rename",
+        "after-folder-fsync",
+    ] {
+        for action in ["abort", "panic", "error"] {
+            let scene = scene(20);
+            let mut program = scene.program();
+            program.args(["--all", "--rate", "0"]);
+            program.env("FEISHU_REFRESH_FAIL", format!("{point}={action}"));
+            program.output().unwrap();
+            let kept = scene.rescued().unwrap_or_default();
+            let run = all(&scene, &["-q"]);
+            // A crash on the way to the journal loses what was on its way.
+            let lost = dead(&scene);
+            for name in &lost {
+                assert!(
+                    action != "error" && !kept.contains(&format!("[{name}]")),
+                    "{point}={action}: {name} is lost"
+                );
+            }
+            let expected = if lost.is_empty() { 0 } else { 4 };
+            assert_eq!(run.code, expected, "{point}={action}: {}", run.stderr);
+            assert_eq!(
+                scene.file_names(),
+                ["feishu-config.ini"],
+                "{point}={action}"
+            );
+        }
+    }
+}
+
+#[test]
+fn sigkill_loses_no_profile_whose_reply_had_been_appended() {
+    let scene = scene(200);
+    let mut lost_at_all = 0;
+    let start = Instant::now();
+    assert_eq!(all(&scene, &["-q"]).code, 0);
+    let whole = start.elapsed();
+    for round in 0..100 {
+        let mut program = scene.program();
+        program.args(["--all", "--rate", "0", "-q"]);
+        let mut child = program.spawn().unwrap();
+        // From before the first request to after the last save.
+        thread::sleep(whole * round / 90);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let kept = fs::read(scene.rescue_file()).unwrap_or_default();
+        let kept = String::from_utf8_lossy(&kept).into_owned();
+        let run = all(&scene, &["-q"]);
+        let lost = dead(&scene);
+        assert!(
+            run.code == 0 || (run.code == 4 && !lost.is_empty()),
+            "{}",
+            run.stderr
+        );
+        lost_at_all += lost.len();
+        let mut text = scene.text();
+        for name in lost {
+            let own = section(&text, &name);
+            let token = value_in(&own, "refresh_token");
+            if kept.contains(&format!("[{name}]\n")) {
+                let entry = section(&kept, &name);
+                // An entry that ends with its blank line was appended.
+                assert!(!entry.contains("\n\n"), "{name} had come, and is lost");
+            }
+            // As if the user had consented again.
+            text = text.replace(&token, &scene.server.refresh_token());
+        }
+        scene.write(&text);
+        assert_eq!(scene.file_names(), ["feishu-config.ini"]);
+    }
+    println!(
+        "SIGKILL 100 times amid 200 profiles: {lost_at_all} of 20000 logins lost, all of them replies on their way"
+    );
+    assert_eq!(all(&scene, &["-q"]).code, 0);
+}
+
+#[test]
+fn what_others_write_meanwhile_stays() {
+    let scene = scene(8);
+    scene.server.fail_next(Fault::Hold);
+    let mut program = scene.program();
+    let run = HeldRun::spawn(program.args(["--all", "--rate", "0", "-v"]));
+    scene.server.wait_until_held();
+    // An editor's comment, and a newer token for one of them, put there by a program without locks.
+    let theirs = scene.server.refresh_token();
+    let text = scene.text();
+    let old = value_in(&section(&text, "p2"), "refresh_token");
+    let edited = text.replace(&old, &theirs) + "; theirs\n";
+    let other = scene.folder().join("other");
+    fs::write(&other, edited).unwrap();
+    fs::rename(other, scene.file()).unwrap();
+    let run = run.let_go(&scene);
+    assert!(scene.text().ends_with("; theirs\n"));
+    // Whether that one was sent already, or not yet.
+    if run.code == 6 {
+        assert_eq!(
+            value_in(&section(&scene.text(), "p2"), "refresh_token"),
+            theirs
+        );
+        assert!(
+            run.stderr
+                .contains("another program put another refresh token there"),
+            "{}",
+            run.stderr
+        );
+        let run = scene.run(["-p", "p2"]);
+        run.token();
+        assert!(run.stderr.contains("it was kept as"), "{}", run.stderr);
+    } else {
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+    assert_eq!(dead(&scene), [""; 0]);
+    assert_eq!(scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn files_that_cannot_be_replaced_take_groups_too() {
+    let scene = scene(25);
+    fs::hard_link(scene.file(), scene.folder().join("other.ini")).unwrap();
+    assert_eq!(all(&scene, &["-q"]).code, 0);
+    assert_eq!(
+        fs::read_to_string(scene.folder().join("other.ini")).unwrap(),
+        scene.text()
+    );
+    assert_eq!(dead(&scene), [""; 0]);
+    // Half written, it is made whole from the copy, and not from the journal beside it.
+    let mut program = scene.program();
+    program.args(["--all", "--rate", "0"]);
+    program.env("FEISHU_REFRESH_FAIL", "amid-in-place-write=abort");
+    program.output().unwrap();
+    assert!(scene.text().starts_with('\0'));
+    let run = all(&scene, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
+    assert_eq!(dead(&scene), [""; 0]);
+    assert_eq!(scene.file_names(), ["feishu-config.ini", "other.ini"]);
+}
+
+#[test]
+fn a_command_follows_each_pair() {
+    let scene = scene(5);
+    let hook = "cat >> heard; grep -q p3 heard && exit 9; true";
+    let run = all(&scene, &["--on-refresh", hook, "-o", "json"]);
+    assert_eq!(run.code, 7, "{}", run.stderr);
+    let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
+    // Both go in the order in which the pairs came, and each pair is in the file by then.
+    assert_eq!(heard.lines().count(), 5);
+    assert_eq!(run.stdout.lines().count(), 5);
+    for line in run.stdout.lines() {
+        assert!(heard.contains(line), "{heard}");
+    }
+    assert!(
+        run.stderr
+            .contains("the --on-refresh command failed: exit status: 9"),
+        "{}",
+        run.stderr
+    );
+    fs::remove_file(scene.folder().join("heard")).unwrap();
+    assert_sound(&scene);
+}
+
+#[test]
+fn a_stdout_that_takes_nothing_stops_nothing() {
+    let scene = scene(10);
+    let mut program = scene.program();
+    program.args(["--all", "--rate", "0", "-o", "json"]);
+    program.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let run = Run::of(program.output().unwrap());
+    run.assert_failed(1, "cannot write to stdout");
+    assert_eq!(scene.server.rotations(), 10);
+    assert_sound(&scene);
+}
+
+#[test]
+fn what_does_not_go_with_all_is_said() {
+    let scene = scene(1);
+    for arguments in [
+        &["--all", "-p", "p0"][..],
+        &["--all", "-r", "x"],
+        &["--all", "-o", "token"],
+        &["--all", "-o", "env"],
+        &["--all", "-o", "github"],
+        &["login", "--all"],
+        &["exec", "--all", "--", "true"],
+        &["--all", "--rate", "-1"],
+        &["--all", "--rate", "many"],
+        &["--all", "--rate", "1e-9"],
+    ] {
+        assert_eq!(scene.run(arguments).code, 2, "{arguments:?}");
+    }
+    assert_eq!(scene.run(["status", "--all"]).code, 0);
+    // What is one profile's in the environment is not meant.
+    let mut program = scene.program();
+    program.args(["--all"]);
+    program
+        .env("FEISHU_REFRESH_TOKEN", "x")
+        .env("FEISHU_PROFILE", "nobody");
+    assert_eq!(Run::of(program.output().unwrap()).code, 0);
+    scene.write("[ID]\napp_id = x\n[TOKEN]\nrefresh_token =\n");
+    scene
+        .run(["--all"])
+        .assert_failed(3, "has no section with a refresh_token");
+    scene
+        .run(["--all", "-c", "missing.ini"])
+        .assert_failed(3, "does not exist");
+    assert!(!scene.folder().join("missing.ini").exists());
+    scene.write("[p]\nrefresh_token = x\n[p]\n");
+    scene
+        .run(["--all"])
+        .assert_failed(3, "line 3: repeats the section");
+}
+
+/// What a person at a terminal sees.
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    let scene = scene(6);
+    lose(&scene, "p1");
+    let command = format!("{} --all --rate 20", env!("CARGO_BIN_EXE_feishu-refresh"));
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["-qec", &command, "/dev/null"])
+        .current_dir(scene.folder());
+    terminal
+        .env_clear()
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm");
+    let run = Run::of(terminal.output().unwrap());
+    assert_eq!(run.code, 4);
+    for words in [
+        " of 6 profiles",
+        ", 1 failed",
+        "[p1] of /",
+        "5 of 6 profiles of feishu-config.ini refreshed, 1 failed",
+    ] {
+        assert!(
+            run.stdout.contains(words),
+            "{words:?} is not in {:?}",
+            run.stdout
+        );
+    }
+}
