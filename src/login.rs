@@ -109,7 +109,7 @@ pub(crate) fn run(
     let accounts = login.accounts(&attempt.order);
     let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
     // The link is for a person, but its address must be one that secrets may go to.
-    Client::new(accounts, options.timeout)?;
+    Client::new(accounts, &options.connection())?;
     let question = Question {
         page: consent::page(accounts, &asked),
         state,
@@ -168,7 +168,7 @@ impl<'a> Login<'a> {
                 replaced.name()
             );
         }
-        let client = Client::new(&order.base_url, options.timeout)?;
+        let client = Client::new(&order.base_url, &options.connection())?;
         let scope = protocol::scope(options.scope.as_deref().unwrap_or("offline_access"));
         let scope =
             scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;

@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use tokio::runtime::{self, Runtime};
 
+use crate::client::Settings;
 use crate::config::{self, Given, LockedFile, Place, View};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
@@ -60,6 +61,8 @@ pub struct Options {
     pub max_wait: Duration,
     /// How long to wait for other runs on the same file.
     pub lock_timeout: Duration,
+    /// A PEM file with CA certificates to trust beside the built-in ones and the system's.
+    pub ca_cert: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -82,6 +85,7 @@ impl Default for Options {
             retries: 3,
             max_wait: Duration::from_secs(90),
             lock_timeout: Duration::from_secs(180),
+            ca_cert: None,
         }
     }
 }
@@ -280,6 +284,14 @@ impl Options {
     pub(crate) fn lock_deadline(&self) -> Instant {
         const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         Instant::now() + self.lock_timeout.min(FOR_EVER)
+    }
+
+    /// How to connect.
+    pub(crate) fn connection(&self) -> Settings {
+        Settings {
+            timeout: self.timeout,
+            ca_cert: self.ca_cert.clone(),
+        }
     }
 
     /// What came from outside the file.

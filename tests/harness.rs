@@ -38,8 +38,13 @@ impl Scene {
 
     /// A scene without a file.
     pub fn without_file() -> Self {
+        Scene::with_server(Sandbox::start().unwrap())
+    }
+
+    /// The same, with this server.
+    pub fn with_server(server: Sandbox) -> Self {
         Scene {
-            server: Sandbox::start().unwrap(),
+            server,
             folder: tempfile::tempdir().unwrap(),
         }
     }

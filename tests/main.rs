@@ -15,6 +15,7 @@
 //! - `system`: disks, permissions, locks, pipes
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `secrets`: where a token must not go
+//! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the README says of the tests
 //! - `login`: the first pair, from a user's consent
@@ -54,3 +55,4 @@ mod secrets;
 mod status;
 mod system;
 mod systems;
+mod tls;

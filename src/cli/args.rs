@@ -126,6 +126,10 @@ pub(super) struct Asked {
     #[arg(global = true, long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
     lock_timeout: Duration,
 
+    /// Further trusted CA certificates, in PEM form
+    #[arg(global = true, long, value_name = "PATH")]
+    ca_cert: Option<PathBuf>,
+
     /// Another host for the consent page of login [env: FEISHU_ACCOUNTS_URL]
     #[arg(global = true, long, value_name = "URL")]
     accounts_url: Option<String>,
@@ -438,6 +442,7 @@ impl Asked {
             timeout: self.timeout,
             retries: self.retries,
             lock_timeout: self.lock_timeout,
+            ca_cert: self.ca_cert.clone(),
         })
     }
 }

@@ -11,6 +11,7 @@ mod tls;
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -25,6 +26,15 @@ const LONGEST_REPLY: usize = 1 << 20;
 
 /// A connection that was idle for longer is not used again.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// How long one attempt may take.
+    pub(crate) timeout: Duration,
+    /// A file with further CA certificates to trust.
+    pub(crate) ca_cert: Option<PathBuf>,
+}
 
 /// A connection to one service. Clones share it.
 #[derive(Debug, Clone)]
@@ -46,16 +56,18 @@ pub(crate) struct SendError {
 }
 
 impl Client {
-    /// A client for the service at this address; each attempt may take `timeout`.
+    /// A client for the service at this address.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the address is none that secrets may be sent to.
-    pub(crate) fn new(base_url: &str, timeout: Duration) -> Result<Self> {
+    /// [`crate::Kind::Config`] if the address is none that secrets may be sent to, or the certificates
+    /// to trust are none.
+    pub(crate) fn new(base_url: &str, settings: &Settings) -> Result<Self> {
+        let timeout = settings.timeout;
         let base = checked(base_url)?;
         let failed = |error: &dyn std::error::Error| {
             Error::config(format!("cannot set up the connection to {base}: {error}"))
         };
-        let tls = tls::configuration().map_err(|error| failed(&error))?;
+        let tls = tls::configuration(settings.ca_cert.as_deref())?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))

@@ -1,19 +1,149 @@
-//! TLS 1.2 and 1.3 with Mozilla's roots built in: reading the system's certificate store would
-//! take longer than the whole request.
+//! TLS 1.2 and 1.3, and whose certificates are trusted.
+//!
+//! Promises:
+//! - Mozilla's roots are built in: reading the system's certificate store would take longer than the
+//!   whole request. It is asked only where they do not know the issuer, within the same handshake.
+//! - Whatever else is wrong with a certificate (its name, its time, its use) is refused as it is.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use rustls_platform_verifier::Verifier as SystemVerifier;
 
-/// The configuration that reqwest is given.
-pub(super) fn configuration() -> Result<ClientConfig, rustls::Error> {
-    let roots = RootCertStore {
+use crate::error::{Error, Hint, Result};
+
+/// The configuration that reqwest is given. `ca_cert` names a file with further trusted certificates.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if that file holds none, or what is none.
+pub(super) fn configuration(ca_cert: Option<&Path>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
+    if let Some(path) = ca_cert {
+        for certificate in certificates(path)? {
+            let added = roots.add(certificate);
+            added.map_err(|error| no_certificates(path, &error.to_string()))?;
+        }
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+    let verifier = Verifier::new(roots, Arc::clone(&provider));
+    let unusable = |error: rustls::Error| Error::config(format!("cannot set up TLS: {error}"));
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier.map_err(unusable)?))
+        .with_no_client_auth())
+}
+
+/// The certificates in a PEM file.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = std::fs::read(path).map_err(|error| Error::file("cannot read", path, error))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|error| no_certificates(path, &error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(no_certificates(path, "there is none in it"));
+    }
+    Ok(certificates)
+}
+
+fn no_certificates(path: &Path, why: &str) -> Error {
+    let message = format!("{} does not hold CA certificates: {why}", path.display());
+    Error::config(message).with_hint(Hint::fixed(
+        "--ca-cert takes a file in PEM form, with BEGIN CERTIFICATE; nothing was sent",
+        "--ca-cert 需要 PEM 格式的证书文件（含 BEGIN CERTIFICATE）；尚未发送任何请求",
+    ))
+}
+
+/// Asks the built-in roots, and the system's store for issuers that they do not know.
+#[derive(Debug)]
+struct Verifier {
+    built_in: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+    /// Made when it is first needed; none where the system has no certificates.
+    system: OnceLock<Option<SystemVerifier>>,
+}
+
+impl Verifier {
+    fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
+        let built_in =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let built_in = built_in.build();
+        Ok(Verifier {
+            built_in: built_in.map_err(|error| OtherError(Arc::new(error)))?,
+            provider,
+            system: OnceLock::new(),
+        })
+    }
+
+    fn system(&self) -> Option<&SystemVerifier> {
+        let make = || SystemVerifier::new(Arc::clone(&self.provider)).ok();
+        self.system.get_or_init(make).as_ref()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let judged = |by: &dyn ServerCertVerifier| {
+            by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        let unknown = match judged(&*self.built_in) {
+            Err(error) if is_unknown_issuer(&error) => error,
+            known => return known,
+        };
+        match self.system().map(|system| judged(system)) {
+            Some(Err(error)) if is_unknown_issuer(&error) => Err(unknown),
+            Some(known) => known,
+            None => Err(unknown),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.built_in
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.built_in
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.built_in.supported_verify_schemes()
+    }
+}
+
+fn is_unknown_issuer(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)
+    )
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(
             "尚未发送任何请求；请用 --accounts-url 指定授权主机",
         ))
     })?;
-    let accounts = Client::new(accounts, options.timeout)?;
+    let accounts = Client::new(accounts, &options.connection())?;
     attempt.try_room(caller)?;
     let prompt = prompt(&attempt, &accounts, caller)?;
     show(&prompt);

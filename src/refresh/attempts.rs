@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use super::retries::{self, Retries};
 use super::{Options, failure};
-use crate::client::Client;
+use crate::client::{Client, Settings};
 use crate::config::{AppProof, Order};
 use crate::error::{Error, Result};
 use crate::exchange;
@@ -40,14 +40,14 @@ pub(super) enum Answer {
 
 /// One client for each service: requests to it share its connections.
 pub(super) struct Clients {
-    timeout: Duration,
+    settings: Settings,
     clients: RefCell<HashMap<String, Client>>,
 }
 
 impl Clients {
     pub(super) fn new(options: &Options) -> Self {
         Clients {
-            timeout: options.timeout,
+            settings: options.connection(),
             clients: RefCell::default(),
         }
     }
@@ -59,7 +59,7 @@ impl Clients {
         if let Some(client) = clients.get(base_url) {
             return Ok(client.clone());
         }
-        let client = Client::new(base_url, self.timeout)?;
+        let client = Client::new(base_url, &self.settings)?;
         clients.insert(base_url.to_owned(), client.clone());
         Ok(client)
     }

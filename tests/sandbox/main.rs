@@ -1,6 +1,7 @@
 //! `cargo run --example sandbox`: the main job against a stand-in server, with no account and no
 //! network, once for each kind of token endpoint. With `-- --serve` the stand-in stays up, and
-//! commands to try by hand are printed.
+//! commands to try by hand are printed; with `--tls`, too, it speaks TLS with a certificate of its own
+//! (`ca.pem` in its folder).
 
 #![allow(
     dead_code,
@@ -19,7 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use feishu_refresh::cli::{self, Console};
-use server::{Fault, Sandbox};
+use server::{Authority, Fault, Sandbox};
 
 /// A profile of the demonstration's file, and the endpoint that it is refreshed at.
 const PROFILES: [(&str, &str); 4] = [
@@ -30,7 +31,10 @@ const PROFILES: [(&str, &str); 4] = [
 ];
 
 fn main() -> Result<()> {
-    let sandbox = Sandbox::start().context("cannot start the stand-in")?;
+    let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
+    let authority = Authority::new("feishu-refresh sandbox")?;
+    let tls = has_flag("--tls").then(|| authority.server("127.0.0.1", false));
+    let sandbox = Sandbox::start_with(tls.transpose()?).context("cannot start the stand-in")?;
     let folder = tempfile::Builder::new()
         .prefix("feishu-refresh-sandbox-")
         .tempdir()?;
@@ -41,7 +45,8 @@ fn main() -> Result<()> {
     }
     fs::write(&file, text)?;
     set_private(&file)?;
-    if std::env::args().any(|argument| argument == "--serve") {
+    fs::write(folder.path().join("ca.pem"), authority.pem())?;
+    if has_flag("--serve") {
         // The folder stays, like the server, until the person is done with it.
         let folder = folder.keep();
         serve(&sandbox, &folder)

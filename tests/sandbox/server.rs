@@ -3,6 +3,7 @@
 //! What a request comes to is decided by [`vendor`]. This counts what is asked, and goes wrong on
 //! request ([`Fault`]), one fault a request, in the order given.
 
+mod authority;
 mod vendor;
 
 use std::collections::{HashMap, VecDeque};
@@ -12,8 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
+pub use authority::Authority;
 use vendor::Vendor;
 pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
 
@@ -133,6 +136,7 @@ pub struct Recorded {
 
 /// A running stand-in. It ends with the process.
 pub struct Sandbox {
+    scheme: &'static str,
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -158,12 +162,21 @@ struct State {
 impl Sandbox {
     /// Starts a stand-in on a port of its own.
     pub fn start() -> io::Result<Self> {
+        Sandbox::start_with(None)
+    }
+
+    /// The same, over TLS if there are settings for it.
+    pub fn start_with(tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
         let for_connections = Arc::clone(&shared);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for mut stream in listener.incoming().flatten() {
+                let tls = tls.clone();
+                // A reply goes in one piece, and at once.
+                let _ = stream.set_nodelay(true);
                 let shared = Arc::clone(&for_connections);
                 {
                     let mut state = shared.state();
@@ -172,18 +185,25 @@ impl Sandbox {
                 }
                 // A connection that breaks is the client's business.
                 thread::spawn(move || {
-                    let _ = serve(&stream, &shared);
+                    let _ = match tls {
+                        None => serve(&mut stream, &shared),
+                        Some(tls) => serve_tls(tls, stream, &shared),
+                    };
                     shared.state().open -= 1;
                     shared.changed.notify_all();
                 });
             }
         });
-        Ok(Sandbox { address, shared })
+        Ok(Sandbox {
+            scheme,
+            address,
+            shared,
+        })
     }
 
     /// The address to give as `--base-url`.
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// A new app token, as if an app had just asked for one.
@@ -334,7 +354,21 @@ impl Shared {
 }
 
 /// Serves one connection until either side ends it.
-fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+fn serve_tls(tls: Arc<ServerConfig>, stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    let session = ServerConnection::new(tls).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(session, stream);
+    let served = serve(&mut stream, shared);
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
+    served
+}
+
+/// What a connection is made of.
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
+fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
     while let Some(request) = read_request(stream)? {
         if let Some(name) = request.path.strip_prefix(FAULT_PATH) {
             let known = Fault::NAMED.iter().find(|(known, _)| *known == name);
@@ -382,7 +416,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                 write_reply(stream, *status, headers, body)?;
                 continue;
             }
-            Some(Fault::Raw(bytes)) => return (&*stream).write_all(bytes),
+            Some(Fault::Raw(bytes)) => return stream.write_all(bytes),
             Some(Fault::Drip) => return write_drops(stream),
             Some(Fault::Delay(time)) => thread::sleep(*time),
             Some(Fault::Hold) => shared.hold(),
@@ -417,7 +451,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 /// The next request of a connection; none once the client has hung up.
-fn read_request(mut stream: &TcpStream) -> io::Result<Option<Recorded>> {
+fn read_request(stream: &mut dyn Wire) -> io::Result<Option<Recorded>> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -457,7 +491,7 @@ fn read_request(mut stream: &TcpStream) -> io::Result<Option<Recorded>> {
 }
 
 fn write_reply(
-    mut stream: &TcpStream,
+    stream: &mut dyn Wire,
     status: u16,
     headers: &[(&str, String)],
     body: impl AsRef<[u8]>,
@@ -475,7 +509,7 @@ fn write_reply(
     stream.write_all(&[head.as_bytes(), body].concat())
 }
 
-fn write_page(mut stream: &TcpStream, page: &str) -> io::Result<()> {
+fn write_page(stream: &mut dyn Wire, page: &str) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 200 Sandbox\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
         page.len()
@@ -484,7 +518,7 @@ fn write_page(mut stream: &TcpStream, page: &str) -> io::Result<()> {
 }
 
 /// Promises the whole body, sends a part of it and hangs up.
-fn write_part(mut stream: &TcpStream, body: &str, part: fn(usize) -> usize) -> io::Result<()> {
+fn write_part(stream: &mut dyn Wire, body: &str, part: fn(usize) -> usize) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 200 Sandbox\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -493,7 +527,7 @@ fn write_part(mut stream: &TcpStream, body: &str, part: fn(usize) -> usize) -> i
 }
 
 /// Sends a byte ten times a second until the client has had enough; at most for ten minutes.
-fn write_drops(mut stream: &TcpStream) -> io::Result<()> {
+fn write_drops(stream: &mut dyn Wire) -> io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 Sandbox\r\nContent-Length: 6000\r\n\r\n{")?;
     for _ in 0..6000 {
         thread::sleep(Duration::from_millis(100));
@@ -503,7 +537,7 @@ fn write_drops(mut stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Sends until the client has had enough; at most a gigabyte.
-fn write_endlessly(mut stream: &TcpStream) -> io::Result<()> {
+fn write_endlessly(stream: &mut dyn Wire) -> io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 Sandbox\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     for _ in 0..16384 {
