@@ -3,9 +3,9 @@
 //! Promises:
 //! - What a line is, is decided by the rules of Python's `configparser` ([`scan`]). What readers
 //!   could disagree about is refused, with line numbers, and never guessed at.
-//! - Values are read by rust-ini from a clean copy that the scanner makes, since rust-ini on its
-//!   own merges indented lines and joins lines at a trailing backslash. The scanner's spans say
-//!   which bytes an edit touches.
+//! - rust-ini, as a second pair of eyes, must read the same values, from a clean copy that the scanner
+//!   makes: on its own it merges indented lines and joins lines at a trailing backslash. The scanner's
+//!   spans say where a value is, and which bytes an edit touches.
 //! - An edit ([`Document::with`]) is read back before it counts: it must give exactly the old
 //!   content with the new values.
 
@@ -41,7 +41,6 @@ pub(crate) struct Edit<'a> {
 pub(crate) struct Document {
     text: String,
     layout: Layout,
-    values: Ini,
 }
 
 impl Document {
@@ -53,13 +52,17 @@ impl Document {
                 .count();
             vec![Problem::new(line, "is not UTF-8 text")]
         })?;
-        let layout = scan::scan(text)?;
-        let values = read_values(text, &layout)?;
-        Ok(Document {
-            text: text.to_owned(),
-            layout,
-            values,
-        })
+        Document::of(text.to_owned())
+    }
+
+    fn of(text: String) -> Result<Self, Vec<Problem>> {
+        let layout = scan::scan(&text)?;
+        let document = Document { text, layout };
+        if document.is_read_alike() {
+            Ok(document)
+        } else {
+            Err(vec![Problem::new(1, "cannot be understood as a whole")])
+        }
     }
 
     /// The file's text, byte for byte.
@@ -87,9 +90,7 @@ impl Document {
         let Some(pair) = self.pair(section, key) else {
             return Ok(None);
         };
-        let raw = self.values.get_from(Some(section), key).unwrap_or_default();
-        let raw = raw.strip_suffix(MARK).unwrap_or(raw);
-        match percent_decoded(raw) {
+        match percent_decoded(&self.text[pair.value.clone()]) {
             Some(value) => Ok(Some(value)),
             None => Err(Problem::new(
                 pair.line,
@@ -115,10 +116,8 @@ impl Document {
         if !new_sections.is_empty() {
             splices.push(self.appended(&new_sections));
         }
-        let edited = splice(&self.text, splices);
-        let edited = Document::parse(edited.as_bytes())
-            .ok()
-            .filter(|edited| edited.content() == self.content_with(edits));
+        let edited = Document::of(splice(&self.text, splices)).ok();
+        let edited = edited.filter(|edited| edited.content() == self.content_with(edits));
         let first = edits.first().map(|edit| edit.section);
         let line = first.and_then(|section| self.layout.section_index.get(section));
         let line = line.map_or(1, |&index| self.layout.sections[index].line);
@@ -130,18 +129,27 @@ impl Document {
         })
     }
 
-    /// All that the file says, as rust-ini reads it.
+    /// All that the file says.
     fn content(&self) -> Content<'_> {
         let mut content = Content::new();
         for section in &self.layout.sections {
             content.insert((section.name.as_str(), ""), Cow::default());
         }
-        for (section, pairs) in &self.values {
-            for (key, value) in pairs {
-                content.insert((section.unwrap_or_default(), key), value.into());
-            }
+        for pair in &self.layout.pairs {
+            let section = &self.layout.sections[pair.section];
+            content.insert((&section.name, &pair.key), self.raw(pair));
         }
         content
+    }
+
+    /// A pair's value as it stands, the lines of a longer one joined by [`MARK`]s.
+    fn raw(&self, pair: &Pair) -> Cow<'_, str> {
+        let mut raw = Cow::from(&self.text[pair.value.clone()]);
+        for line in &pair.more {
+            raw.to_mut().push(MARK);
+            raw.to_mut().push_str(&self.text[line.clone()]);
+        }
+        raw
     }
 
     /// What [`Self::content`] should be once these changes are made.
@@ -150,11 +158,38 @@ impl Document {
         for Edit { section, values } in edits {
             content.insert((section, ""), Cow::default());
             for (key, value) in values {
-                let value = format!("{}{MARK}", percent_encoded(value));
-                content.insert((section, key), value.into());
+                content.insert((section, key), percent_encoded(value));
             }
         }
         content
+    }
+
+    /// Whether rust-ini reads the same: a copy in which every pair stands on a line of its own,
+    /// unindented and closed by [`MARK`], so that it can only see what the scanner saw.
+    fn is_read_alike(&self) -> bool {
+        let mut copy = String::with_capacity(self.text.len() + 4 * self.layout.pairs.len());
+        let mut pairs = self.layout.pairs.iter().peekable();
+        for (index, section) in self.layout.sections.iter().enumerate() {
+            copy.push_str(&format!("[{} ]\n", section.name));
+            while let Some(pair) = pairs.next_if(|pair| pair.section == index) {
+                copy.push_str(&format!("{} ={}{MARK}\n", pair.key, self.raw(pair)));
+            }
+        }
+        let options = ParseOption {
+            enabled_quote: false,
+            enabled_escape: false,
+            ..ParseOption::default()
+        };
+        let Ok(read) = Ini::load_from_str_opt(&copy, options) else {
+            return false;
+        };
+        let is_read = |pair: &Pair| {
+            let section = &self.layout.sections[pair.section];
+            let read = read.get_from(Some(section.name.as_str()), &pair.key);
+            read.and_then(|read| read.strip_suffix(MARK)) == Some(&*self.raw(pair))
+        };
+        let count: usize = read.iter().map(|(_, pairs)| pairs.len()).sum();
+        count == self.layout.pairs.len() && self.layout.pairs.iter().all(is_read)
     }
 
     fn pair(&self, section: &str, key: &str) -> Option<&Pair> {
@@ -202,7 +237,7 @@ impl Document {
         let mut replaced = Vec::new();
         let mut added = Vec::new();
         for (index, (key, value)) in changes.iter().enumerate() {
-            let value = percent_encoded(value);
+            let value = percent_encoded(value).into_owned();
             if let Some(pair) = self.pair_in(section, key) {
                 replaced.push(self.replacement(pair, value));
                 continue;
@@ -339,34 +374,12 @@ fn percent_decoded(raw: &str) -> Option<String> {
     plain.then(|| parts.join("%"))
 }
 
-fn percent_encoded(value: &str) -> String {
-    value.replace('%', "%%")
-}
-
-/// Lets rust-ini read a copy in which every pair stands on a line of its own, unindented and
-/// closed by [`MARK`], so that it can only see what the scanner saw.
-fn read_values(text: &str, layout: &Layout) -> Result<Ini, Vec<Problem>> {
-    let mut copy = String::with_capacity(text.len() + 2 * layout.pairs.len());
-    let mut pairs = layout.pairs.iter().peekable();
-    for (index, section) in layout.sections.iter().enumerate() {
-        copy.push_str(&format!("[{} ]\n", section.name));
-        while let Some(pair) = pairs.next_if(|pair| pair.section == index) {
-            copy.push_str(&format!("{} ={}", pair.key, &text[pair.value.clone()]));
-            for line in &pair.more {
-                copy.push(MARK);
-                copy.push_str(&text[line.clone()]);
-            }
-            copy.push(MARK);
-            copy.push('\n');
-        }
+fn percent_encoded(value: &str) -> Cow<'_, str> {
+    if value.contains('%') {
+        value.replace('%', "%%").into()
+    } else {
+        value.into()
     }
-    let options = ParseOption {
-        enabled_quote: false,
-        enabled_escape: false,
-        ..ParseOption::default()
-    };
-    Ini::load_from_str_opt(&copy, options)
-        .map_err(|_| vec![Problem::new(1, "cannot be understood as a whole")])
 }
 
 #[cfg(test)]

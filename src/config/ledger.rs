@@ -428,9 +428,9 @@ impl<'a> Group<'a> {
     #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     fn try_save(&mut self) -> Result<(Arc<Document>, Vec<Result<Tokens, String>>), String> {
         let words = |error: Error| error.to_string();
-        let bytes = self.room.read().map_err(words)?;
         // Another program's work stays.
-        self.known = read_anew(self.file, &bytes, Some(&self.known)).map_err(words)?;
+        let read = |bytes: Vec<u8>| read_anew(self.file, &bytes, Some(&self.known));
+        self.known = self.room.read().and_then(read).map_err(words)?;
         let edits = self.kept.iter().map(|kept| {
             let edit = kept.plan.edit_current(&self.known, &kept.reply);
             let conflict = || "another program put another refresh token there".to_owned();
@@ -439,6 +439,7 @@ impl<'a> Group<'a> {
         let edits: Vec<Result<Edit<'_>, String>> = edits.collect();
         let sound = edits.iter().flatten();
         let edited = profile::edited(self.file, &self.known, sound).map_err(words)?;
+        let edits: Vec<Result<(), String>> = edits.into_iter().map(|e| e.map(drop)).collect();
         let saved = self.room.save(edited.text().as_bytes());
         saved.map_err(|error| error.source.to_string())?;
         let results = self.kept.iter().zip(edits).map(|(kept, edit)| {

@@ -25,10 +25,11 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::attempts::{Answer, Attempts, Clients};
+use super::attempts::{Answer, Attempts, Clients, Received};
 use super::{AfterSave, Caller, Options, Outcome, outcome, runtime};
-use crate::config::{self, Group, Ledger, LockedProfiles, Profiles, SavedGroup, View};
-use crate::error::{Error, Kind, Result};
+use crate::config::{self, Group, Ledger, LockedProfiles, Order, Profiles, SavedGroup, View};
+use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::Api;
 use crate::token::Tokens;
 use app_tokens::AppTokens;
 use lanes::{Lanes, Turn};
@@ -208,7 +209,7 @@ fn due<'n>(
 
 fn no_profiles(path: &Path) -> Error {
     let message = format!("{} has no section with a refresh_token", path.display());
-    Error::config(message).with_hint(crate::error::Hint::fixed(
+    Error::config(message).with_hint(Hint::fixed(
         "feishu-refresh login makes one; -c names another file",
         "可用 feishu-refresh login 创建；用 -c 指定其他文件",
     ))
@@ -234,6 +235,40 @@ struct AllProfiles<'a, 'c> {
     /// That one of these changed, or the ledger.
     changed: Notify,
     caller: RefCell<&'c mut dyn Caller>,
+}
+
+/// What is next for a profile.
+enum Next {
+    /// Its tokens last as long as was asked.
+    Nothing(Outcome),
+    /// This is to be sent.
+    Order(Order),
+}
+
+/// A pair that is in the journal.
+struct Kept {
+    /// Tells that it is in the file.
+    saved: oneshot::Receiver<Result<Tokens>>,
+    api: Api,
+    work: Option<AfterSave>,
+    complaint: Option<Error>,
+}
+
+impl Kept {
+    /// Waits until it is saved, and all that follows is done.
+    async fn settle(self, all: &AllProfiles<'_, '_>) -> Result<Settled> {
+        let lost = || Error::new(Kind::Unexpected, "nobody saved the new pair");
+        let tokens = self.saved.await.map_err(|_| lost())??;
+        let error = all.after_save(self.work).await.err();
+        let settled = Settled::from(match self.complaint {
+            Some(complaint) => Err(complaint),
+            None => outcome(tokens, self.api, true),
+        });
+        Ok(Settled {
+            error: settled.error.or(error),
+            ..settled
+        })
+    }
 }
 
 /// Counts something for as long as it lives.
@@ -285,12 +320,10 @@ impl<'a> AllProfiles<'a, '_> {
     async fn spend(&self, profile: &'a str, unanswered: Counted<'_>) -> Result<Settled> {
         let mut attempts = Attempts::new(self.options, &self.clients);
         loop {
-            let view = self.view(profile, &attempts)?;
-            let api = view.api();
-            if let Some(saved) = self.options.lasting(&view) {
-                return outcome(saved.clone(), api, false).map(|outcome| Ok(outcome).into());
-            }
-            let order = view.order().map_err(|error| attempts.remember(error))?;
+            let order = match self.order(profile, &attempts)? {
+                Next::Nothing(outcome) => return Ok(Ok(outcome).into()),
+                Next::Order(order) => order,
+            };
             let reply_lost = self.ledger.borrow().reply_lost();
             let client = attempts.client(&order, reply_lost)?;
             if let Some(app) = attempts.app_to_ask(&order) {
@@ -307,28 +340,24 @@ impl<'a> AllProfiles<'a, '_> {
             let pause = match Box::pin(attempts.spend(&client, &order)).await? {
                 Answer::Again(pause) => pause,
                 Answer::Tokens(received) => {
-                    let news = received.tokens.clone();
-                    let saved = self.keep(view, &order, received.tokens, received.app_token);
+                    let saved = self.keep(view, &order, received)?;
                     drop((turn, unanswered));
-                    let saved = saved?.await;
-                    let lost = || Error::new(Kind::Unexpected, "nobody saved the new pair");
-                    let tokens = saved.map_err(|_| lost())??;
-                    let error = self.after_save(profile, api, &news).await.err();
-                    drop(at_stake);
-                    let settled = match received.complaint {
-                        Some(complaint) => Err(complaint),
-                        None => outcome(tokens, api, true),
-                    };
-                    let settled = Settled::from(settled);
-                    return Ok(Settled {
-                        error: settled.error.or(error),
-                        ..settled
-                    });
+                    return saved.settle(self).await;
                 }
             };
             drop((turn, at_stake));
             sleep(pause).await;
         }
+    }
+
+    /// What is to be sent for a profile, if anything.
+    fn order(&self, profile: &'a str, attempts: &Attempts<'_>) -> Result<Next> {
+        let view = self.view(profile, attempts)?;
+        if let Some(saved) = self.options.lasting(&view) {
+            return outcome(saved.clone(), view.api(), false).map(Next::Nothing);
+        }
+        let order = view.order().map(Next::Order);
+        order.map_err(|error| attempts.remember(error))
     }
 
     fn view(&self, profile: &'a str, attempts: &Attempts<'_>) -> Result<View<'a>> {
@@ -340,7 +369,7 @@ impl<'a> AllProfiles<'a, '_> {
     ///
     /// # Errors
     /// [`Kind::Temporary`] if what it brings cannot be saved any more.
-    async fn turn(&self, order: &config::Order, attempts: &Attempts<'_>) -> Result<Turn> {
+    async fn turn(&self, order: &Order, attempts: &Attempts<'_>) -> Result<Turn> {
         let turn = self.lanes.turn(order, attempts.is_again()).await;
         let can_save = self.ledger.borrow().check();
         can_save.map_err(|error| attempts.remember(error))?;
@@ -356,31 +385,31 @@ impl<'a> AllProfiles<'a, '_> {
         }
     }
 
-    /// Puts a pair into the journal; gives what will tell that it is saved.
-    fn keep(
-        &self,
-        view: View<'a>,
-        order: &config::Order,
-        tokens: Tokens,
-        app_token: Option<crate::token::AppToken>,
-    ) -> Result<oneshot::Receiver<Result<Tokens>>> {
-        self.ledger
-            .borrow_mut()
-            .keep(view, order, tokens, app_token)?;
-        let (sender, receiver) = oneshot::channel();
+    /// Puts what a reply brought into the journal, at once.
+    fn keep(&self, view: View<'a>, order: &Order, received: Received) -> Result<Kept> {
+        let Received {
+            tokens,
+            app_token,
+            complaint,
+        } = received;
+        let (profile, api) = (view.place().profile, view.api());
+        let mut caller = self.caller.borrow_mut();
+        let work = caller.after_save(profile, api, &tokens);
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.keep(view, order, tokens, app_token)?;
+        let (sender, saved) = oneshot::channel();
         self.waiting.borrow_mut().push(sender);
         self.changed.notify_waiters();
-        Ok(receiver)
+        Ok(Kept {
+            saved,
+            api,
+            work,
+            complaint,
+        })
     }
 
-    /// Does what the caller wants done once a pair is saved.
-    async fn after_save(
-        &self,
-        profile: &str,
-        api: crate::protocol::Api,
-        news: &Tokens,
-    ) -> Result<()> {
-        let work = self.caller.borrow_mut().after_save(profile, api, news);
+    /// Does what the caller wants done after a save.
+    async fn after_save(&self, work: Option<AfterSave>) -> Result<()> {
         let Some(work) = work else {
             return Ok(());
         };

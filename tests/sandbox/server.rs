@@ -23,6 +23,7 @@ pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
 const FAULT_PATH: &str = "/sandbox/fault/";
 const CONSENT_PATH: &str = "/open-apis/authen/v1/authorize?";
 const LOGIN_PATH: &str = "/sandbox/login";
+const COUNTS_PATH: &str = "/sandbox/counts";
 
 /// What goes wrong with one request.
 pub enum Fault {
@@ -387,6 +388,11 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             write_reply(stream, 200, &[], format!("{token}\n"))?;
             continue;
         }
+        if request.path == COUNTS_PATH {
+            let counts = counts(&shared.state()).to_string();
+            write_reply(stream, 200, &[], counts)?;
+            continue;
+        }
         if let Some(query) = request.path.strip_prefix(CONSENT_PATH) {
             let page = shared.state().vendor.consent_page(query);
             write_page(stream, &page)?;
@@ -448,6 +454,29 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
         write_reply(stream, status, &headers, reply.to_string())?;
     }
     Ok(())
+}
+
+/// What was asked so far, and how much of it within a second and a minute at most.
+fn counts(state: &State) -> Value {
+    let times: Vec<_> = state.requests.iter().map(|request| request.at).collect();
+    let most_within = |seconds| {
+        let mut first = 0;
+        let within = times.iter().enumerate().map(|(last, time)| {
+            while *time - times[first] >= Duration::from_secs(seconds) {
+                first += 1;
+            }
+            last - first + 1
+        });
+        within.max().unwrap_or_default()
+    };
+    json!({
+        "requests": times.len(),
+        "within_a_second": most_within(1),
+        "within_a_minute": most_within(60),
+        "connections": state.connections,
+        "rotations": state.vendor.rotations,
+        "spent_tokens_sent": state.vendor.spent_seen,
+    })
 }
 
 /// The next request of a connection; none once the client has hung up.

@@ -325,7 +325,7 @@ fn content(document: &Document) -> BTreeMap<String, BTreeMap<String, String>> {
     for ((section, key), value) in document.content() {
         let section = content.entry(section.to_owned()).or_default();
         if !key.is_empty() {
-            let value = value.strip_suffix(MARK).unwrap().replace(MARK, "\n");
+            let value = value.replace(MARK, "\n");
             section.insert(key.to_owned(), value);
         }
     }

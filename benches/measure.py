@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""What a run costs, side by side with other ways to do the same, against the stand-in on loopback.
+
+    cargo build --release && cargo build --release --example sandbox
+    python3 benches/measure.py profiles        # many profiles in one run
+    python3 benches/measure.py limits          # the documented limits, kept for more than a minute
+
+Needs Python 3, GNU time and strace. Each figure is a median of several runs; runs of
+the things compared take turns, so that what else the machine does falls on all of them alike.
+"""
+
+import contextlib
+import json
+import os
+import re
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
+PROGRAM = os.path.join(RELEASE, "feishu-refresh")
+
+
+class Sandbox:
+    """A stand-in server of its own process."""
+
+    def __init__(self, tls):
+        arguments = [os.path.join(RELEASE, "examples", "sandbox"), "--serve"] + ["--tls"] * tls
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        said = ""
+        while "/sandbox/login/v2" not in said:
+            said += self.process.stdout.readline()
+        self.base = re.search(r"listens at (\S+)", said).group(1)
+        self.folder = re.search(r"cd '(.*)'", said).group(1)
+        self.ca = os.path.join(self.folder, "ca.pem")
+        self.context = ssl.create_default_context(cafile=self.ca) if tls else None
+        self.config = open(os.path.join(self.folder, "feishu-config.ini")).read()
+
+    def ask(self, path, method="POST"):
+        request = urllib.request.Request(self.base + path, method=method)
+        with urllib.request.urlopen(request, context=self.context) as reply:
+            return reply.read().decode().strip()
+
+    def counts(self):
+        return json.loads(self.ask("/sandbox/counts"))
+
+    def app(self):
+        """App id and secret, as lines."""
+        return "".join(re.findall(r"app_(?:id|secret) = .*\n", self.config)[:2])
+
+    def profiles(self, path, count):
+        """Writes a file with this many profiles of v1."""
+        with open(path, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            file.write(f"[ID]\n{self.app()}base_url = {self.base}\n")
+            for index in range(count):
+                token = self.ask("/sandbox/login/v1")
+                file.write(f"\n[p{index}]\napi = v1\nrefresh_token = {token}\n")
+        return path
+
+
+@contextlib.contextmanager
+def sandbox(tls=False):
+    server = Sandbox(tls)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+
+
+def run(arguments, **more):
+    """Runs a program; gives its time in seconds."""
+    start = time.perf_counter()
+    subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True, **more)
+    return time.perf_counter() - start
+
+
+def peak_memory(arguments):
+    """The most memory that a program had, in bytes. Asked of GNU time: what is started from here
+    inherits the peak of this interpreter."""
+    timed = subprocess.run(["time", "-f", "%M"] + arguments, capture_output=True, text=True, check=True)
+    return int(timed.stderr.split()[-1]) * 1024
+
+
+def system_calls(arguments, calls):
+    """What a program asked of the system: (call, arguments, result) each."""
+    with tempfile.NamedTemporaryFile("r") as trace:
+        run(["strace", "-f", "-qq", "-o", trace.name, "-e", "trace=" + ",".join(calls)] + arguments)
+        lines = trace.read().splitlines()
+    found = (re.match(r"\d+ +(\w+)\((.*)\) += (\d+)", line) for line in lines)
+    return [(m.group(1), m.group(2), int(m.group(3))) for m in found if m]
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print()
+
+
+def milliseconds(seconds):
+    return f"{seconds * 1000:.1f} ms"
+
+
+def profiles():
+    for tls in (False, True):
+        with sandbox(tls) as server, tempfile.TemporaryDirectory() as folder:
+            all_of = lambda path: [PROGRAM, "--all", "--rate", "0", "-q", "-c", path] + ["--ca-cert", server.ca] * tls
+            counts = (1, 10, 100, 1000, 10_000)
+            files = {n: server.profiles(os.path.join(folder, f"{n}.ini"), n) for n in counts}
+            for path in files.values():
+                run(all_of(path))
+            times = {n: [] for n in counts}
+            for _ in range(7):
+                for n in counts:
+                    times[n].append(run(all_of(files[n])))
+            rows = []
+            for n in counts:
+                calls = system_calls(all_of(files[n]), ["rename", "renameat", "renameat2", "fsync", "pwrite64"])
+                saves = sum(call.startswith("rename") for call, _, _ in calls)
+                written = sum(result for call, _, result in calls if call == "pwrite64")
+                size = os.path.getsize(files[n])
+                rows.append([f"{n:,}", milliseconds(statistics.median(times[n])), saves, f"{written:,}", f"{size:,}", f"{peak_memory(all_of(files[n])) / 2**20:.1f} MiB"])
+            print(f"## Many profiles in one run, {'TLS 1.3' if tls else 'plain HTTP'} on loopback, no rate limit\n")
+            table(["profiles", "time", "saves", "bytes written", "size of the file", "peak memory"], rows)
+            median = {n: statistics.median(times[n]) for n in counts}
+            print(f"1,000 profiles take {median[1000] / median[100]:.1f} times as long as 100.")
+            one_by_one = 0
+            for index in range(1000):
+                arguments = [PROGRAM, "-q", "-c", files[1000], "-p", f"p{index}"] + ["--ca-cert", server.ca] * tls
+                one_by_one += run(arguments)
+            again = statistics.median(run(all_of(files[1000])) for _ in range(3))
+            print(f"1,000 runs one after the other take {one_by_one:.1f} s, one run over all {milliseconds(again)}: {one_by_one / again:.0f} times faster.\n")
+            assert server.counts()["spent_tokens_sent"] == 0
+
+
+def limits():
+    with sandbox() as server, tempfile.TemporaryDirectory() as folder:
+        path = server.profiles(os.path.join(folder, "all.ini"), 1200)
+        took = run([PROGRAM, "--all", "-q", "-c", path])
+        counts = server.counts()
+        print("## The documented limits, 1,200 profiles of one app\n")
+        table(
+            ["time", "requests", "most within a second (50)", "most within a minute (1,000)", "connections"],
+            [[f"{took:.1f} s", counts["requests"], counts["within_a_second"], counts["within_a_minute"], counts["connections"]]],
+        )
+        assert counts["within_a_second"] <= 50 and counts["within_a_minute"] <= 1000
+
+
+if __name__ == "__main__":
+    known = {"profiles": profiles, "limits": limits}
+    for name in sys.argv[1:] or known:
+        known[name]()
