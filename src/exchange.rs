@@ -59,6 +59,7 @@ pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
     );
     let partial = error.partial.as_ref();
     Refusal {
+        is_answer: false,
         verdict: if error.untrusted {
             Verdict::Config
         } else {

@@ -123,12 +123,6 @@ pub(crate) trait Caller {
     /// What a server gave is on disk, perhaps without an access token. The file stays locked, and
     /// signals wait, until this returns.
     fn saved(&mut self, api: Api, tokens: &Tokens);
-    /// The same for one of many profiles: gives what is to be done, which may take long.
-    fn after_save(&mut self, _profile: &str, _api: Api, _tokens: &Tokens) -> Option<AfterSave> {
-        None
-    }
-    /// From now on, `tell` is called when a signal waits.
-    fn when_a_signal_waits(&mut self, _tell: Box<dyn Fn() + Send>) {}
 }
 
 /// What a caller does once a pair is saved.

@@ -32,7 +32,7 @@ pub(crate) struct AppToken {
 }
 
 /// Tells tokens apart without revealing them: the first 16 hex digits of a token's SHA-256.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {

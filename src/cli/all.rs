@@ -11,11 +11,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{Asked, Output};
 use super::output::{self, Report};
-use super::signals::Mask;
-use super::{Console, Program};
+use super::signals::{Gate, Mask};
+use super::{Console, Program, hook};
+use crate::config::News;
 use crate::error::{Error, Hint, Kind, Result};
-use crate::refresh::all::{Audience, Settled, run as refresh_all};
-use crate::refresh::{Options, Outcome};
+use crate::refresh::all::{Audience, Helper, Settled, run as refresh_all};
+use crate::refresh::{AfterSave, Options, Outcome};
 
 /// Refreshes all profiles; returns the exit code.
 pub(super) fn run(
@@ -37,19 +38,63 @@ pub(super) fn run(
         profiles: Vec::new(),
         results: VecDeque::new(),
         printed: 0,
-        print_error: None,
+        stdout_works: true,
         counts: Counts::default(),
         hints: Vec::new(),
         failures: Vec::new(),
     };
+    let helper = Hands {
+        gate: mask.gate(),
+        hook: asked.on_refresh().map(str::to_owned),
+        options: options.clone(),
+    };
     let mut program = Program::new(asked, options, mask);
-    let ran = refresh_all(options, asked.spacing(), &mut program, &mut board);
-    board.end(asked.is_quiet());
+    // A stderr that nobody reads must not hold up the work.
+    let log = output::log_from_a_thread();
+    let ran = refresh_all(
+        options,
+        asked.spacing(),
+        &mut program,
+        Box::new(helper),
+        &mut board,
+    );
+    log.end();
+    board.last_words();
     ran?;
-    if let Some(error) = board.print_error {
-        return Err(error);
-    }
+    board.end(asked.is_quiet());
     Ok(board.counts.exit_code())
+}
+
+/// The program's hands on the thread that works.
+struct Hands {
+    gate: Gate,
+    /// The command of `--on-refresh`.
+    hook: Option<String>,
+    options: Options,
+}
+
+impl Helper for Hands {
+    fn deliver_signals(&mut self) {
+        self.gate.deliver();
+    }
+
+    fn defer_signals(&mut self) {
+        Mask::shield_thread();
+    }
+
+    fn let_signals_go(&mut self) {
+        self.gate.let_go();
+    }
+
+    fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) {
+        self.gate.watch(tell);
+    }
+
+    fn after_save(&mut self, profile: &str, news: &News<'_>) -> Option<AfterSave> {
+        let command = self.hook.as_deref()?;
+        let work = hook::work(command, &self.options, profile, news.api, news.tokens);
+        Some(work)
+    }
 }
 
 /// What came of the profiles so far.
@@ -90,7 +135,8 @@ struct Board<'b> {
     results: VecDeque<Option<String>>,
     /// How many were printed, or had nothing to print.
     printed: usize,
-    print_error: Option<Error>,
+    /// Whether stdout takes anything.
+    stdout_works: bool,
     counts: Counts,
     /// What to do about the failures, each once.
     hints: Vec<Hint>,
@@ -132,6 +178,21 @@ impl Audience for Board<'_> {
             bar.inc(1);
         }
     }
+
+    fn last_words(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            output::draw_over(None);
+            bar.finish_and_clear();
+        }
+        self.failures.sort_by_key(|(index, _)| *index);
+        for (index, error) in self.failures.drain(..) {
+            let profile = Some(self.profiles[index].as_str());
+            self.report.object(self.stderr, &error, profile);
+        }
+        for hint in self.hints.drain(..) {
+            self.report.hint(self.stderr, &hint);
+        }
+    }
 }
 
 impl Board<'_> {
@@ -147,8 +208,14 @@ impl Board<'_> {
     fn print_in_order(&mut self) {
         while let Some(Some(line)) = self.results.front() {
             // The pairs are saved: what cannot be printed any more is no reason to stop.
-            if self.json && self.print_error.is_none() && !line.is_empty() {
-                self.print_error = output::print(self.stdout, line).err();
+            if self.json
+                && self.stdout_works
+                && !line.is_empty()
+                && let Err(error) = output::print(self.stdout, line)
+            {
+                self.stdout_works = false;
+                self.counts.failed.push(error.kind());
+                self.report.object(self.stderr, &error, None);
             }
             self.results.pop_front();
             self.printed += 1;
@@ -168,7 +235,14 @@ impl Board<'_> {
         let stderr = &mut *self.stderr;
         let mut tell = || {
             output::unsaved(stderr, &error);
-            output::say(stderr, &error.to_string());
+            let message = error.to_string();
+            let name = format!("[{}]", self.profiles[index]);
+            // What is wrong with the file is wrong for each.
+            if message.contains(&name) {
+                output::say(stderr, &message);
+            } else {
+                output::say(stderr, &format!("{name}: {message}"));
+            }
         };
         match &self.bar {
             Some(bar) => bar.suspend(tell),
@@ -176,20 +250,8 @@ impl Board<'_> {
         }
     }
 
-    /// Tells what is told at the end.
+    /// Tells how it ended.
     fn end(&mut self, is_quiet: bool) {
-        if let Some(bar) = self.bar.take() {
-            output::draw_over(None);
-            bar.finish_and_clear();
-        }
-        self.failures.sort_by_key(|(index, _)| *index);
-        for (index, error) in &self.failures {
-            self.report
-                .object(self.stderr, error, Some(&self.profiles[*index]));
-        }
-        for hint in &self.hints {
-            self.report.hint(self.stderr, hint);
-        }
         if is_quiet || self.json || self.profiles.is_empty() {
             return;
         }

@@ -356,8 +356,8 @@ impl Asked {
                 "name it with -p",
                 "请用 -p 指定",
             ),
-            _ if self.profile.is_some() || self.refresh.is_some() => (
-                "--all does not go with -p or -r, which are for one profile",
+            _ if self.profile.is_some() || self.refresh.is_some() || self.api.is_some() => (
+                "--all does not go with -p, -r or --api, which are for one profile",
                 "leave one of them away",
                 "请去掉其中之一",
             ),
@@ -416,6 +416,8 @@ impl Asked {
             refresh_token,
             api: match self.api {
                 Some(api) => Some(api),
+                // Each profile has its own.
+                None if self.all => None,
                 None => text_from(env, "FEISHU_API")?
                     .map(|name| api_from_env(&name))
                     .transpose()?,

@@ -10,13 +10,31 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use super::output;
 use crate::error::{Error, Hint, Kind, Result};
+use crate::protocol::Api;
+use crate::refresh::{AfterSave, Options};
+use crate::token::Tokens;
+
+/// What runs a command for a pair that is saved.
+pub(super) fn work(
+    command: &str,
+    options: &Options,
+    profile: &str,
+    api: Api,
+    tokens: &Tokens,
+) -> AfterSave {
+    let json = output::json(options, profile, api, tokens, true);
+    let place = format!("[{profile}] of {}", options.config_file.display());
+    let command = command.to_owned();
+    Box::new(move || run(&command, &place, &json))
+}
 
 /// Runs a shell command with this text on its stdin; `place` says whose pair it is.
 ///
 /// # Errors
 /// [`Kind::Hook`] if it cannot be started or does not end well.
-pub(super) fn run(command: &str, place: &str, json: &str) -> Result<()> {
+fn run(command: &str, place: &str, json: &str) -> Result<()> {
     let failed = |what: &str| {
         let message =
             format!("{place}: refreshed and saved, but the --on-refresh command failed: {what}");

@@ -22,7 +22,7 @@ use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
 use crate::protocol::Api;
-use crate::refresh::{self, AfterSave, Caller, Options, Outcome};
+use crate::refresh::{self, Caller, Options, Outcome};
 use crate::token::Tokens;
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
@@ -190,19 +190,9 @@ impl Caller for Program<'_> {
             }
             let _ = masks.flush();
         }
-        if let Some(work) = self.after_save(&self.options.profile, api, tokens) {
+        if let Some(command) = self.hook {
+            let work = hook::work(command, self.options, &self.options.profile, api, tokens);
             self.failure = work().err();
         }
-    }
-
-    fn after_save(&mut self, profile: &str, api: Api, tokens: &Tokens) -> Option<AfterSave> {
-        let command = self.hook?.to_owned();
-        let json = output::json(self.options, profile, api, tokens, true);
-        let place = format!("[{profile}] of {}", self.options.config_file.display());
-        Some(Box::new(move || hook::run(&command, &place, &json)))
-    }
-
-    fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) {
-        self.mask.watch(tell);
     }
 }

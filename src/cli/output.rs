@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
 
 use indicatif::ProgressBar;
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::args::Output;
+use super::signals::Mask;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::protocol::Api;
@@ -360,7 +362,48 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// From now on the log is shown above this bar.
 pub(super) fn draw_over(bar: Option<ProgressBar>) {
-    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+    *locked(&BAR) = bar;
+}
+
+/// Where the log goes instead of straight to stderr, if anywhere.
+static ROAD: Mutex<Option<mpsc::Sender<String>>> = Mutex::new(None);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread that writes the log.
+pub(super) struct LogThread(Option<JoinHandle<()>>);
+
+/// From now on the log is written by a thread of its own, so that a stderr that nobody reads holds up
+/// nobody else.
+pub(super) fn log_from_a_thread() -> LogThread {
+    let (road, lines) = mpsc::channel::<String>();
+    let thread = thread::Builder::new().spawn(move || {
+        Mask::shield_thread();
+        for line in lines {
+            let tell = || say(&mut io::stderr(), &line);
+            let bar = locked(&BAR).clone();
+            match bar {
+                Some(bar) => bar.suspend(tell),
+                None => tell(),
+            }
+        }
+    });
+    if thread.is_ok() {
+        *locked(&ROAD) = Some(road);
+    }
+    LogThread(thread.ok())
+}
+
+impl LogThread {
+    /// Waits until all of it is written.
+    pub(super) fn end(self) {
+        locked(&ROAD).take();
+        if let Some(thread) = self.0 {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Shows the library's log on stderr. Other crates' logs are left out: they know no secrets.
@@ -384,10 +427,11 @@ impl log::Log for StderrLog {
             } else {
                 ""
             };
-            let tell = || say(&mut io::stderr(), &format!("{what}{}", record.args()));
-            match &*BAR.lock().unwrap_or_else(PoisonError::into_inner) {
-                Some(bar) => bar.suspend(tell),
-                None => tell(),
+            let line = format!("{what}{}", record.args());
+            match &*locked(&ROAD) {
+                // Whoever reads it reads no more: then it is said by nobody.
+                Some(road) => drop(road.send(line)),
+                None => say(&mut io::stderr(), &line),
             }
         }
     }

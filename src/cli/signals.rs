@@ -4,7 +4,7 @@
 //! and one that was ignored when the program started is still ignored.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
@@ -15,8 +15,30 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 pub(super) struct Mask {
     /// The mask to go back to.
     before: Option<SigSet>,
-    /// The number of a signal that came while they waited, once [`Self::watch`] looks out for them.
-    seen: Arc<AtomicI32>,
+    /// What came while they waited, where somebody looks out for it.
+    seen: Seen,
+}
+
+/// The numbers of signals that were taken out of the system's hands, as bits.
+#[derive(Clone, Default)]
+struct Seen {
+    signals: Arc<AtomicU32>,
+    /// Whether nothing is at stake any more.
+    are_free: Arc<AtomicBool>,
+}
+
+impl Seen {
+    fn note(&self, signal: Signal) {
+        self.signals.fetch_or(1 << signal as i32, Ordering::Relaxed);
+    }
+
+    /// Hands them back, to this thread.
+    fn raise(&self) {
+        let seen = self.signals.swap(0, Ordering::Relaxed);
+        for signal in deferred().iter().filter(|s| seen & (1 << *s as i32) != 0) {
+            let _ = raise(signal);
+        }
+    }
 }
 
 /// The signals that wait.
@@ -39,32 +61,64 @@ impl Mask {
         if let Some(before) = self.before.take() {
             let _ = before.thread_set_mask();
         }
-        if let Ok(seen) = Signal::try_from(self.seen.swap(0, Ordering::Relaxed)) {
-            let _ = raise(seen);
-        }
-    }
-
-    /// Has `tell` called for each signal that waits. It does its work when signals are delivered.
-    pub(super) fn watch(&mut self, tell: Box<dyn Fn() + Send>) {
-        let seen = Arc::clone(&self.seen);
-        // Without a thread, a signal waits until the end.
-        let _ = thread::Builder::new().spawn(move || {
-            Mask::shield_thread();
-            while let Ok(signal) = deferred().wait() {
-                seen.store(signal as i32, Ordering::Relaxed);
-                tell();
-            }
-        });
+        self.seen.raise();
     }
 
     /// Has a thread leave signals to the main thread.
     pub(super) fn shield_thread() {
         let _ = deferred().thread_block();
     }
+
+    /// A gate for a thread that works for this one, which lets signals through now.
+    pub(super) fn gate(&self) -> Gate {
+        Gate {
+            open: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
+            seen: self.seen.clone(),
+        }
+    }
 }
 
 impl Drop for Mask {
     fn drop(&mut self) {
         self.deliver();
+    }
+}
+
+/// Lets signals through on a working thread, while the main thread is busy telling.
+pub(super) struct Gate {
+    /// The mask that lets them through.
+    open: SigSet,
+    seen: Seen,
+}
+
+impl Gate {
+    /// Those that waited do their work now.
+    pub(super) fn deliver(&self) {
+        let _ = self.open.thread_set_mask();
+        self.seen.raise();
+    }
+
+    /// From now on, they do it at once, whatever the main thread does.
+    pub(super) fn let_go(&self) {
+        self.seen.are_free.store(true, Ordering::Relaxed);
+        self.deliver();
+    }
+
+    /// Has `tell` called for each signal that waits. It does its work when signals are delivered.
+    pub(super) fn watch(&self, tell: Box<dyn Fn() + Send>) {
+        let (seen, open) = (self.seen.clone(), self.open);
+        // Without a thread, a signal waits until the end.
+        let _ = thread::Builder::new().spawn(move || {
+            Mask::shield_thread();
+            while let Ok(signal) = deferred().wait() {
+                seen.note(signal);
+                if seen.are_free.load(Ordering::Relaxed) {
+                    let _ = open.thread_set_mask();
+                    seen.raise();
+                    Mask::shield_thread();
+                }
+                tell();
+            }
+        });
     }
 }

@@ -21,9 +21,10 @@ use super::document::{Document, Edit};
 use super::durable::{self, Journal, Lock, Room, Stamp};
 use super::profile::{self, Pair, Place, read_anew, understood};
 use super::replay::{self, Replayed};
-use super::save::{Plan, Received, trial};
+use super::save::{Plan, Received, read_settled, trial};
 use super::{Given, Order, SPARE_BYTES, View};
 use crate::error::{Error, Result};
+use crate::protocol::Api;
 use crate::token::{AppToken, Tokens};
 
 /// What a section can grow by, beyond twice its tokens' length: the keys and the times.
@@ -53,6 +54,12 @@ impl<'a> Profiles<'a> {
         super::check_profile_name(profile)?;
         View::in_document(place, self.given, Arc::clone(&self.document))
     }
+}
+
+/// What a reply brought for one profile.
+pub(crate) struct News<'n> {
+    pub(crate) api: Api,
+    pub(crate) tokens: &'n Tokens,
 }
 
 /// Looks at all profiles of a file without waiting for anybody.
@@ -139,6 +146,7 @@ impl<'a> LockedProfiles<'a> {
         let growth = due.iter().map(growth).sum::<u64>() + SPARE_BYTES;
         let mut ledger = Ledger {
             stamp: self.stamp,
+            saved_as: self.stamp,
             reply_lost: self.reply_lost,
             journal: None,
             hold: Hold::Nothing,
@@ -183,6 +191,8 @@ pub(crate) struct Ledger<'a> {
     profiles: Profiles<'a>,
     /// The state of the file that `profiles` was read from.
     stamp: Option<Stamp>,
+    /// The state in which the last save left it.
+    saved_as: Option<Stamp>,
     reply_lost: bool,
     // Dropped before the lock.
     journal: Option<Journal>,
@@ -311,7 +321,9 @@ impl<'a> Ledger<'a> {
         self.hold = Hold::Room(saved.room);
         if let Some((document, stamp)) = saved.now {
             self.profiles.document = document;
-            self.stamp = stamp;
+            // Who knows what was written since: it is read again.
+            self.stamp = None;
+            self.saved_as = stamp;
         }
         self.broken = saved.broken;
         let of = |(kept, result): (Kept<'a>, Result<Tokens, String>)| match result {
@@ -336,6 +348,7 @@ impl<'a> Ledger<'a> {
     /// Gives the room back, and takes the journal away where the file has all of it: a signal that
     /// ends the run now leaves nothing behind.
     pub(crate) fn rest(&mut self) {
+        self.put_back();
         if let Some(journal) = self.journal.take() {
             if self.stays {
                 self.journal = Some(journal);
@@ -349,22 +362,65 @@ impl<'a> Ledger<'a> {
         };
     }
 
+    /// A program that knows no locks may have written back what it had read before a save: tokens that
+    /// are spent by now. The journal still has what belongs there.
+    fn put_back(&mut self) {
+        let (Hold::Room(room), Some(journal)) = (&mut self.hold, &self.journal) else {
+            return;
+        };
+        if durable::stamp(self.profiles.file) == self.saved_as {
+            return;
+        }
+        let current = read_settled(self.profiles.file, room, &self.profiles.document);
+        let needed = current
+            .and_then(|current| replay::needed(self.profiles.file, current.text(), journal.path()));
+        let put_back = match needed {
+            Ok(None) => return,
+            Ok(Some(text)) => match room.save(text.as_bytes()) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.source.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        let file = self.profiles.file.display();
+        match put_back {
+            Ok(()) => log::warn!("another program put spent tokens back into {file}: mended"),
+            Err(why) => {
+                // Then it is the next run's.
+                self.stays = true;
+                log::warn!("cannot mend what another program wrote to {file}: {why}");
+            }
+        }
+    }
+
     /// Makes room again after a rest.
     pub(crate) fn resume(&mut self) {
         if let Hold::Lock(lock) = mem::replace(&mut self.hold, Hold::Nothing)
             && let Err(error) = self.make_room(lock)
         {
+            log::warn!("{error}");
             self.broken = Some(error.to_string());
         }
     }
 
     fn make_room(&mut self, lock: Lock) -> Result<()> {
-        if self.journal.is_none() {
-            self.journal = Some(lock.journal(self.growth)?);
-        }
         let length = self.profiles.document.text().len() as u64;
-        let room = lock.reserve_to_put_back(length + self.growth)?;
-        self.hold = Hold::Room(room);
+        let journal = match self.journal.take() {
+            Some(journal) => Ok(journal),
+            None => lock.journal(self.growth),
+        };
+        let room = journal.and_then(|journal| {
+            self.journal = Some(journal);
+            lock.choose_to_put_back(length + self.growth)
+        });
+        match room {
+            Ok(choice) => self.hold = Hold::Room(lock.into_room(choice)),
+            Err(error) => {
+                // Without the lock, another run could send what this one has still under way.
+                self.hold = Hold::Lock(lock);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 }
@@ -408,9 +464,10 @@ impl<'a> Group<'a> {
                 let results = self.kept.into_iter().map(|kept| (kept, Err(why.clone())));
                 return SavedGroup {
                     results: results.collect(),
-                    room: self.room,
                     now: None,
-                    broken: Some(why),
+                    // A file that another program broke may be mended by it.
+                    broken: (!self.room.is_usable()).then_some(why),
+                    room: self.room,
                 };
             }
         };
@@ -429,8 +486,7 @@ impl<'a> Group<'a> {
     fn try_save(&mut self) -> Result<(Arc<Document>, Vec<Result<Tokens, String>>), String> {
         let words = |error: Error| error.to_string();
         // Another program's work stays.
-        let read = |bytes: Vec<u8>| read_anew(self.file, &bytes, Some(&self.known));
-        self.known = self.room.read().and_then(read).map_err(words)?;
+        self.known = read_settled(self.file, &self.room, &self.known).map_err(words)?;
         let edits = self.kept.iter().map(|kept| {
             let edit = kept.plan.edit_current(&self.known, &kept.reply);
             let conflict = || "another program put another refresh token there".to_owned();

@@ -26,7 +26,7 @@ use crate::error::{Error, Hint, Result};
 use crate::token::{self, Fingerprint, Tokens};
 use durable::Lock;
 pub(crate) use ledger::{
-    Group, Ledger, LockedProfiles, Profiles, SavedGroup, lock_all, look_at_all,
+    Group, Ledger, LockedProfiles, News, Profiles, SavedGroup, lock_all, look_at_all,
 };
 pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use profile::Place;

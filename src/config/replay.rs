@@ -139,6 +139,20 @@ fn repair(lock: Lock, place: Place<'_>) -> Result<(Lock, bool)> {
     Ok((lock, true))
 }
 
+/// The text that a file should have by what a journal of this run holds, if it is another.
+pub(super) fn needed(file: &Path, text: &str, journal: &Path) -> Result<Option<String>> {
+    let bytes = durable::read(journal)?.unwrap_or_default();
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let place = Place { file, profile: "" };
+    let rescue = Text {
+        bytes: &bytes,
+        is_latest: false,
+    };
+    Ok(judge(text.as_bytes(), rescue, place, None)?.needed)
+}
+
 /// What a rescue file is good for. Neither: the file has all that it holds.
 #[derive(Default)]
 struct Worth {

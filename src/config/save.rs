@@ -7,7 +7,10 @@
 //!   (P7).
 
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -91,11 +94,8 @@ impl<'a> HeldTokens<'a> {
 
     fn try_save(&mut self) -> Result<Tokens> {
         let (plan, reply) = (&self.plan, &self.reply);
-        let current = self
-            .room
-            .read()
-            .and_then(|bytes| read_anew(plan.view.place.file, &bytes, Some(&plan.view.document)));
         let file = plan.view.place.file;
+        let current = read_settled(file, &self.room, &plan.view.document);
         let edited = current.and_then(|current| {
             let edit = plan.edit_current(&current, reply)?;
             edit.map(|edit| profile::edited(file, &current, &[edit]))
@@ -136,6 +136,41 @@ impl Drop for HeldTokens<'_> {
             // A panic here would abort one that is under way, and lose what it could save.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keep(Room::keep)));
         }
+    }
+}
+
+/// A file that was written so short a time ago may still be being written.
+const UNSETTLED: Duration = Duration::from_millis(200);
+
+/// How long to wait for another program to end its writing.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The file as it is now. One that has changed may be in the midst of being written, by a program that
+/// empties it first: it is waited for until it is whole and at rest.
+///
+/// # Errors
+/// What is wrong with the file, if that stays.
+pub(super) fn read_settled(
+    file: &Path,
+    room: &Room,
+    known: &Arc<Document>,
+) -> Result<Arc<Document>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let read = room.read();
+        let current = read.and_then(|bytes| read_anew(file, &bytes, Some(known)));
+        let is_settled = current.as_ref().is_ok_and(|current| {
+            let has_all = |current: &Document| known.sections().all(|s| current.has_section(s));
+            let is_old = || room.age().is_some_and(|age| age > UNSETTLED);
+            Arc::ptr_eq(current, known) || is_old() && has_all(current)
+        });
+        if is_settled || Instant::now() >= deadline {
+            return current;
+        }
+        thread::sleep(LOOK);
     }
 }
 
@@ -233,13 +268,13 @@ impl<'a> Plan<'a> {
             Origin::Login => None,
         };
         let known = [self.old(), sent, reply.tokens.refresh_token.as_ref()];
-        let is_known = |found| {
-            known
-                .into_iter()
-                .flatten()
-                .any(|known| token::same(known, found))
+        let mut known = known.into_iter().flatten();
+        let is_ours = match &found {
+            Some(found) => known.any(|known| token::same(known, found)),
+            // A profile that is gone may be half of a file that another program is writing.
+            None => self.old().is_none(),
         };
-        if found.as_ref().is_none_or(is_known) {
+        if is_ours {
             return self.edit(current, reply).map(Some);
         }
         Ok(None)

@@ -120,6 +120,7 @@ fn poll(
 /// Stands for an answer that is still to come.
 fn not_yet() -> Refusal {
     Refusal {
+        is_answer: true,
         verdict: Verdict::Temporary,
         code: None,
         message: String::new(),

@@ -53,6 +53,8 @@ pub(crate) struct Refusal {
     pub(crate) wait: Option<Duration>,
     /// Whether the token may have been spent all the same, and the reply been lost.
     pub(crate) maybe_spent: bool,
+    /// Whether this is an answer of the server's, and not the want of one.
+    pub(crate) is_answer: bool,
 }
 
 /// What a body says, in its system's own way.
@@ -167,6 +169,7 @@ impl Refusal {
         message: &str,
     ) -> Self {
         Refusal {
+            is_answer: true,
             code: Some(code),
             ..Refusal::by_entry(response, secrets, codes::look_up(code), message)
         }
@@ -183,6 +186,7 @@ impl Refusal {
         let wait = response.wait();
         let message = secrets.clean(message, 200);
         Refusal {
+            is_answer: true,
             verdict,
             code: None,
             message: if message.is_empty() {
@@ -244,6 +248,7 @@ impl Refusal {
             ),
         };
         Refusal {
+            is_answer: true,
             verdict,
             code: None,
             message: format!("HTTP {status}: {what}"),

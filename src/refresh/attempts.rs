@@ -79,6 +79,10 @@ pub(super) struct Attempts<'c> {
     refused_app_token: Option<SecretString>,
     /// Why none could be fetched, so that one about to end must do.
     app_refusal: Option<Refusal>,
+    /// Whether the last request had an answer.
+    was_answered: bool,
+    /// How long the last answer asked to wait.
+    asked_wait: Option<Duration>,
 }
 
 impl<'c> Attempts<'c> {
@@ -91,7 +95,25 @@ impl<'c> Attempts<'c> {
             app_token: None,
             refused_app_token: None,
             app_refusal: None,
+            was_answered: true,
+            asked_wait: None,
         }
+    }
+
+    /// Whether the last request had an answer.
+    pub(super) fn was_answered(&self) -> bool {
+        self.was_answered
+    }
+
+    /// How long the last answer asked to wait, if it did.
+    pub(super) fn asked_wait(&self) -> Option<Duration> {
+        self.asked_wait
+    }
+
+    /// Learns from a refusal, or from there being none.
+    fn learn(&mut self, refusal: Option<&Refusal>) {
+        self.was_answered = refusal.is_none_or(|refusal| refusal.is_answer);
+        self.asked_wait = refusal.and_then(|refusal| refusal.wait);
     }
 
     /// Whether an attempt has failed before.
@@ -154,6 +176,7 @@ impl<'c> Attempts<'c> {
                     expires_at: end(sent_at, granted.expires_in),
                     token: granted.token,
                 });
+                self.learn(None);
                 return Ok(Duration::ZERO);
             }
             Ok(Err(refusal)) => refusal,
@@ -163,6 +186,7 @@ impl<'c> Attempts<'c> {
                 ..exchange::no_reply(lost, secrets)
             },
         };
+        self.learn(Some(&refusal));
         self.app_refusal = Some(refusal.clone());
         if self.can_do_without(order, &refusal) {
             return Ok(Duration::ZERO);
@@ -237,9 +261,13 @@ impl<'c> Attempts<'c> {
         )
         .await
         {
-            Reply::Rotated(rotation) => return self.received(client, order, rotation, sent_at),
+            Reply::Rotated(rotation) => {
+                self.learn(None);
+                return self.received(client, order, rotation, sent_at);
+            }
             Reply::Refused(refusal) => refusal,
         };
+        self.learn(Some(&refusal));
         let is_renewable = order.app.renewable().is_some();
         let refused = match grant.credentials {
             Credentials::AppToken(token) if is_renewable => Some(token),

@@ -10,6 +10,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::lock::{Lock, busy};
 use super::platform::{self, Fixed};
@@ -40,6 +41,14 @@ enum Way {
     InPlace,
 }
 
+/// A way of saving, with the space for it.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    rescue: Rescue,
+    way: Way,
+    purpose: Purpose,
+}
+
 /// Why a text is not in the file.
 #[derive(Debug)]
 pub(crate) struct SaveError {
@@ -64,18 +73,28 @@ impl Lock {
     }
 
     fn reserve_for(self, purpose: Purpose, bytes: u64) -> Result<Room> {
-        let (rescue, way) = self.choose(purpose, bytes)?;
-        Ok(Room {
-            rescue,
+        let choice = self.choose(purpose, bytes)?;
+        Ok(self.into_room(choice))
+    }
+
+    /// The first half of [`Self::reserve_to_put_back`], which keeps the lock if it fails.
+    pub(crate) fn choose_to_put_back(&self, bytes: u64) -> Result<Choice> {
+        self.choose(Purpose::PutBack, bytes)
+    }
+
+    /// The second half.
+    pub(crate) fn into_room(self, choice: Choice) -> Room {
+        Room {
+            rescue: choice.rescue,
             lock: self,
-            way,
-            purpose,
+            way: choice.way,
+            purpose: choice.purpose,
             saved: false,
-        })
+        }
     }
 
     /// Chooses the way of saving, and makes the rescue file that it begins with.
-    fn choose(&self, purpose: Purpose, bytes: u64) -> Result<(Rescue, Way)> {
+    fn choose(&self, purpose: Purpose, bytes: u64) -> Result<Choice> {
         if !is_same(&self.path, &self.file) {
             let message = format!("another program replaced {} just now", self.path.display());
             return Err(Error::temporary(message).with_hint(Hint::fixed("run again", "请重试")));
@@ -95,7 +114,11 @@ impl Lock {
             Ok(rescue)
         });
         match beside {
-            Ok(rescue) => Ok((rescue, Way::Rename)),
+            Ok(rescue) => Ok(Choice {
+                rescue,
+                way: Way::Rename,
+                purpose,
+            }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(busy(&self.path)),
             Err(error) if is_full(&error) || !self.writable => Err(Error::file(
                 "no room for new tokens beside",
@@ -106,12 +129,7 @@ impl Lock {
         }
     }
 
-    fn choose_in_place(
-        &self,
-        purpose: Purpose,
-        bytes: u64,
-        old: &Metadata,
-    ) -> Result<(Rescue, Way)> {
+    fn choose_in_place(&self, purpose: Purpose, bytes: u64, old: &Metadata) -> Result<Choice> {
         if !self.writable {
             let error = io::Error::from(io::ErrorKind::PermissionDenied);
             return Err(Error::file("cannot write", &self.path, error));
@@ -121,7 +139,11 @@ impl Lock {
         let rescue = Rescue::make_anywhere(&self.path, purpose, bytes, None).map_err(blocked)?;
         // Whoever owns the file should be able to use what is left of a run that died.
         let _ = platform::take_owner(&rescue.file, old);
-        Ok((rescue, Way::InPlace))
+        Ok(Choice {
+            rescue,
+            way: Way::InPlace,
+            purpose,
+        })
     }
 }
 
@@ -131,15 +153,27 @@ impl Room {
     /// # Errors
     /// As [`Lock::reserve`]; the lock is kept.
     pub(crate) fn renew(&mut self, bytes: u64) -> Result<()> {
-        (self.rescue, self.way) = self.lock.choose(self.purpose, bytes)?;
+        let choice = self.lock.choose(self.purpose, bytes)?;
+        (self.rescue, self.way) = (choice.rescue, choice.way);
         self.saved = false;
         Ok(())
+    }
+
+    /// Whether nothing was tried here yet.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.rescue.is_usable()
     }
 
     /// The state of the file that this run holds.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         let metadata = self.lock.file.metadata().ok();
         metadata.map(|metadata| Stamp(platform::state(&metadata)))
+    }
+
+    /// How long ago the file was last written; none if that is not known.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let written = fs::metadata(&self.lock.path).and_then(|found| found.modified());
+        written.ok()?.elapsed().ok()
     }
 
     /// The file as it is now.

@@ -42,7 +42,7 @@ impl AppTokens {
     }
 }
 
-impl AllProfiles<'_, '_> {
+impl AllProfiles<'_> {
     /// Sees to it that a profile has an app token, or finds out that it must do without.
     pub(super) async fn app_token(
         &self,
@@ -67,6 +67,7 @@ impl AllProfiles<'_, '_> {
         loop {
             let turn = self.turn(order, attempts).await?;
             let fetched = Box::pin(attempts.fetch(client, order, app)).await;
+            self.lanes.learn(order, attempts);
             drop(turn);
             let pause = match fetched {
                 Ok(pause) if pause.is_zero() => None,

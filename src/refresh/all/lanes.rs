@@ -2,8 +2,10 @@
 //!
 //! Promises:
 //! - Between two requests to one app of one host lies at least the spacing, which keeps a run within
-//!   the documented limits: 50 a second, 1,000 a minute.
-//! - Few requests are under way to one host, and so few connections.
+//!   the documented limits: 50 a second, 1,000 a minute. Where the server asks to wait, the whole app
+//!   waits.
+//! - Few requests are under way to one host, and so few connections. A host that answers none of them
+//!   is given up.
 //! - Who asks again goes before those that have not asked yet: a reply may have been lost.
 //! - Nothing is sent while the lanes are closed.
 
@@ -16,19 +18,33 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use super::super::attempts::Attempts;
 use crate::config::{AppProof, Order};
+use crate::error::{Error, Hint, Result};
 use crate::token::Fingerprint;
 
 /// How many requests to one host may be under way.
 const MOST_UNDER_WAY: usize = 16;
 
+/// A host that left so many requests in a row without an answer is asked no more.
+const MOST_UNANSWERED: u32 = 48;
+
 /// The lanes of a run.
 pub(super) struct Lanes {
     spacing: Duration,
-    hosts: RefCell<HashMap<String, Arc<Semaphore>>>,
+    /// The longest wait that a server may ask for.
+    max_wait: Duration,
+    hosts: RefCell<HashMap<String, Rc<Host>>>,
     apps: RefCell<HashMap<(String, String), Rc<Lane>>>,
     is_closed: Cell<bool>,
     opened: Notify,
+}
+
+/// What all apps on one host share.
+struct Host {
+    permits: Arc<Semaphore>,
+    /// How many requests in a row had no answer.
+    unanswered: Cell<u32>,
 }
 
 /// The lane of one app on one host.
@@ -37,6 +53,8 @@ struct Lane {
     queue: Mutex<()>,
     /// When the next may go.
     next: Cell<Instant>,
+    /// Until when the server wants no more.
+    held_until: Cell<Instant>,
 }
 
 /// The right to send one request.
@@ -45,9 +63,10 @@ pub(super) struct Turn {
 }
 
 impl Lanes {
-    pub(super) fn new(spacing: Duration) -> Self {
+    pub(super) fn new(spacing: Duration, max_wait: Duration) -> Self {
         Lanes {
             spacing,
+            max_wait,
             hosts: RefCell::default(),
             apps: RefCell::default(),
             is_closed: Cell::new(false),
@@ -56,33 +75,61 @@ impl Lanes {
     }
 
     /// Waits for the turn of an order; `is_again` if it was sent before.
-    pub(super) async fn turn(&self, order: &Order, is_again: bool) -> Turn {
-        let lane = self.lane(order);
-        let host = self.host(&order.base_url);
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if the server is not to be asked any more.
+    pub(super) async fn turn(&self, order: &Order, is_again: bool) -> Result<Turn> {
+        let (lane, host) = (self.lane(order), self.host(order));
         let _queue = if is_again {
             None
         } else {
             Some(lane.queue.lock().await)
         };
+        let start = lane.next.get().max(Instant::now());
+        lane.next.set(start + self.spacing);
+        if !self.spacing.is_zero() {
+            sleep_until(start).await;
+        }
+        // It is never closed.
+        let permit = Arc::clone(&host.permits).acquire_owned().await.ok();
         loop {
             let opened = self.opened.notified();
             if self.is_closed.get() {
                 opened.await;
                 continue;
             }
-            // It is never closed.
-            let permit = Arc::clone(&host).acquire_owned().await.ok();
-            let start = lane.next.get().max(Instant::now());
-            lane.next.set(start + self.spacing);
-            if !self.spacing.is_zero() {
-                sleep_until(start).await;
-                // Counted from when it really goes: a late one must not come close to the next.
-                lane.next
-                    .set(lane.next.get().max(Instant::now() + self.spacing));
+            if host.unanswered.get() >= MOST_UNANSWERED {
+                return Err(given_up(order));
             }
-            if !self.is_closed.get() {
-                return Turn { _permit: permit };
+            let held = lane.held_until.get();
+            let now = Instant::now();
+            if held <= now {
+                break;
             }
+            if held - now > self.max_wait {
+                return Err(held_back(order, held - now));
+            }
+            sleep_until(held).await;
+        }
+        // Counted from when it really goes: a late one must not come close to the next.
+        lane.next
+            .set(lane.next.get().max(Instant::now() + self.spacing));
+        Ok(Turn { _permit: permit })
+    }
+
+    /// Learns from what came of a request.
+    pub(super) fn learn(&self, order: &Order, attempts: &Attempts<'_>) {
+        let host = self.host(order);
+        let unanswered = if attempts.was_answered() {
+            0
+        } else {
+            host.unanswered.get() + 1
+        };
+        host.unanswered.set(unanswered);
+        if let Some(wait) = attempts.asked_wait() {
+            let lane = self.lane(order);
+            let until = Instant::now() + wait;
+            lane.held_until.set(lane.held_until.get().max(until));
         }
     }
 
@@ -102,10 +149,15 @@ impl Lanes {
         self.opened.notify_waiters();
     }
 
-    fn host(&self, base_url: &str) -> Arc<Semaphore> {
+    fn host(&self, order: &Order) -> Rc<Host> {
         let mut hosts = self.hosts.borrow_mut();
-        let new = || Arc::new(Semaphore::new(MOST_UNDER_WAY));
-        Arc::clone(hosts.entry(base_url.to_owned()).or_insert_with(new))
+        let new = || {
+            Rc::new(Host {
+                permits: Arc::new(Semaphore::new(MOST_UNDER_WAY)),
+                unanswered: Cell::new(0),
+            })
+        };
+        Rc::clone(hosts.entry(order.base_url.clone()).or_insert_with(new))
     }
 
     fn lane(&self, order: &Order) -> Rc<Lane> {
@@ -114,6 +166,7 @@ impl Lanes {
             Rc::new(Lane {
                 queue: Mutex::new(()),
                 next: Cell::new(Instant::now()),
+                held_until: Cell::new(Instant::now()),
             })
         };
         let key = (order.base_url.clone(), app(order));
@@ -131,4 +184,24 @@ fn app(order: &Order) -> String {
             None => Fingerprint::of(token).to_string(),
         },
     }
+}
+
+fn given_up(order: &Order) -> Error {
+    let message = format!(
+        "{}: its host has answered none of the last {MOST_UNANSWERED} requests; nothing was sent",
+        order.subject
+    );
+    Error::temporary(message).with_hint(Hint::fixed("run again later", "请稍后重试"))
+}
+
+fn held_back(order: &Order, wait: Duration) -> Error {
+    let message = format!(
+        "{}: the server has asked its app to wait {} s; nothing was sent",
+        order.subject,
+        wait.as_secs()
+    );
+    Error::temporary(message).with_hint(Hint::fixed(
+        "run again after that time, or allow so long a wait with --max-wait",
+        "请在该时间之后重试，或用 --max-wait 允许更长的等待",
+    ))
 }
