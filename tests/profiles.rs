@@ -160,11 +160,11 @@ fn one_profiles_failure_stops_no_other() {
     scene.write(
         scene.text()
             + &format!(
-                "[odd]\napi = v9\nrefresh_token = x\n\
+                "[odd]\napi = v9\nrefresh_token = w\n\
                  [two]\napi = v2\nrefresh_token = x\n  y\n\
                  [mine]\nbase_url = {base_url}\napp_id = cli_else\napp_secret = wrong\nrefresh_token = x\n\
                  [yours]\nbase_url = {base_url}\napp_id = cli_else\napp_secret = wrong\nrefresh_token = y\n\
-                 [down]\napi = 115\nbase_url = http://127.0.0.1:9\nrefresh_token = x\n"
+                 [down]\napi = 115\nbase_url = http://127.0.0.1:9\nrefresh_token = z\n"
             ),
     );
     let before = scene.text();
@@ -719,4 +719,205 @@ fn a_terminal_shows_how_far_it_is() {
             run.stdout
         );
     }
+}
+
+/// Waits until the server has seen so many rotations.
+fn wait_for_rotations(scene: &Scene, rotations: usize) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while scene.server.rotations() < rotations {
+        assert!(Instant::now() < deadline, "{}", scene.server.rotations());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn who_listens_slowly_holds_up_nothing() {
+    // More than a pipe takes.
+    let scene = scene(400);
+    let mut program = scene.program();
+    program.args(["--all", "--rate", "0", "-o", "json", "-v"]);
+    program.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    wait_for_rotations(&scene, 400);
+    // All is saved although nobody reads, and a signal does its work.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while scene.file_names() != ["feishu-config.ini"] {
+        assert!(Instant::now() < deadline, "{:?}", scene.file_names());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    send_signal(&child, "TERM");
+    assert_eq!(Run::of(child.wait_with_output().unwrap()).code, 128 + 15);
+    assert_sound(&scene);
+}
+
+/// Python's `configparser` empties the file first, and then writes it.
+#[test]
+fn a_program_that_empties_the_file_to_write_it_does_not_cost_a_profile() {
+    let scene = scene(60);
+    let mut program = scene.program();
+    let run = HeldRun::spawn(program.args(["--all", "--rate", "40", "-v"]));
+    for round in 0..4 {
+        thread::sleep(Duration::from_millis(150));
+        let text = scene.text();
+        fs::write(scene.file(), "").unwrap();
+        thread::sleep(Duration::from_millis(50));
+        fs::write(scene.file(), &text[..text.len() / 2]).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        fs::write(scene.file(), format!("{text}\n; round {round}\n")).unwrap();
+    }
+    let run = run.finish();
+    // What it wrote back may have been older than a save: the journal puts that right.
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(scene.text().matches("\n[p").count(), 60);
+    assert!(scene.text().contains("; round 3"));
+    assert_sound(&scene);
+    // The same for a profile alone.
+    let mut one = scene.program();
+    scene.server.fail_next(Fault::Hold);
+    let one = HeldRun::spawn(one.args(["-p", "p5", "-v"]));
+    scene.server.wait_until_held();
+    let text = scene.text();
+    fs::write(scene.file(), "").unwrap();
+    scene.server.release();
+    thread::sleep(Duration::from_millis(100));
+    fs::write(scene.file(), text).unwrap();
+    assert_eq!(one.finish().code, 0);
+    assert_eq!(scene.text().matches("\n[p").count(), 60);
+    assert_sound(&scene);
+}
+
+#[test]
+fn a_signal_counts_though_an_ignored_one_follows() {
+    let scene = scene(100);
+    scene.server.fail_next(Fault::Hold);
+    let mut shell = Command::new("/bin/sh");
+    let program = env!("CARGO_BIN_EXE_feishu-refresh");
+    let command = format!("trap '' HUP; exec {program} --all --rate 50 -v");
+    shell
+        .args(["-c", &command])
+        .current_dir(scene.folder())
+        .env_clear();
+    let mut run = HeldRun::spawn(&mut shell);
+    scene.server.wait_until_held();
+    send_signal(&run.child, "TERM");
+    run.read_until("a signal waits");
+    send_signal(&run.child, "HUP");
+    let run = run.let_go(&scene);
+    assert_eq!(run.code, 128 + 15, "{}", run.stderr);
+    assert!(scene.server.rotations() < 100);
+    assert_sound(&scene);
+}
+
+#[test]
+fn failures_are_told_before_a_signal_counts() {
+    let scene = scene(80);
+    lose(&scene, "p0");
+    let mut program = scene.program();
+    let mut run = HeldRun::spawn(program.args(["--all", "--rate", "50", "-o", "json", "-v"]));
+    wait_for_rotations(&scene, 5);
+    send_signal(&run.child, "INT");
+    run.read_until("\"profile\":\"p0\"");
+    let run = run.finish();
+    assert_eq!(run.code, 128 + 2);
+    assert_eq!(scene.server.rotations(), run.stdout.lines().count());
+    assert_eq!(dead(&scene), ["p0"]);
+}
+
+#[test]
+fn one_token_in_two_profiles_is_sent_once() {
+    let scene = scene(2);
+    let token = value_in(&section(&scene.text(), "p0"), "refresh_token");
+    scene.write(scene.text() + &format!("\n[twin]\nrefresh_token = {token}\n"));
+    let run = all(&scene, &[]);
+    run.assert_failed(3, "[twin] of /");
+    assert!(
+        run.stderr.contains("has the refresh token of [p0]"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(scene.server.spent_seen(), 0);
+    assert_eq!(dead(&scene), ["twin"]);
+}
+
+#[test]
+fn a_server_that_asks_to_wait_is_left_alone_by_the_whole_app() {
+    let limit = |seconds: u32| Fault::Reply {
+        status: 429,
+        headers: vec![("x-ogw-ratelimit-reset", seconds.to_string())],
+        body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
+    };
+    let scene = scene(30);
+    // The app token, two refreshes, and then the limit.
+    for _ in 0..3 {
+        scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    }
+    scene.server.fail_next(limit(2));
+    let start = Instant::now();
+    let run = scene.run(["--all", "-q", "--rate", "100"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    // A few were on their way.
+    assert!(refreshes(&scene).len() <= 34, "{}", refreshes(&scene).len());
+    assert_sound(&scene);
+    // Longer than it may be: the rest is not sent.
+    let before = refreshes(&scene).len();
+    scene.server.fail_next(limit(200));
+    let run = scene.run(["--all", "--rate", "100", "-o", "json"]);
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("has asked its app to wait"),
+        "{}",
+        run.stderr
+    );
+    assert!(refreshes(&scene).len() <= before + 5);
+    assert_sound(&scene);
+}
+
+#[test]
+fn a_host_that_answers_nothing_is_given_up() {
+    let scene = scene(0);
+    let profile = |index: usize| {
+        format!("[q{index}]\napi = 115\nbase_url = http://127.0.0.1:9\nrefresh_token = x{index}\n")
+    };
+    scene.write(scene.text() + &(0..300).map(profile).collect::<String>());
+    let start = Instant::now();
+    let run = all(&scene, &["--retries", "1000"]);
+    assert_eq!(run.code, 5);
+    assert!(
+        run.stderr
+            .contains("has answered none of the last 48 requests"),
+        "{}",
+        run.stderr
+    );
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_slow_command_holds_back_what_it_could_not_follow() {
+    let scene = scene(120);
+    let mut program = scene.program();
+    program.args([
+        "--all",
+        "--rate",
+        "0",
+        "-q",
+        "--on-refresh",
+        "sleep 0.05; echo >> heard",
+    ]);
+    program.stderr(Stdio::piped());
+    let child = program.spawn().unwrap();
+    wait_for_rotations(&scene, 10);
+    send_signal(&child, "TERM");
+    assert_eq!(Run::of(child.wait_with_output().unwrap()).code, 128 + 15);
+    // Each pair that came was heard of, and few came.
+    let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
+    assert_eq!(heard.lines().count(), scene.server.rotations());
+    assert!(
+        scene.server.rotations() <= 60,
+        "{}",
+        scene.server.rotations()
+    );
+    fs::remove_file(scene.folder().join("heard")).unwrap();
+    assert_sound(&scene);
 }

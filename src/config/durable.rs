@@ -22,6 +22,7 @@ mod room;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek};
 use std::path::Path;
+use std::time::Duration;
 
 pub(super) use journal::{Entries, Journal, entries};
 pub(super) use lock::Lock;
@@ -79,6 +80,12 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     fs::metadata(path)
         .ok()
         .map(|metadata| Stamp(platform::state(&metadata)))
+}
+
+/// How long ago a file was last written; none if that is not known.
+pub(super) fn age(path: &Path) -> Option<Duration> {
+    let written = fs::metadata(path).and_then(|found| found.modified());
+    written.ok()?.elapsed().ok()
 }
 
 /// Whether a file was not changed after another was written; also if there is none.

@@ -21,7 +21,7 @@ use super::document::{Document, Edit};
 use super::durable::{self, Journal, Lock, Room, Stamp};
 use super::profile::{self, Pair, Place, read_anew, understood};
 use super::replay::{self, Replayed};
-use super::save::{Plan, Received, read_settled, trial};
+use super::save::{Plan, Received, is_whole, read_settled, trial};
 use super::{Given, Order, SPARE_BYTES, View};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
@@ -227,13 +227,21 @@ struct Kept<'a> {
 
 impl<'a> Ledger<'a> {
     /// A profile as it stands now: another program may have put another token there.
+    ///
+    /// # Errors
+    /// What is wrong with the file; that may pass, if another program is writing it.
     pub(crate) fn view(&mut self, profile: &'a str) -> Result<View<'a>> {
         let file = self.profiles.file;
         let stamp = durable::stamp(file);
         if stamp.is_none() || stamp != self.stamp {
             let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
-            let document = &mut self.profiles.document;
-            *document = read_anew(file, &bytes, Some(document))?;
+            let known = &self.profiles.document;
+            let document = read_anew(file, &bytes, Some(known))?;
+            if !is_whole(file, &document, known) {
+                let message = format!("{} is being written by another program", file.display());
+                return Err(Error::temporary(message));
+            }
+            self.profiles.document = document;
             self.stamp = stamp;
         }
         self.profiles.view(profile)

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::document::{Document, Edit};
-use super::durable::{Room, SaveError};
+use super::durable::{self, Room, SaveError};
 use super::profile::{self, Change, Pair, Place, Spent, read_anew, understood};
 use super::{LockedFile, Order, View};
 use crate::error::{Error, Hint, Kind, Result};
@@ -163,15 +163,21 @@ pub(super) fn read_settled(
         let read = room.read();
         let current = read.and_then(|bytes| read_anew(file, &bytes, Some(known)));
         let is_settled = current.as_ref().is_ok_and(|current| {
-            let has_all = |current: &Document| known.sections().all(|s| current.has_section(s));
-            let is_old = || room.age().is_some_and(|age| age > UNSETTLED);
-            Arc::ptr_eq(current, known) || is_old() && has_all(current)
+            let is_old = || durable::age(file).is_some_and(|age| age > UNSETTLED);
+            Arc::ptr_eq(current, known) || is_old() && is_whole(file, current, known)
         });
         if is_settled || Instant::now() >= deadline {
             return current;
         }
         thread::sleep(LOOK);
     }
+}
+
+/// Whether a file has all the sections that it had before; where some are gone, it may be half
+/// written, unless that was some time ago.
+pub(super) fn is_whole(file: &Path, current: &Document, known: &Document) -> bool {
+    let has_all = known.sections().all(|name| current.has_section(name));
+    has_all || durable::age(file).is_some_and(|age| age > PATIENCE)
 }
 
 /// An edit with tokens that touch every key a reply can.

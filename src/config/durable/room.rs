@@ -10,7 +10,6 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::lock::{Lock, busy};
 use super::platform::{self, Fixed};
@@ -168,12 +167,6 @@ impl Room {
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         let metadata = self.lock.file.metadata().ok();
         metadata.map(|metadata| Stamp(platform::state(&metadata)))
-    }
-
-    /// How long ago the file was last written; none if that is not known.
-    pub(crate) fn age(&self) -> Option<Duration> {
-        let written = fs::metadata(&self.lock.path).and_then(|found| found.modified());
-        written.ok()?.elapsed().ok()
     }
 
     /// The file as it is now.

@@ -20,7 +20,7 @@ use crate::protocol::Api;
 use crate::token::Tokens;
 
 /// How long a file that cannot be understood is looked at again: another program may be writing it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often.
 const LOOK: Duration = Duration::from_millis(100);
@@ -120,7 +120,7 @@ impl<'a> AllProfiles<'a> {
             }
             let turn = self.turn(&order, &attempts).await?;
             // Another program may have put another token there meanwhile.
-            let view = self.view(profile, &attempts).await?;
+            let view = self.look(profile, &attempts, Ok).await?;
             if !view.holds(&order) {
                 continue;
             }
@@ -146,22 +146,26 @@ impl<'a> AllProfiles<'a> {
 
     /// What is to be sent for a profile, if anything.
     async fn next(&self, profile: &'a str, attempts: &Attempts<'_>) -> Result<Next> {
-        let view = self.view(profile, attempts).await?;
-        if let Some(saved) = self.options.lasting(&view) {
-            return outcome(saved.clone(), view.api(), false).map(Next::Nothing);
-        }
-        let order = view.order().map(Next::Order);
-        order.map_err(|error| attempts.remember(error))
+        let next = |view: View<'a>| match self.options.lasting(&view) {
+            Some(saved) => outcome(saved.clone(), view.api(), false).map(Next::Nothing),
+            None => view.order().map(Next::Order),
+        };
+        self.look(profile, attempts, next).await
     }
 
-    /// A profile as the file has it now.
-    async fn view(&self, profile: &'a str, attempts: &Attempts<'_>) -> Result<View<'a>> {
+    /// Looks at a profile as the file has it now; again, if what is wrong with it may pass.
+    async fn look<T>(
+        &self,
+        profile: &'a str,
+        attempts: &Attempts<'_>,
+        take: impl Fn(View<'a>) -> Result<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let view = self.ledger.borrow_mut().view(profile);
-            match view {
+            match view.and_then(&take) {
                 Err(_) if Instant::now() < deadline => sleep(LOOK).await,
-                view => return view.map_err(|error| attempts.remember(error)),
+                taken => return taken.map_err(|error| attempts.remember(error)),
             }
         }
     }
