@@ -85,13 +85,28 @@ impl Lanes {
         } else {
             Some(lane.queue.lock().await)
         };
-        let start = lane.next.get().max(Instant::now());
-        lane.next.set(start + self.spacing);
-        if !self.spacing.is_zero() {
-            sleep_until(start).await;
+        loop {
+            self.way_is_free(order, &lane, &host).await?;
+            let start = lane.next.get().max(Instant::now());
+            lane.next.set(start + self.spacing);
+            if !self.spacing.is_zero() {
+                sleep_until(start).await;
+            }
+            // It is never closed.
+            let permit = Arc::clone(&host.permits).acquire_owned().await.ok();
+            if self.is_closed.get() || lane.held_until.get() > Instant::now() {
+                // Not with a permit in hand, which other apps could use.
+                continue;
+            }
+            // Counted from when it really goes: a late one must not come close to the next.
+            let next = lane.next.get().max(Instant::now() + self.spacing);
+            lane.next.set(next);
+            return Ok(Turn { _permit: permit });
         }
-        // It is never closed.
-        let permit = Arc::clone(&host.permits).acquire_owned().await.ok();
+    }
+
+    /// Waits until nothing forbids to send.
+    async fn way_is_free(&self, order: &Order, lane: &Lane, host: &Host) -> Result<()> {
         loop {
             let opened = self.opened.notified();
             if self.is_closed.get() {
@@ -101,20 +116,15 @@ impl Lanes {
             if host.unanswered.get() >= MOST_UNANSWERED {
                 return Err(given_up(order));
             }
-            let held = lane.held_until.get();
-            let now = Instant::now();
+            let (held, now) = (lane.held_until.get(), Instant::now());
             if held <= now {
-                break;
+                return Ok(());
             }
             if held - now > self.max_wait {
                 return Err(held_back(order, held - now));
             }
             sleep_until(held).await;
         }
-        // Counted from when it really goes: a late one must not come close to the next.
-        lane.next
-            .set(lane.next.get().max(Instant::now() + self.spacing));
-        Ok(Turn { _permit: permit })
     }
 
     /// Learns from what came of a request.
