@@ -2,10 +2,12 @@
 """What a run costs, side by side with other ways to do the same, against the stand-in on loopback.
 
     cargo build --release && cargo build --release --example sandbox
+    python3 benches/measure.py one             # one refresh, beside curl and Python programs
     python3 benches/measure.py profiles        # many profiles in one run
     python3 benches/measure.py limits          # the documented limits, kept for more than a minute
 
-Needs Python 3, GNU time and strace. Each figure is a median of several runs; runs of
+Needs Python 3, curl, GNU time and strace; for the Python programs `pip install requests lark-oapi`, in the
+interpreter that PYTHON names. Each figure is a median of several runs; runs of
 the things compared take turns, so that what else the machine does falls on all of them alike.
 """
 
@@ -53,13 +55,13 @@ class Sandbox:
         """App id and secret, as lines."""
         return "".join(re.findall(r"app_(?:id|secret) = .*\n", self.config)[:2])
 
-    def profiles(self, path, count):
-        """Writes a file with this many profiles of v1."""
+    def profiles(self, path, count, api="v1"):
+        """Writes a file with this many profiles."""
         with open(path, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
             file.write(f"[ID]\n{self.app()}base_url = {self.base}\n")
             for index in range(count):
-                token = self.ask("/sandbox/login/v1")
-                file.write(f"\n[p{index}]\napi = v1\nrefresh_token = {token}\n")
+                token = self.ask(f"/sandbox/login/{api}")
+                file.write(f"\n[p{index}]\napi = {api}\nrefresh_token = {token}\n")
         return path
 
 
@@ -105,6 +107,72 @@ def table(head, rows):
 
 def milliseconds(seconds):
     return f"{seconds * 1000:.1f} ms"
+
+
+def side_by_side(commands, rounds):
+    """Runs commands in turns; gives the median time of each."""
+    times = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            times[name].append(run(command, stderr=subprocess.DEVNULL))
+    return {name: statistics.median(of_one[1:]) for name, of_one in times.items()}
+
+
+def one():
+    with sandbox(tls=True) as server, tempfile.TemporaryDirectory() as folder:
+        path = lambda name, api: server.profiles(os.path.join(folder, name), 1, api)
+        ours = [PROGRAM, "-q", "-p", "p0", "--ca-cert", server.ca, "-c", path("ours.ini", "v2")]
+        lasting = [PROGRAM, "-q", "-p", "p0", "--min-ttl", "10m", "-c", path("lasting.ini", "v2")]
+        python = os.environ.get("PYTHON", sys.executable)
+        here = os.path.join(ROOT, "benches")
+        app_id, app_secret = re.findall(r"= (.*)", server.app())
+        # What curl loads for a host whose authority is not named: the system's store, and ours in it.
+        with open(os.path.join(folder, "store.pem"), "w") as both:
+            both.write(open("/etc/ssl/certs/ca-certificates.crt").read() + open(server.ca).read())
+        # Refused, and so a little less work for the server: curl could not keep what it gets.
+        body = {"grant_type": "refresh_token", "client_id": app_id, "client_secret": app_secret, "refresh_token": "x" * 1000}
+        curl = lambda store: ["curl", "-sS", "--cacert", store, "-H", "Content-Type: application/json; charset=utf-8", "-d", json.dumps(body), server.base + "/open-apis/authen/v2/oauth/token"]
+        run(ours)
+        run([PROGRAM, "-q", "-p", "p0", "--ca-cert", server.ca, "-c", lasting[-1]])
+        commands = {
+            "feishu-refresh, saving its file": ours,
+            "curl, the same POST, saving nothing": curl(both.name),
+            "curl, knowing one certificate alone": curl(server.ca),
+            "feishu-refresh --min-ttl, token lasts": lasting,
+            "curl --version": ["curl", "--version"],
+        }
+        slow = {
+            "feishu-refresh, saving its file": ours,
+            "Python, requests and configparser": [python, os.path.join(here, "with_requests.py"), path("requests.ini", "v2"), server.ca],
+            "Python, the vendor's SDK": [python, os.path.join(here, "with_sdk.py"), path("sdk.ini", "v1"), server.ca],
+        }
+        sdk = {"Python, the vendor's SDK": slow.pop("Python, the vendor's SDK")}
+        fast, slow, sdk = side_by_side(commands, 201), side_by_side(slow, 41), side_by_side(sdk, 6)
+        base, slow_base = fast["feishu-refresh, saving its file"], slow["feishu-refresh, saving its file"]
+        slow.update(sdk)
+        print("## One refresh over TLS 1.3 on loopback, medians\n")
+        rows = [[name, milliseconds(time), f"{time / base:.2f}"] for name, time in fast.items()]
+        rows += [[name, milliseconds(time), f"{time / slow_base:.0f}"] for name, time in slow.items() if time != slow_base]
+        table(["", "time", "of a refresh"], rows)
+        curls, version = fast["curl, the same POST, saving nothing"], fast["curl --version"]
+        requests = slow["Python, requests and configparser"]
+        alone = fast["curl, knowing one certificate alone"]
+        print(f"A refresh with its durable save takes {base / curls:.2f} of curl's time for the POST alone,")
+        print(f"{base / alone:.2f} of that of a curl that is spared the system's certificates,")
+        print(f"1/{requests / slow_base:.0f} of that of the Python program,")
+        print(f"a token that lasts {fast['feishu-refresh --min-ttl, token lasts'] / version:.2f} of `curl --version`.")
+        before = server.counts()
+        run(ours)
+        after = server.counts()
+        files = system_calls(ours, ["fsync", "fdatasync", "rename", "renameat", "renameat2"])
+        print(f"One refresh: {after['requests'] - before['requests']} request, {after['connections'] - before['connections'] - 1} connection,", end=" ")
+        print(f"{sum(call.endswith('sync') for call, _, _ in files)} fsyncs, peak memory {peak_memory(ours) / 2**20:.1f} MiB, binary {os.path.getsize(PROGRAM) / 2**20:.2f} MiB.")
+        sent = [result for call, text, result in system_calls(ours, ["writev", "sendto", "sendmsg"]) if result]
+        print(f"Writes to the network: {len(sent)} ({', '.join(map(str, sent))} bytes): hello, end of the handshake, request.")
+        everything = subprocess.run(["strace", "-f", "-c", "-S", "calls"] + ours, capture_output=True, text=True).stderr
+        print("System calls in all:", re.search(r"(\d+)\s+\d*\s*total", everything).group(1))
+        libraries = subprocess.run(["ldd", PROGRAM], capture_output=True, text=True).stdout
+        print("Libraries:", ", ".join(sorted(set(re.findall(r"(lib\w+)\.so", libraries)))), "\n")
 
 
 def profiles():
@@ -153,6 +221,6 @@ def limits():
 
 
 if __name__ == "__main__":
-    known = {"profiles": profiles, "limits": limits}
+    known = {"one": one, "profiles": profiles, "limits": limits}
     for name in sys.argv[1:] or known:
         known[name]()

@@ -44,6 +44,9 @@ mod config;
 mod error;
 mod exchange;
 mod login;
+#[cfg(feature = "measure")]
+#[doc(hidden)]
+pub mod measure;
 mod protocol;
 mod refresh;
 mod text;

@@ -8,7 +8,7 @@
 //! Knows no network. [`document`] reads and edits text, [`profile`] knows the keys, [`view`] sees them
 //! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`ledger`] for many profiles at once, [`mod@status`] only tells, [`durable`] alone touches the disk.
 
-mod document;
+pub(crate) mod document;
 mod durable;
 mod ledger;
 mod order;
