@@ -464,7 +464,11 @@ fn a_group_that_cannot_be_saved_is_put_back_by_the_next_run() {
     program.env("FEISHU_REFRESH_FAIL", "before-rename=error");
     let run = Run::of(program.output().unwrap());
     assert_eq!(run.code, 6);
-    assert!(run.stderr.contains("nothing was sent"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("nothing more was sent"),
+        "{}",
+        run.stderr
+    );
     assert!(scene.server.rotations() < 30);
     assert_eq!(all(&scene, &["-q"]).code, 0);
     assert_sound(&scene);

@@ -21,7 +21,7 @@ use super::document::{Document, Edit};
 use super::durable::{self, Journal, Lock, Room, Stamp};
 use super::profile::{self, Pair, Place, read_anew, understood};
 use super::replay::{self, Replayed};
-use super::save::{Plan, Received, is_whole, read_settled, trial};
+use super::save::{Plan, Received, first_read, is_whole, read_settled, trial};
 use super::{Given, Order, SPARE_BYTES, View};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
@@ -94,13 +94,16 @@ pub(crate) fn lock_all<'a>(
     let place = Place { file, profile: "" };
     let missing = Some(given.missing()).filter(|_| !durable::has_leftover(file));
     let lock = Lock::acquire(file, missing.as_ref(), deadline)?;
+    let before = before.map(|before| &before.document);
+    // A file that is half written is waited for before anything is judged by it.
+    let _ = first_read(file, &lock, before);
     let (lock, replayed) = replay::replay(lock, place, None)?;
     let Replayed {
         changed,
         reply_lost,
     } = replayed;
     let stamp = durable::stamp(file);
-    let document = read_anew(file, &lock.read()?, before.map(|before| &before.document))?;
+    let document = first_read(file, &lock, before)?;
     super::warn_if_readable_by_others(place);
     Ok(LockedProfiles {
         profiles: Profiles {
@@ -154,6 +157,7 @@ impl<'a> LockedProfiles<'a> {
             pending: Vec::new(),
             stays: false,
             broken: None,
+            failed: None,
             profiles: self.profiles,
         };
         ledger.make_room(self.lock)?;
@@ -205,6 +209,8 @@ pub(crate) struct Ledger<'a> {
     stays: bool,
     /// Why nothing can be saved any more.
     broken: Option<String>,
+    /// A state of the file that cannot be used, and why.
+    failed: Option<(Stamp, Error)>,
 }
 
 /// How the file is held.
@@ -233,18 +239,32 @@ impl<'a> Ledger<'a> {
     pub(crate) fn view(&mut self, profile: &'a str) -> Result<View<'a>> {
         let file = self.profiles.file;
         let stamp = durable::stamp(file);
+        if let Some((failed, error)) = &self.failed
+            && stamp.as_ref() == Some(failed)
+        {
+            return Err(error.again());
+        }
         if stamp.is_none() || stamp != self.stamp {
-            let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
-            let known = &self.profiles.document;
-            let document = read_anew(file, &bytes, Some(known))?;
-            if !is_whole(file, &document, known) {
-                let message = format!("{} is being written by another program", file.display());
-                return Err(Error::temporary(message));
+            let read = self.read_anew();
+            if let (Err(error), Some(stamp)) = (&read, stamp) {
+                self.failed = Some((stamp, error.again()));
             }
-            self.profiles.document = document;
+            self.profiles.document = read?;
             self.stamp = stamp;
         }
         self.profiles.view(profile)
+    }
+
+    fn read_anew(&self) -> Result<Arc<Document>> {
+        let file = self.profiles.file;
+        let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
+        let known = &self.profiles.document;
+        let document = read_anew(file, &bytes, Some(known))?;
+        if is_whole(file, &document, known) {
+            return Ok(document);
+        }
+        let message = format!("{} is being written by another program", file.display());
+        Err(Error::temporary(message))
     }
 
     /// Whether a run on this file died when it may have sent a token.
@@ -261,7 +281,8 @@ impl<'a> Ledger<'a> {
             None => Ok(()),
             Some(why) => {
                 let file = self.profiles.file.display();
-                let message = format!("{file} cannot be saved any more: {why}; nothing was sent");
+                let message =
+                    format!("{file} cannot be saved any more: {why}; nothing more was sent");
                 Err(Error::temporary(message))
             }
         }
@@ -437,6 +458,9 @@ impl Drop for Ledger<'_> {
     fn drop(&mut self) {
         if self.pending.is_empty() {
             self.rest();
+            if let Some(journal) = &mut self.journal {
+                journal.end();
+            }
         }
     }
 }
@@ -481,7 +505,10 @@ impl<'a> Group<'a> {
         };
         let stamp = self.room.stamp();
         let length = document.text().len() as u64;
-        let broken = self.room.renew(length + self.growth).err();
+        let renewed = self.room.renew(length + self.growth);
+        // A disk that is nearly full still has room for what is under way.
+        let renewed = renewed.or_else(|_| self.room.renew(length + length / 4 + SPARE_SECTION));
+        let broken = renewed.err();
         SavedGroup {
             results: self.kept.into_iter().zip(results).collect(),
             room: self.room,

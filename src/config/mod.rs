@@ -74,6 +74,8 @@ fn locked<'a>(
 ) -> Result<LockedFile<'a>> {
     let lock = Lock::acquire(place.file, if_missing, deadline)?;
     fail_point!("after-lock");
+    // A file that is half written is waited for before anything is judged by it.
+    let _ = save::first_read(place.file, &lock, before.map(|before| &before.document));
     let given_token = given.refresh_token.map(Fingerprint::of);
     let (lock, replayed) = replay::replay(lock, place, given_token)?;
     let Replayed {

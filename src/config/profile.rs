@@ -121,10 +121,12 @@ impl Spent {
     }
 
     pub(super) fn lists(&self, token: Fingerprint) -> bool {
-        [&self.outside, &self.latest]
-            .into_iter()
-            .flatten()
-            .any(|listed| *listed == token)
+        self.tokens().any(|listed| listed == token)
+    }
+
+    /// All that it lists.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Fingerprint> + use<> {
+        [self.outside, self.latest].into_iter().flatten()
     }
 
     /// The list after a login, that put `new` in the place of `old`.

@@ -38,7 +38,9 @@ pub(super) fn replay(
     };
     for leftover in lock.leftovers()? {
         // Of a run over many profiles, other requests may have been under way.
-        replayed.reply_lost |= leftover.is_blank() || durable::entries(&leftover.text).is_some();
+        let entries = durable::entries(&leftover.text);
+        let died = entries.is_some_and(|entries| !entries.has_ended);
+        replayed.reply_lost |= leftover.is_blank() || died;
         if leftover.is_blank() {
             leftover.remove();
             continue;
@@ -186,7 +188,9 @@ fn judge(
 ) -> Result<Worth> {
     let mut worth = Worth::default();
     let rescued = match durable::entries(rescue.bytes) {
-        Some(Entries { text, is_whole }) => {
+        // It is no copy of the file, and must not become one.
+        Some(_) if file.is_empty() => return Err(emptied(place.file)),
+        Some(Entries { text, is_whole, .. }) => {
             worth.doubtful = !is_whole;
             Document::parse(text.as_bytes()).ok()
         }
@@ -242,6 +246,17 @@ fn judge(
         worth.needed = Some(document.text().to_owned());
     }
     Ok(worth)
+}
+
+fn emptied(file: &Path) -> Error {
+    let message = format!(
+        "{} is empty, but its rescue file has pairs for it; nothing was changed",
+        file.display()
+    );
+    Error::config(message).with_hint(Hint::fixed(
+        "bring the file back, as from a backup, and run again: the pairs are then put into it",
+        "请恢复该文件（例如从备份），然后重新运行：其中的令牌对会自动写回",
+    ))
 }
 
 /// A rescue text, if all of it was written, be it without its first byte: a save leaves that as it

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::document::{Document, Edit};
-use super::durable::{self, Room, SaveError};
+use super::durable::{self, Lock, Room, SaveError};
 use super::profile::{self, Change, Pair, Place, Spent, read_anew, understood};
 use super::{LockedFile, Order, View};
 use crate::error::{Error, Hint, Kind, Result};
@@ -142,6 +142,10 @@ impl Drop for HeldTokens<'_> {
 /// A file that was written so short a time ago may still be being written.
 const UNSETTLED: Duration = Duration::from_millis(200);
 
+/// What was written so short a time ago, and looks wrong, may be half of a text. It is no longer, for
+/// what looks wrong mostly is.
+const JUST_NOW: Duration = Duration::from_millis(100);
+
 /// How long to wait for another program to end its writing.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -168,6 +172,31 @@ pub(super) fn read_settled(
         });
         if is_settled || Instant::now() >= deadline {
             return current;
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The file as a run reads it first. One that is empty, cannot be understood or has lost sections since
+/// `before`, and was written just now, is looked at again: another program may be writing it.
+///
+/// # Errors
+/// What is wrong with the file, if that stays.
+pub(super) fn first_read(
+    file: &Path,
+    lock: &Lock,
+    before: Option<&Arc<Document>>,
+) -> Result<Arc<Document>> {
+    loop {
+        let bytes = lock.read()?;
+        let read = read_anew(file, &bytes, before);
+        let is_sound = read.as_ref().is_ok_and(|read| {
+            let has_all = |before: &Document| before.sections().all(|s| read.has_section(s));
+            !bytes.is_empty() && before.is_none_or(|before| has_all(before))
+        });
+        let is_young = durable::age(file).is_some_and(|age| age < JUST_NOW);
+        if is_sound || lock.is_made() || !is_young {
+            return read;
         }
         thread::sleep(LOOK);
     }

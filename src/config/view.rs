@@ -158,6 +158,18 @@ impl<'a> View<'a> {
         current.is_some_and(|current| token::same(current, &order.refresh_token))
     }
 
+    /// The fingerprint of the file's refresh token.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.profile.pair.fingerprint()
+    }
+
+    /// The tokens that this profile is known to have spent.
+    pub(crate) fn spent(&self) -> impl Iterator<Item = Fingerprint> {
+        let own = self.fingerprint();
+        let spent = self.profile.pair.spent.tokens();
+        spent.filter(move |token| Some(*token) != own)
+    }
+
     /// The file's tokens.
     pub(super) fn tokens(&self) -> &Tokens {
         &self.profile.pair.tokens

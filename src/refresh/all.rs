@@ -228,8 +228,8 @@ fn due<'n>(
     audience: &mut dyn Audience,
 ) -> Vec<Profile<'n>> {
     let now = Timestamp::now();
-    let mut owners = HashMap::new();
-    let mut has_tokens = |name: &'n str| {
+    let owners = owners(locked.profiles(), names);
+    let has_tokens = |name: &'n str| {
         let view = locked.profiles().view(name)?;
         let seen = before.and_then(|before| before.view(name).ok());
         let shared = seen.and_then(|seen| locked.saved_since(&view, &seen, now));
@@ -237,13 +237,9 @@ fn due<'n>(
             return outcome(tokens.clone(), view.api(), false).map(Some);
         }
         let order = view.order()?;
-        let owner = *owners
-            .entry(Fingerprint::of(&order.refresh_token))
-            .or_insert(name);
-        if owner == name {
-            Ok(None)
-        } else {
-            Err(twin(&order.subject, owner))
+        match owners.get(&Fingerprint::of(&order.refresh_token)) {
+            Some(owner) if *owner != name => Err(twin(&order.subject, owner)),
+            _ => Ok(None),
         }
     };
     let mut due = Vec::new();
@@ -254,6 +250,24 @@ fn due<'n>(
         }
     }
     due
+}
+
+/// Whose each refresh token is: the profile's that has spent it, else the first that holds it.
+fn owners<'n>(profiles: &Profiles<'n>, names: &'n [String]) -> HashMap<Fingerprint, &'n str> {
+    let view = |name: &'n String| Some((name.as_str(), profiles.view(name).ok()?));
+    let views: Vec<_> = names.iter().filter_map(view).collect();
+    let mut owners = HashMap::new();
+    for (name, view) in &views {
+        if let Some(token) = view.fingerprint() {
+            owners.entry(token).or_insert(*name);
+        }
+    }
+    for (name, view) in &views {
+        for spent in view.spent() {
+            owners.entry(spent).and_modify(|owner| *owner = name);
+        }
+    }
+    owners
 }
 
 /// The error for a second profile with one refresh token: sent twice, it could end both logins.

@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// The first line.
 const HEAD: &str = "; Pairs of feishu-refresh --all that are not all in the file yet: the next run puts them there.\n";
 
+/// The last line, where a run could not save all but came to its end.
+const ENDED: &str = "; That run has ended.\n";
+
 /// What ends an entry: no value holds a blank line.
 const END: &[u8] = b"\n\n";
 
@@ -64,6 +67,12 @@ impl Journal {
         self.rescue.sync(true)
     }
 
+    /// Says that nothing is under way any more, for a journal that is to stay.
+    pub(crate) fn end(&mut self) {
+        // Without it the next run is merely more careful in its words.
+        let _ = self.rescue.file.write_all_at(ENDED.as_bytes(), self.end);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.rescue.path
     }
@@ -80,16 +89,21 @@ pub(crate) struct Entries {
     pub(crate) text: String,
     /// Whether there is nothing else.
     pub(crate) is_whole: bool,
+    /// Whether its run came to its end.
+    pub(crate) has_ended: bool,
 }
 
 /// Reads a journal; none if this is another kind of rescue file.
 pub(crate) fn entries(bytes: &[u8]) -> Option<Entries> {
     // What a file system could not reserve otherwise is full of NULs.
     let length = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-    let mut rest = bytes[..length].strip_prefix(HEAD.as_bytes())?;
+    let all = bytes[..length].strip_prefix(HEAD.as_bytes())?;
+    let ended = all.strip_suffix(ENDED.as_bytes());
+    let mut rest = ended.unwrap_or(all);
     let mut entries = Entries {
         text: String::new(),
         is_whole: true,
+        has_ended: ended.is_some(),
     };
     while !rest.is_empty() {
         let end = rest.windows(END.len()).position(|bytes| bytes == END);
@@ -118,6 +132,7 @@ mod tests {
         };
         assert_eq!(read(entry), (entry.to_owned(), true));
         assert_eq!(read(&format!("{entry}\0\0\0")), (entry.to_owned(), true));
+        assert_eq!(read(&format!("{entry}{ENDED}")), (entry.to_owned(), true));
         let begun = "[b]\nrefresh_token = y\n";
         for torn in [
             "[b]\nrefresh_tok",

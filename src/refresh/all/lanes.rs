@@ -198,7 +198,7 @@ fn app(order: &Order) -> String {
 
 fn given_up(order: &Order) -> Error {
     let message = format!(
-        "{}: its host has answered none of the last {MOST_UNANSWERED} requests; nothing was sent",
+        "{}: its host has answered none of the last {MOST_UNANSWERED} requests; nothing more was sent",
         order.subject
     );
     Error::temporary(message).with_hint(Hint::fixed("run again later", "请稍后重试"))
@@ -206,7 +206,7 @@ fn given_up(order: &Order) -> Error {
 
 fn held_back(order: &Order, wait: Duration) -> Error {
     let message = format!(
-        "{}: the server has asked its app to wait {} s; nothing was sent",
+        "{}: the server has asked its app to wait {} s; nothing more was sent",
         order.subject,
         wait.as_secs()
     );

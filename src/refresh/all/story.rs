@@ -121,7 +121,7 @@ impl<'a> AllProfiles<'a> {
             let turn = self.turn(&order, &attempts).await?;
             // Another program may have put another token there meanwhile.
             let view = self.look(profile, &attempts, Ok).await?;
-            if !view.holds(&order) {
+            if !view.holds(&order) || self.lanes.is_closed() {
                 continue;
             }
             let at_stake = self.at_stake();
