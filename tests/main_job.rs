@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -193,6 +194,18 @@ fn a_constant_refresh_token_goes_on_working() {
         .run(["-a", &app, "-r", &middle, "--base-url", &base])
         .assert_failed(4, "20026");
     assert_eq!(scene.value("refresh_token"), live);
+}
+
+#[test]
+fn a_save_gives_back_the_space_that_it_did_not_need() {
+    let scene = Scene::new();
+    scene.run::<&str>([]).token();
+    let file = scene.file().metadata().unwrap();
+    assert!(
+        file.blocks() * 512 <= file.len() + 8192,
+        "{} blocks",
+        file.blocks()
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{HeldRun, Run, Scene, send_signal, value_in};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, Recorded};
+use crate::system::Mount;
 
 /// The shared app, and what stands before the profiles.
 fn head(scene: &Scene) -> String {
@@ -842,6 +843,85 @@ fn one_token_in_two_profiles_is_sent_once() {
     );
     assert_eq!(scene.server.spent_seen(), 0);
     assert_eq!(dead(&scene), ["twin"]);
+    // Nor is it when the first has spent it, or lasts.
+    all(&scene, &[]).assert_failed(3, "has the refresh token of [p0]");
+    let token = value_in(&section(&scene.text(), "p0"), "refresh_token");
+    scene.write(scene.text() + &format!("\n[third]\nrefresh_token = {token}\n"));
+    let run = all(&scene, &["--min-ttl", "1h"]);
+    run.assert_failed(3, "[third] of /");
+    assert_eq!(scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn a_journal_never_becomes_the_file() {
+    let scene = scene(10);
+    let mut program = scene.program();
+    program.args(["--all", "--rate", "0"]);
+    program.env("FEISHU_REFRESH_FAIL", "before-rename=abort");
+    program.output().unwrap();
+    let before = scene.text();
+    let journal = scene.rescued().unwrap();
+    // Emptied, and left so: nothing is guessed.
+    scene.write("");
+    thread::sleep(Duration::from_millis(150));
+    all(&scene, &[]).assert_failed(3, "is empty, but its rescue file has pairs for it");
+    assert_eq!(
+        (scene.text(), scene.rescued()),
+        (String::new(), Some(journal))
+    );
+    // Half written, for a moment: it is waited for.
+    let path = scene.file();
+    let text = before.clone();
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    let writer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(40));
+        fs::write(path, text).unwrap();
+    });
+    let run = all(&scene, &[]);
+    writer.join().unwrap();
+    assert!(run.code == 0 || run.code == 3, "{}", run.stderr);
+    scene.run(["-p", "p0"]);
+    assert_eq!(scene.text().matches("\n[p").count(), 10);
+    assert_eq!(scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn after_a_wait_requests_are_spaced_again() {
+    let scene = scene(40);
+    for _ in 0..4 {
+        scene.server.fail_next(Fault::Delay(Duration::ZERO));
+    }
+    for _ in 0..6 {
+        scene.server.fail_next(Fault::Reply {
+            status: 429,
+            headers: vec![("x-ogw-ratelimit-reset", "1".to_owned())],
+            body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
+        });
+    }
+    let run = scene.run(["--all", "-q", "--rate", "50"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // 20 ms apart, give or take what the machine does.
+    assert!(most_within(Duration::from_millis(100), &scene.server.requests()) <= 9);
+    assert_sound(&scene);
+}
+
+/// A file system that can just hold what is needed.
+#[test]
+fn a_small_disk_is_enough_for_what_is_under_way() {
+    let scene = scene(30);
+    let disk = scene.folder().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let tmpfs = ["-t", "tmpfs", "-o", "size=400k", "tmpfs"];
+    let Some(_mount) = Mount::new(&tmpfs, &disk) else {
+        return;
+    };
+    let file = disk.join("f.ini");
+    fs::copy(scene.file(), &file).unwrap();
+    let run = scene.run(["--all", "--rate", "40", "-c", file.to_str().unwrap()]);
+    // It is refused beforehand, or goes through.
+    assert!([0, 5].contains(&run.code), "{}", run.stderr);
+    let expected = if run.code == 0 { 30 } else { 0 };
+    assert_eq!(scene.server.rotations(), expected, "{}", run.stderr);
 }
 
 #[test]

@@ -345,10 +345,10 @@ fn another_users_file_stays_that_users() {
 }
 
 /// A file system of our own, unmounted when the test ends.
-struct Mount(std::path::PathBuf);
+pub struct Mount(std::path::PathBuf);
 
 impl Mount {
-    fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+    pub fn new(arguments: &[&str], at: &Path) -> Option<Self> {
         let mount = Command::new("mount")
             .args(arguments)
             .arg(at)

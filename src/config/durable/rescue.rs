@@ -131,7 +131,9 @@ pub(super) fn overwrite(file: &File, text: &[u8]) -> io::Result<()> {
 fn write_to_blank(file: &File, text: &[u8]) -> io::Result<()> {
     file.set_len(text.len() as u64)?;
     file.write_all_at(text.get(1..).unwrap_or_default(), 1)?;
-    file.write_all_at(&text[..text.len().min(1)], 0)
+    file.write_all_at(&text[..text.len().min(1)], 0)?;
+    // Gives back what was set aside and not needed: the file may keep it for ever.
+    file.set_len(text.len() as u64)
 }
 
 /// A rescue file of this run.
