@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use serde_json::Value;
