@@ -1,6 +1,6 @@
 //! The file as text, by its size: understanding it, and splicing new values into one section.
 //!
-//! `cargo bench --features measure`
+//! `cargo bench --features measure --bench document`
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
