@@ -14,6 +14,7 @@
 //! - `status`: what `status` says of a file
 //! - `system`: disks, permissions, locks, pipes
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
+//! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
@@ -37,6 +38,7 @@
 mod app_token;
 mod bad_input;
 mod concurrency;
+mod cost;
 mod file_format;
 mod harness;
 mod hostile;

@@ -160,6 +160,14 @@ fn an_https_host_is_reached_through_the_proxy_which_sees_no_secret() {
     let seen = scene.seen_by_proxy(&["--base-url", "https://tokens.example"], &[]);
     assert!(seen.starts_with("CONNECT tokens.example:443 "), "{seen}");
     assert!(!seen.contains("sandbox0"), "{seen}");
+    // Where it is not to be used, nobody asks it.
+    let mut program = scene.program();
+    program.args(["--base-url", "https://tokens.invalid", "--retries", "0"]);
+    program.env("HTTPS_PROXY", "http://127.0.0.1:9");
+    program.env("NO_PROXY", "tokens.invalid");
+    let run = Run::of(program.output().unwrap());
+    run.assert_failed(5, "cannot connect");
+    assert!(!run.stderr.contains("refused"), "{}", run.stderr);
     scene.assert_sound();
 }
 

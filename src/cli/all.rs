@@ -50,7 +50,7 @@ pub(super) fn run(
     };
     let mut program = Program::new(asked, options, mask);
     // A stderr that nobody reads must not hold up the work.
-    let log = output::log_from_a_thread();
+    output::log_from_a_thread();
     let ran = refresh_all(
         options,
         asked.spacing(),
@@ -58,7 +58,7 @@ pub(super) fn run(
         Box::new(helper),
         &mut board,
     );
-    log.end();
+    output::end_log_thread();
     board.last_words();
     ran?;
     board.end(asked.is_quiet());

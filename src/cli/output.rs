@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -365,44 +366,60 @@ pub(super) fn draw_over(bar: Option<ProgressBar>) {
     *locked(&BAR) = bar;
 }
 
-/// Where the log goes instead of straight to stderr, if anywhere.
-static ROAD: Mutex<Option<mpsc::Sender<String>>> = Mutex::new(None);
+/// The way of the log to stderr.
+static ROAD: Mutex<Road> = Mutex::new(Road::Straight);
+
+enum Road {
+    Straight,
+    /// By a thread of its own, once there is something to say.
+    Asked,
+    Thread(mpsc::Sender<String>, JoinHandle<()>),
+}
+
+impl Road {
+    /// Takes a line.
+    fn say(&mut self, line: String) {
+        if let Road::Asked = self {
+            let (sender, lines) = mpsc::channel::<String>();
+            let thread = thread::Builder::new().spawn(move || write_log(lines));
+            *self = thread.map_or(Road::Straight, |thread| Road::Thread(sender, thread));
+        }
+        match self {
+            // Whoever writes it writes no more: then it is said by nobody.
+            Road::Thread(sender, _) => drop(sender.send(line)),
+            _ => say(&mut io::stderr(), &line),
+        }
+    }
+}
+
+fn write_log(lines: mpsc::Receiver<String>) {
+    Mask::shield_thread();
+    for line in lines {
+        let tell = || say(&mut io::stderr(), &line);
+        let bar = locked(&BAR).clone();
+        match bar {
+            Some(bar) => bar.suspend(tell),
+            None => tell(),
+        }
+    }
+}
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A thread that writes the log.
-pub(super) struct LogThread(Option<JoinHandle<()>>);
-
 /// From now on the log is written by a thread of its own, so that a stderr that nobody reads holds up
 /// nobody else.
-pub(super) fn log_from_a_thread() -> LogThread {
-    let (road, lines) = mpsc::channel::<String>();
-    let thread = thread::Builder::new().spawn(move || {
-        Mask::shield_thread();
-        for line in lines {
-            let tell = || say(&mut io::stderr(), &line);
-            let bar = locked(&BAR).clone();
-            match bar {
-                Some(bar) => bar.suspend(tell),
-                None => tell(),
-            }
-        }
-    });
-    if thread.is_ok() {
-        *locked(&ROAD) = Some(road);
-    }
-    LogThread(thread.ok())
+pub(super) fn log_from_a_thread() {
+    *locked(&ROAD) = Road::Asked;
 }
 
-impl LogThread {
-    /// Waits until all of it is written.
-    pub(super) fn end(self) {
-        locked(&ROAD).take();
-        if let Some(thread) = self.0 {
-            let _ = thread.join();
-        }
+/// Waits until all of it is written, and goes back to the straight way.
+pub(super) fn end_log_thread() {
+    let road = mem::replace(&mut *locked(&ROAD), Road::Straight);
+    if let Road::Thread(sender, thread) = road {
+        drop(sender);
+        let _ = thread.join();
     }
 }
 
@@ -428,11 +445,7 @@ impl log::Log for StderrLog {
                 ""
             };
             let line = format!("{what}{}", record.args());
-            match &*locked(&ROAD) {
-                // Whoever reads it reads no more: then it is said by nobody.
-                Some(road) => drop(road.send(line)),
-                None => say(&mut io::stderr(), &line),
-            }
+            locked(&ROAD).say(line);
         }
     }
 
