@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::{Asked, Output};
 use super::output::{self, Report};
 use super::signals::{Gate, Mask};
-use super::{Console, Program, hook};
+use super::{Console, Program, hook, log};
 use crate::config::News;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::refresh::all::{Audience, Helper, Settled, run as refresh_all};
@@ -50,7 +50,7 @@ pub(super) fn run(
     };
     let mut program = Program::new(asked, options, mask);
     // A stderr that nobody reads must not hold up the work.
-    output::log_from_a_thread();
+    log::from_a_thread();
     let ran = refresh_all(
         options,
         asked.spacing(),
@@ -58,7 +58,7 @@ pub(super) fn run(
         Box::new(helper),
         &mut board,
     );
-    output::end_log_thread();
+    log::end_thread();
     board.last_words();
     ran?;
     board.end(asked.is_quiet());
@@ -153,7 +153,7 @@ impl Audience for Board<'_> {
             let bar = ProgressBar::with_draw_target(Some(profiles.len() as u64), target);
             let style = ProgressStyle::with_template("{bar:30} {pos} of {len} profiles{msg}");
             self.bar = style.ok().map(|style| bar.with_style(style));
-            output::draw_over(self.bar.clone());
+            log::draw_over(self.bar.clone());
         }
     }
 
@@ -181,7 +181,7 @@ impl Audience for Board<'_> {
 
     fn last_words(&mut self) {
         if let Some(bar) = self.bar.take() {
-            output::draw_over(None);
+            log::draw_over(None);
             bar.finish_and_clear();
         }
         self.failures.sort_by_key(|(index, _)| *index);

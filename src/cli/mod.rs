@@ -10,6 +10,7 @@ mod all;
 mod args;
 mod exec;
 mod hook;
+mod log;
 mod login;
 mod output;
 mod signals;
@@ -75,7 +76,7 @@ fn dispatch(
         Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
     asked.check()?;
-    output::log_to_stderr(asked.verbosity());
+    log::to_stderr(asked.verbosity());
     let options = asked.options(console.env, &mut *console.stdin)?;
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
@@ -159,7 +160,7 @@ impl<'a> Program<'a> {
     /// Passes on what a run came to. A command that failed beside a worse failure is mentioned.
     fn result(&self, result: Result<Outcome>) -> Result<Outcome> {
         if let (Err(_), Some(failure)) = (&result, &self.failure) {
-            log::warn!("{failure}");
+            ::log::warn!("{failure}");
         }
         result
     }

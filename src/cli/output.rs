@@ -3,20 +3,15 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::mem;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
 
-use indicatif::ProgressBar;
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::args::Output;
-use super::signals::Mask;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::protocol::Api;
@@ -356,98 +351,4 @@ fn write(stderr: &mut dyn Write, text: &str) {
     let _ = stderr
         .write_all(text.as_bytes())
         .and_then(|()| stderr.flush());
-}
-
-/// The bar that a terminal shows, if any: what the log says goes above it.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
-
-/// From now on the log is shown above this bar.
-pub(super) fn draw_over(bar: Option<ProgressBar>) {
-    *locked(&BAR) = bar;
-}
-
-/// The way of the log to stderr.
-static ROAD: Mutex<Road> = Mutex::new(Road::Straight);
-
-enum Road {
-    Straight,
-    /// By a thread of its own, once there is something to say.
-    Asked,
-    Thread(mpsc::Sender<String>, JoinHandle<()>),
-}
-
-impl Road {
-    /// Takes a line.
-    fn say(&mut self, line: String) {
-        if let Road::Asked = self {
-            let (sender, lines) = mpsc::channel::<String>();
-            let thread = thread::Builder::new().spawn(move || write_log(lines));
-            *self = thread.map_or(Road::Straight, |thread| Road::Thread(sender, thread));
-        }
-        match self {
-            // Whoever writes it writes no more: then it is said by nobody.
-            Road::Thread(sender, _) => drop(sender.send(line)),
-            _ => say(&mut io::stderr(), &line),
-        }
-    }
-}
-
-fn write_log(lines: mpsc::Receiver<String>) {
-    Mask::shield_thread();
-    for line in lines {
-        let tell = || say(&mut io::stderr(), &line);
-        let bar = locked(&BAR).clone();
-        match bar {
-            Some(bar) => bar.suspend(tell),
-            None => tell(),
-        }
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// From now on the log is written by a thread of its own, so that a stderr that nobody reads holds up
-/// nobody else.
-pub(super) fn log_from_a_thread() {
-    *locked(&ROAD) = Road::Asked;
-}
-
-/// Waits until all of it is written, and goes back to the straight way.
-pub(super) fn end_log_thread() {
-    let road = mem::replace(&mut *locked(&ROAD), Road::Straight);
-    if let Road::Thread(sender, thread) = road {
-        drop(sender);
-        let _ = thread.join();
-    }
-}
-
-/// Shows the library's log on stderr. Other crates' logs are left out: they know no secrets.
-pub(super) fn log_to_stderr(level: log::LevelFilter) {
-    // A second run in one process keeps the first one's logger.
-    let _ = log::set_logger(&StderrLog);
-    log::set_max_level(level);
-}
-
-struct StderrLog;
-
-impl log::Log for StderrLog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let what = if record.level() <= log::Level::Warn {
-                "warning: "
-            } else {
-                ""
-            };
-            let line = format!("{what}{}", record.args());
-            locked(&ROAD).say(line);
-        }
-    }
-
-    fn flush(&self) {}
 }

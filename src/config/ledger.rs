@@ -12,17 +12,17 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::document::{Document, Edit};
 use super::durable::{self, Journal, Lock, Room, Stamp};
-use super::profile::{self, Pair, Place, read_anew, understood};
-use super::replay::{self, Replayed};
-use super::save::{Plan, Received, first_read, is_whole, read_settled, trial};
-use super::{Given, Order, SPARE_BYTES, View};
+use super::profile::{self, Pair, read_anew};
+use super::profiles::Profiles;
+use super::replay;
+use super::save::{Plan, Received, is_whole, read_settled};
+use super::{Order, SPARE_BYTES, View};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
 use crate::token::{AppToken, Tokens};
@@ -30,139 +30,13 @@ use crate::token::{AppToken, Tokens};
 /// What a section can grow by, beyond twice its tokens' length: the keys and the times.
 const SPARE_SECTION: u64 = 2 << 10;
 
-/// The profiles of a file as it was at one moment.
-pub(crate) struct Profiles<'a> {
-    file: &'a Path,
-    given: Given<'a>,
-    document: Arc<Document>,
-}
-
-impl<'a> Profiles<'a> {
-    /// The names of the sections that have a refresh token, in the order of the file.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let sections = self.document.sections();
-        let profiles = sections.filter(|name| profile::has_refresh_token(&self.document, name));
-        profiles.map(str::to_owned).collect()
-    }
-
-    /// One of them.
-    pub(crate) fn view(&self, profile: &'a str) -> Result<View<'a>> {
-        let place = Place {
-            file: self.file,
-            profile,
-        };
-        super::check_profile_name(profile)?;
-        View::in_document(place, self.given, Arc::clone(&self.document))
-    }
-}
+/// A file that could not be used is not looked at again before that: many profiles may ask.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a reply brought for one profile.
 pub(crate) struct News<'n> {
     pub(crate) api: Api,
     pub(crate) tokens: &'n Tokens,
-}
-
-/// Looks at all profiles of a file without waiting for anybody.
-pub(crate) fn look_at_all<'a>(file: &'a Path, given: Given<'a>) -> Result<Profiles<'a>> {
-    given.check()?;
-    let bytes = durable::read(file)?.ok_or_else(|| durable::does_not_exist(file))?;
-    Ok(Profiles {
-        file,
-        given,
-        document: Arc::new(understood(file, &bytes)?),
-    })
-}
-
-/// All profiles of a file that no other run can touch.
-pub(crate) struct LockedProfiles<'a> {
-    profiles: Profiles<'a>,
-    lock: Lock,
-    stamp: Option<Stamp>,
-    had_company: bool,
-    reply_lost: bool,
-}
-
-/// Waits until this run alone may work on the file, puts back what a dead run left, and reads it.
-/// `before` is what it said before this run queued for it.
-pub(crate) fn lock_all<'a>(
-    file: &'a Path,
-    given: Given<'a>,
-    before: Option<&Profiles<'_>>,
-    deadline: Instant,
-) -> Result<LockedProfiles<'a>> {
-    given.check()?;
-    let place = Place { file, profile: "" };
-    let missing = Some(given.missing()).filter(|_| !durable::has_leftover(file));
-    let lock = Lock::acquire(file, missing.as_ref(), deadline)?;
-    let before = before.map(|before| &before.document);
-    // A file that is half written is waited for before anything is judged by it.
-    let _ = first_read(file, &lock, before);
-    let (lock, replayed) = replay::replay(lock, place, None)?;
-    let Replayed {
-        changed,
-        reply_lost,
-    } = replayed;
-    let stamp = durable::stamp(file);
-    let document = first_read(file, &lock, before)?;
-    super::warn_if_readable_by_others(place);
-    Ok(LockedProfiles {
-        profiles: Profiles {
-            file,
-            given,
-            document,
-        },
-        lock,
-        stamp,
-        had_company: !changed,
-        reply_lost,
-    })
-}
-
-impl<'a> LockedProfiles<'a> {
-    pub(crate) fn profiles(&self) -> &Profiles<'a> {
-        &self.profiles
-    }
-
-    /// A profile's tokens, if another run got them while this one queued, and they are what this
-    /// one asks for (P4).
-    pub(crate) fn saved_since<'v>(
-        &self,
-        view: &'v View<'_>,
-        before: &View<'_>,
-        now: Timestamp,
-    ) -> Option<&'v Tokens> {
-        view.saved_since(before, now).filter(|_| self.had_company)
-    }
-
-    /// Makes room for what these profiles will get. Those whose section cannot take it get an error of
-    /// their own.
-    pub(crate) fn reserve(self, due: &[View<'a>]) -> Result<(Ledger<'a>, Vec<Result<()>>)> {
-        let Profiles { file, document, .. } = &self.profiles;
-        let trials: Vec<Result<Edit<'_>>> = due.iter().map(trial).collect();
-        let sound: Vec<&Edit<'_>> = trials.iter().flatten().collect();
-        let mut proofs = proofs(file, document, &sound).into_iter();
-        let proofs = trials.iter().map(|trial| match trial {
-            Ok(_) => proofs.next().unwrap_or(Ok(())),
-            Err(error) => Err(error.again()),
-        });
-        let proofs = proofs.collect();
-        let growth = due.iter().map(growth).sum::<u64>() + SPARE_BYTES;
-        let mut ledger = Ledger {
-            stamp: self.stamp,
-            saved_as: self.stamp,
-            reply_lost: self.reply_lost,
-            journal: None,
-            hold: Hold::Nothing,
-            growth,
-            pending: Vec::new(),
-            stays: false,
-            broken: None,
-            failed: None,
-            profiles: self.profiles,
-        };
-        ledger.make_room(self.lock)?;
-        Ok((ledger, proofs))
-    }
 }
 
 /// What a section can grow by, if its tokens do not more than double.
@@ -176,20 +50,6 @@ fn growth(view: &View<'_>) -> u64 {
     SPARE_SECTION + 2 * (length(&tokens.access_token) + length(&tokens.refresh_token))
 }
 
-/// Tries edits; all at once, and those of a half that fails apart.
-fn proofs(file: &Path, document: &Document, edits: &[&Edit<'_>]) -> Vec<Result<()>> {
-    let Err(error) = profile::edited(file, document, edits.iter().copied()) else {
-        return edits.iter().map(|_| Ok(())).collect();
-    };
-    if edits.len() <= 1 {
-        return vec![Err(error)];
-    }
-    let (first, second) = edits.split_at(edits.len() / 2);
-    let mut proofs_of_all = proofs(file, document, first);
-    proofs_of_all.append(&mut proofs(file, document, second));
-    proofs_of_all
-}
-
 /// The file while its profiles are being refreshed.
 pub(crate) struct Ledger<'a> {
     profiles: Profiles<'a>,
@@ -197,7 +57,6 @@ pub(crate) struct Ledger<'a> {
     stamp: Option<Stamp>,
     /// The state in which the last save left it.
     saved_as: Option<Stamp>,
-    reply_lost: bool,
     // Dropped before the lock.
     journal: Option<Journal>,
     hold: Hold,
@@ -209,8 +68,8 @@ pub(crate) struct Ledger<'a> {
     stays: bool,
     /// Why nothing can be saved any more.
     broken: Option<String>,
-    /// A state of the file that cannot be used, and why.
-    failed: Option<(Stamp, Error)>,
+    /// A state of the file that could not be used, why, and when that was found.
+    failed: Option<(Stamp, Error, Instant)>,
 }
 
 /// How the file is held.
@@ -232,6 +91,29 @@ struct Kept<'a> {
 }
 
 impl<'a> Ledger<'a> {
+    /// Makes room for what these profiles will get.
+    pub(super) fn open(
+        profiles: Profiles<'a>,
+        lock: Lock,
+        stamp: Option<Stamp>,
+        due: &[View<'a>],
+    ) -> Result<Self> {
+        let mut ledger = Ledger {
+            profiles,
+            stamp,
+            saved_as: stamp,
+            journal: None,
+            hold: Hold::Nothing,
+            growth: due.iter().map(growth).sum::<u64>() + SPARE_BYTES,
+            pending: Vec::new(),
+            stays: false,
+            broken: None,
+            failed: None,
+        };
+        ledger.make_room(lock)?;
+        Ok(ledger)
+    }
+
     /// A profile as it stands now: another program may have put another token there.
     ///
     /// # Errors
@@ -239,15 +121,16 @@ impl<'a> Ledger<'a> {
     pub(crate) fn view(&mut self, profile: &'a str) -> Result<View<'a>> {
         let file = self.profiles.file;
         let stamp = durable::stamp(file);
-        if let Some((failed, error)) = &self.failed
+        if let Some((failed, error, when)) = &self.failed
             && stamp.as_ref() == Some(failed)
+            && when.elapsed() < LOOK
         {
             return Err(error.again());
         }
         if stamp.is_none() || stamp != self.stamp {
             let read = self.read_anew();
             if let (Err(error), Some(stamp)) = (&read, stamp) {
-                self.failed = Some((stamp, error.again()));
+                self.failed = Some((stamp, error.again(), Instant::now()));
             }
             self.profiles.document = read?;
             self.stamp = stamp;
@@ -265,11 +148,6 @@ impl<'a> Ledger<'a> {
         }
         let message = format!("{} is being written by another program", file.display());
         Err(Error::temporary(message))
-    }
-
-    /// Whether a run on this file died when it may have sent a token.
-    pub(crate) fn reply_lost(&self) -> bool {
-        self.reply_lost
     }
 
     /// Whether what a request brings can still be saved.

@@ -6,13 +6,14 @@
 //!   needs it or not.
 //!
 //! Knows no network. [`document`] reads and edits text, [`profile`] knows the keys, [`view`] sees them
-//! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`ledger`] for many profiles at once, [`mod@status`] only tells, [`durable`] alone touches the disk.
+//! with what was given, [`order`] decides what is sent, [`save`] and [`replay`] what is written, [`profiles`] and [`ledger`] the same for many profiles at once, [`mod@status`] only tells, [`durable`] alone touches the disk.
 
 pub(crate) mod document;
 mod durable;
 mod ledger;
 mod order;
 mod profile;
+mod profiles;
 mod replay;
 mod save;
 mod status;
@@ -25,11 +26,10 @@ use jiff::Timestamp;
 use crate::error::{Error, Hint, Result};
 use crate::token::{self, Fingerprint, Tokens};
 use durable::Lock;
-pub(crate) use ledger::{
-    Group, Ledger, LockedProfiles, News, Profiles, SavedGroup, lock_all, look_at_all,
-};
+pub(crate) use ledger::{Group, Ledger, News, SavedGroup};
 pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use profile::Place;
+pub(crate) use profiles::{LockedProfiles, Profiles, lock_all, look_at_all};
 use replay::Replayed;
 use save::{Plan, ReservedFile};
 pub(crate) use status::{Held, Next, Status, mode, rescue_files, status};

@@ -115,6 +115,7 @@ pub(crate) fn run(
         .iter()
         .map(|(_, name)| locked.profiles().view(name))
         .collect::<Result<_>>()?;
+    let reply_lost = locked.reply_lost();
     caller.defer_signals();
     let (ledger, proofs) = locked.reserve(&views)?;
     drop(views);
@@ -150,6 +151,7 @@ pub(crate) fn run(
             let all = AllProfiles {
                 options,
                 ledger: RefCell::new(ledger),
+                reply_lost,
                 waiting: RefCell::default(),
                 groups,
                 works,

@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct AllProfiles<'a> {
     pub(super) options: &'a Options,
     pub(super) ledger: RefCell<Ledger<'a>>,
+    /// Whether a run on this file died when it may have sent a token.
+    pub(super) reply_lost: bool,
     /// Those whose pairs the ledger keeps, in its order.
     pub(super) waiting: RefCell<Vec<oneshot::Sender<Result<Tokens>>>>,
     /// Where groups are saved.
@@ -112,8 +114,7 @@ impl<'a> AllProfiles<'a> {
                 Next::Nothing(outcome) => return Ok(Ok(outcome).into()),
                 Next::Order(order) => order,
             };
-            let reply_lost = self.ledger.borrow().reply_lost();
-            let client = attempts.client(&order, reply_lost)?;
+            let client = attempts.client(&order, self.reply_lost)?;
             if let Some(app) = attempts.app_to_ask(&order) {
                 self.app_token(&mut attempts, &client, &order, app).await?;
                 continue;
