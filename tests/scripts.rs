@@ -284,6 +284,36 @@ fn a_signal_waits_for_the_command_to_end() {
     assert!(run.stderr.contains("exit status: 3"), "{}", run.stderr);
 }
 
+#[test]
+fn completions_load() {
+    let scene = Scene::without_file();
+    for (shell, says) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef feishu-refresh"),
+        ("fish", "complete -c feishu-refresh"),
+    ] {
+        let run = scene.run(["completions", shell]);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        assert!(run.stdout.contains(says), "{shell}");
+        assert!(run.stdout.contains("min-ttl"));
+        let script = scene.folder().join(shell);
+        fs::write(&script, run.stdout).unwrap();
+        // As far as the shell is installed.
+        let mut program = Command::new(shell);
+        match program.arg("-n").arg(&script).output() {
+            Ok(output) => assert_eq!(Run::of(output).code, 0, "{shell}"),
+            Err(_) => eprintln!("skipped: {shell} is not installed"),
+        }
+    }
+    scene
+        .run(["completions"])
+        .assert_failed(2, "completions needs the name of a shell");
+    scene
+        .run(["completions", "tcl"])
+        .assert_failed(2, "can be: bash");
+    assert!(!scene.file().exists());
+}
+
 /// The program, started by another.
 fn in_session(scene: &Scene, starter: &str) -> Command {
     let mut command = Command::new(starter);

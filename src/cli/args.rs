@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::usage::usage_error;
@@ -32,7 +33,7 @@ const LONGEST_SECRET: u64 = 64 << 10;
     version,
     args_override_self = true,
     max_term_width = 100,
-    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh login [OPTIONS]\n       feishu-refresh status [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…",
+    override_usage = "feishu-refresh [OPTIONS]\n       feishu-refresh login [OPTIONS]\n       feishu-refresh status [OPTIONS]\n       feishu-refresh exec [OPTIONS] -- COMMAND…\n       feishu-refresh completions SHELL",
     disable_help_subcommand = true,
     after_help = "\
 Exit codes:
@@ -199,6 +200,11 @@ pub(super) enum Task {
     Login(LoginArguments),
     /// What the file holds and until when; sends nothing
     Status,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Run a command with a valid access token in its environment
     ///
     /// The token is in FEISHU_USER_ACCESS_TOKEN (115: OPEN115_ACCESS_TOKEN). It is refreshed first if
@@ -247,6 +253,13 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
         }
         Err(error) => Err(usage_error(&error, arguments)),
     }
+}
+
+/// The completion script for a shell.
+pub(super) fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Asked::command(), "feishu-refresh", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Looks up an environment variable; an empty one counts as unset.
@@ -438,7 +451,9 @@ impl Asked {
             },
             max_wait: self.max_wait,
             min_ttl: match self.task() {
-                Task::Refresh | Task::Status | Task::Login(_) => self.min_ttl,
+                Task::Refresh | Task::Status | Task::Login(_) | Task::Completions { .. } => {
+                    self.min_ttl
+                }
                 Task::Exec { .. } => Some(self.min_ttl.unwrap_or(EXEC_MIN_TTL)),
             },
             timeout: self.timeout,

@@ -76,6 +76,9 @@ fn dispatch(
         Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
     asked.check()?;
+    if let Task::Completions { shell } = asked.task() {
+        return output::print(console.stdout, &args::completions(*shell)).map(|()| 0);
+    }
     log::to_stderr(asked.verbosity());
     let options = asked.options(console.env, &mut *console.stdin)?;
     let is_for_all = asked.is_for_all();
@@ -103,6 +106,7 @@ fn dispatch(
             program.failure.map_or(Ok(()), Err)?;
             Err(exec::replace(command, &outcome))
         }
+        Task::Completions { .. } => Ok(()),
     };
     done.map(|()| 0)
 }

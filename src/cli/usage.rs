@@ -73,6 +73,10 @@ pub(super) fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error 
             None => format!("{argument} has a value that it cannot have"),
         },
         ErrorKind::TooManyValues => format!("{argument} takes no value"),
+        ErrorKind::MissingRequiredArgument if argument == "<SHELL>" => {
+            "completions needs the name of a shell: bash, zsh, fish, elvish or powershell"
+                .to_owned()
+        }
         ErrorKind::MissingRequiredArgument => "exec needs -- and a command behind it".to_owned(),
         ErrorKind::ArgumentConflict => format!("{argument} does not go with another option"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
