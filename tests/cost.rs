@@ -89,5 +89,10 @@ fn a_refresh_costs_one_connection_one_write_and_two_syncs() {
         assert_eq!(count(&calls, &SYNCS), 2);
         // An address needs no resolver, and so no other thread.
         assert_eq!(count(&calls, &["clone", "clone3"]), 0);
+        // The system's certificates are not asked where the issuer is known.
+        assert!(
+            !calls.iter().any(|call| call.contains("/etc/ssl")),
+            "{calls:#?}"
+        );
     }
 }

@@ -35,7 +35,8 @@ fn a_private_authority_in_the_systems_store_works_without_a_flag() {
     fs::remove_dir_all(store).unwrap();
     // So does one that is named.
     scene.run(["--ca-cert", "ca.pem"]).token();
-    scene.run(["--all", "--ca-cert", "ca.pem"]);
+    let all = scene.run(["--all", "--ca-cert", "ca.pem"]);
+    assert_eq!(all.code, 0, "{}", all.stderr);
     fs::remove_file(scene.folder().join("ca.pem")).unwrap();
     scene.assert_sound();
 }

@@ -9,8 +9,8 @@ use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 
-/// The mask of this program's main thread. Helper threads, which resolve host names, are shielded for
-/// as long as they live, so that a signal is for the main thread alone.
+/// The mask of this program's main thread. All other threads are shielded for as long as they live, so
+/// that a signal is for the main thread alone; but for a [`Gate`], where that thread is busy telling.
 #[derive(Default)]
 pub(super) struct Mask {
     /// The mask to go back to.

@@ -302,11 +302,14 @@ impl<'a> Ledger<'a> {
 
     /// Makes room again after a rest.
     pub(crate) fn resume(&mut self) {
-        if let Hold::Lock(lock) = mem::replace(&mut self.hold, Hold::Nothing)
-            && let Err(error) = self.make_room(lock)
-        {
-            log::warn!("{error}");
-            self.broken = Some(error.to_string());
+        match mem::replace(&mut self.hold, Hold::Nothing) {
+            Hold::Lock(lock) => {
+                if let Err(error) = self.make_room(lock) {
+                    log::warn!("{error}");
+                    self.broken = Some(error.to_string());
+                }
+            }
+            other => self.hold = other,
         }
     }
 

@@ -83,7 +83,7 @@ pub(crate) trait Helper: Send {
 }
 
 /// Refreshes all profiles of a file that have a refresh token, with at least `spacing` between two
-/// requests to one app. Signals are still put off when it returns.
+/// requests to one app. Signals are still put off when it returns, if something must be told first.
 ///
 /// # Errors
 /// [`crate::Kind::Config`], [`crate::Kind::Temporary`] if it cannot begin: then nothing was sent.

@@ -128,15 +128,27 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     let base = sandbox.base_url();
     let program = std::env::current_exe()?;
     let program = program.ancestors().nth(2).unwrap_or(&program);
+    let release = if program.ends_with("release") {
+        " --release"
+    } else {
+        ""
+    };
+    let trust = if base.starts_with("https") {
+        "export SSL_CERT_FILE=ca.pem CURL_CA_BUNDLE=ca.pem\n"
+    } else {
+        ""
+    };
     say(&format!(
         "A stand-in for Feishu and 115 listens at {base} until you press Ctrl-C. In another terminal:\n\n\
-         cargo build\n\
+         cargo build{release}\n\
          export PATH='{}':\"$PATH\"\n\
          cd '{}'\n\
+         {trust}\
          feishu-refresh                   # everything from feishu-config.ini\n\
          feishu-refresh -o json -v        # more of what happened\n\
          feishu-refresh -p third-bot --scope task:task:read -o json\n\
          feishu-refresh -p third-bot --api v1   # the wrong endpoint for its token\n\
+         feishu-refresh --all             # every profile of the file\n\
          feishu-refresh -p disk           # a second one within a minute waits; --max-wait 0 does not\n\
          feishu-refresh login -p mine --accounts-url {base}   # open the link, and agree; or --paste, --device\n\
          feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\

@@ -69,8 +69,12 @@ impl Journal {
 
     /// Says that nothing is under way any more, for a journal that is to stay.
     pub(crate) fn end(&mut self) {
-        // Without it the next run is merely more careful in its words.
-        let _ = self.rescue.file.write_all_at(ENDED.as_bytes(), self.end);
+        if self.end > 0 {
+            // Without it the next run is merely more careful in its words.
+            let file = &self.rescue.file;
+            let cut = file.set_len(self.end);
+            let _ = cut.and_then(|()| file.write_all_at(ENDED.as_bytes(), self.end));
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -27,7 +27,7 @@ use crate::token::Fingerprint;
 const MOST_UNDER_WAY: usize = 16;
 
 /// A host that left so many requests in a row without an answer is asked no more.
-const MOST_UNANSWERED: u32 = 48;
+const MOST_SILENT: u32 = 48;
 
 /// The lanes of a run.
 pub(super) struct Lanes {
@@ -44,7 +44,7 @@ pub(super) struct Lanes {
 struct Host {
     permits: Arc<Semaphore>,
     /// How many requests in a row had no answer.
-    unanswered: Cell<u32>,
+    silent: Cell<u32>,
 }
 
 /// The lane of one app on one host.
@@ -53,6 +53,8 @@ struct Lane {
     queue: Mutex<()>,
     /// When the next may go.
     next: Cell<Instant>,
+    /// When the last went.
+    last: Cell<Instant>,
     /// Until when the server wants no more.
     held_until: Cell<Instant>,
 }
@@ -94,13 +96,15 @@ impl Lanes {
             }
             // It is never closed.
             let permit = Arc::clone(&host.permits).acquire_owned().await.ok();
-            if self.is_closed.get() || lane.held_until.get() > Instant::now() {
+            let now = Instant::now();
+            let is_close = now < lane.last.get() + self.spacing && !self.spacing.is_zero();
+            if is_close || self.is_closed.get() || lane.held_until.get() > now {
                 // Not with a permit in hand, which other apps could use.
                 continue;
             }
             // Counted from when it really goes: a late one must not come close to the next.
-            let next = lane.next.get().max(Instant::now() + self.spacing);
-            lane.next.set(next);
+            lane.last.set(now);
+            lane.next.set(lane.next.get().max(now + self.spacing));
             return Ok(Turn { _permit: permit });
         }
     }
@@ -113,7 +117,7 @@ impl Lanes {
                 opened.await;
                 continue;
             }
-            if host.unanswered.get() >= MOST_UNANSWERED {
+            if host.silent.get() >= MOST_SILENT {
                 return Err(given_up(order));
             }
             let (held, now) = (lane.held_until.get(), Instant::now());
@@ -130,12 +134,12 @@ impl Lanes {
     /// Learns from what came of a request.
     pub(super) fn learn(&self, order: &Order, attempts: &Attempts<'_>) {
         let host = self.host(order);
-        let unanswered = if attempts.was_answered() {
+        let silent = if attempts.was_answered() {
             0
         } else {
-            host.unanswered.get() + 1
+            host.silent.get() + 1
         };
-        host.unanswered.set(unanswered);
+        host.silent.set(silent);
         if let Some(wait) = attempts.asked_wait() {
             let lane = self.lane(order);
             let until = Instant::now() + wait;
@@ -164,7 +168,7 @@ impl Lanes {
         let new = || {
             Rc::new(Host {
                 permits: Arc::new(Semaphore::new(MOST_UNDER_WAY)),
-                unanswered: Cell::new(0),
+                silent: Cell::new(0),
             })
         };
         Rc::clone(hosts.entry(order.base_url.clone()).or_insert_with(new))
@@ -172,11 +176,13 @@ impl Lanes {
 
     fn lane(&self, order: &Order) -> Rc<Lane> {
         let mut apps = self.apps.borrow_mut();
+        let now = Instant::now();
         let new = || {
             Rc::new(Lane {
                 queue: Mutex::new(()),
-                next: Cell::new(Instant::now()),
-                held_until: Cell::new(Instant::now()),
+                next: Cell::new(now),
+                last: Cell::new(now.checked_sub(self.spacing).unwrap_or(now)),
+                held_until: Cell::new(now),
             })
         };
         let key = (order.base_url.clone(), app(order));
@@ -198,7 +204,7 @@ fn app(order: &Order) -> String {
 
 fn given_up(order: &Order) -> Error {
     let message = format!(
-        "{}: its host has answered none of the last {MOST_UNANSWERED} requests; nothing more was sent",
+        "{}: its host has answered none of the last {MOST_SILENT} requests; nothing more was sent",
         order.subject
     );
     Error::temporary(message).with_hint(Hint::fixed("run again later", "请稍后重试"))
