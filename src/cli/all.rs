@@ -7,9 +7,8 @@
 use std::collections::VecDeque;
 use std::io::Write;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 use super::args::{Asked, Output};
+use super::bar::Bar;
 use super::output::{self, Report};
 use super::signals::{Gate, Mask};
 use super::{Console, Program, hook, log};
@@ -129,7 +128,7 @@ struct Board<'b> {
     has_bar: bool,
     stdout: &'b mut dyn Write,
     stderr: &'b mut dyn Write,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     profiles: Vec<String>,
     /// The results from the first that is not printed yet, as far as they are known.
     results: VecDeque<Option<String>>,
@@ -149,10 +148,7 @@ impl Audience for Board<'_> {
         self.profiles = profiles.to_vec();
         self.results = profiles.iter().map(|_| None).collect();
         if self.has_bar {
-            let target = ProgressDrawTarget::stderr();
-            let bar = ProgressBar::with_draw_target(Some(profiles.len() as u64), target);
-            let style = ProgressStyle::with_template("{bar:30} {pos} of {len} profiles{msg}");
-            self.bar = style.ok().map(|style| bar.with_style(style));
+            self.bar = Some(Bar::new(profiles.len()));
             log::draw_over(self.bar.clone());
         }
     }
@@ -171,18 +167,14 @@ impl Audience for Board<'_> {
             self.fail(index, error);
         }
         if let Some(bar) = &self.bar {
-            let failed = self.counts.failed.len();
-            if failed > 0 {
-                bar.set_message(format!(", {failed} failed"));
-            }
-            bar.inc(1);
+            bar.advance(self.counts.failed.len());
         }
     }
 
     fn last_words(&mut self) {
         if let Some(bar) = self.bar.take() {
             log::draw_over(None);
-            bar.finish_and_clear();
+            bar.end();
         }
         self.failures.sort_by_key(|(index, _)| *index);
         for (index, error) in self.failures.drain(..) {
@@ -245,7 +237,7 @@ impl Board<'_> {
             }
         };
         match &self.bar {
-            Some(bar) => bar.suspend(tell),
+            Some(bar) => bar.above(tell),
             None => tell(),
         }
     }

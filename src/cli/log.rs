@@ -5,16 +5,15 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
-use indicatif::ProgressBar;
-
+use super::bar::Bar;
 use super::output::say;
 use super::signals::Mask;
 
 /// The bar that a terminal shows, if any: what the log says goes above it.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+static BAR: Mutex<Option<Bar>> = Mutex::new(None);
 
 /// From now on the log is shown above this bar.
-pub(super) fn draw_over(bar: Option<ProgressBar>) {
+pub(super) fn draw_over(bar: Option<Bar>) {
     *locked(&BAR) = bar;
 }
 
@@ -50,7 +49,7 @@ fn write_log(lines: mpsc::Receiver<String>) {
         let tell = || say(&mut io::stderr(), &line);
         let bar = locked(&BAR).clone();
         match bar {
-            Some(bar) => bar.suspend(tell),
+            Some(bar) => bar.above(tell),
             None => tell(),
         }
     }

@@ -8,6 +8,7 @@
 
 mod all;
 mod args;
+mod bar;
 mod exec;
 mod hook;
 mod log;

@@ -1,0 +1,105 @@
+//! How far a run over many profiles is, on the last line of a terminal.
+//!
+//! Ours, in place of a library's, since what is needed is little, and each start of the program would
+//! load what that needs.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// So long a bar is, in characters.
+const WIDTH: usize = 30;
+
+/// It is drawn no more often than this.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Goes to the line's begin and empties it.
+const ERASE: &str = "\r\u{1b}[K";
+
+/// A progress bar on stderr. Clones are the same bar.
+#[derive(Clone)]
+pub(super) struct Bar(Arc<Mutex<State>>);
+
+struct State {
+    all: usize,
+    done: usize,
+    failed: usize,
+    drawn: Option<Instant>,
+    has_ended: bool,
+}
+
+impl Bar {
+    pub(super) fn new(all: usize) -> Self {
+        let state = State {
+            all,
+            done: 0,
+            failed: 0,
+            drawn: None,
+            has_ended: false,
+        };
+        state.draw();
+        Bar(Arc::new(Mutex::new(state)))
+    }
+
+    /// One more is done; so many of all have failed.
+    pub(super) fn advance(&self, failed: usize) {
+        self.with(|state| {
+            state.done += 1;
+            state.failed = failed;
+            if state.drawn.is_none_or(|drawn| drawn.elapsed() >= INTERVAL) {
+                state.drawn = Some(Instant::now());
+                state.draw();
+            }
+        });
+    }
+
+    /// Has something said above the bar.
+    pub(super) fn above(&self, tell: impl FnOnce()) {
+        self.with(|state| {
+            write(ERASE);
+            tell();
+            state.draw();
+        });
+    }
+
+    /// Takes the bar away.
+    pub(super) fn end(&self) {
+        self.with(|state| {
+            state.has_ended = true;
+            write(ERASE);
+        });
+    }
+
+    fn with(&self, act: impl FnOnce(&mut State)) {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl State {
+    fn draw(&self) {
+        if !self.has_ended {
+            write(&format!("{ERASE}{}", self.text()));
+        }
+    }
+
+    fn text(&self) -> String {
+        let filled = WIDTH * self.done / self.all.max(1);
+        let (full, empty) = ("█".repeat(filled), "░".repeat(WIDTH - filled));
+        let failed = match self.failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
+        format!(
+            "{full}{empty} {} of {} profiles{failed}",
+            self.done, self.all
+        )
+    }
+}
+
+fn write(text: &str) {
+    // A bar that cannot be drawn is none.
+    let mut stderr = io::stderr();
+    let _ = stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush());
+}
