@@ -257,7 +257,8 @@ impl<'a> Ledger<'a> {
     pub(crate) fn rest(&mut self) {
         self.put_back();
         if let Some(journal) = self.journal.take() {
-            if self.stays {
+            // A group that never came back is in the journal alone.
+            if self.stays || matches!(self.hold, Hold::Nothing) {
                 self.journal = Some(journal);
             } else {
                 journal.remove();

@@ -244,7 +244,10 @@ struct Kept {
 impl Kept {
     /// Waits until it is saved, and all that follows is done.
     async fn settle(self, all: &AllProfiles<'_>) -> Result<Settled> {
-        let lost = || Error::new(Kind::Unexpected, "nobody saved the new pair");
+        let lost = || {
+            let message = "rotated, but its save broke off; the new pair is in the rescue file";
+            Error::new(Kind::Unsaved, message)
+        };
         let tokens = self.saved.await.map_err(|_| lost())??;
         let error = all.after_save(self.work).await.err();
         let settled = Settled::from(match self.complaint {
