@@ -6,15 +6,15 @@
     python3 benches/measure.py profiles        # many profiles in one run
     python3 benches/measure.py limits          # the documented limits, kept for more than a minute
 
-Needs Python 3, curl, GNU time and strace; for the Python programs `pip install requests lark-oapi`, in the
-interpreter that PYTHON names. Each figure is a median of several runs; runs of
-the things compared take turns, so that what else the machine does falls on all of them alike.
+Needs Python 3, hyperfine, curl, GNU time and strace; for the Python programs `pip install requests lark-oapi`, in the
+interpreter that PYTHON names. Each figure is a median of several runs.
 """
 
 import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import ssl
 import statistics
@@ -117,13 +117,22 @@ def milliseconds(seconds):
     return f"{seconds * 1000:.1f} ms"
 
 
-def side_by_side(commands, rounds):
-    """Runs commands in turns; gives the median time of each."""
+def medians(commands, rounds):
+    """The median time of each command, in seconds, by hyperfine, one command after the other."""
+    with tempfile.NamedTemporaryFile("r") as results:
+        lines = [shlex.join(command) for command in commands.values()]
+        hyperfine = ["hyperfine", "-N", "--style=none", f"--runs={rounds}", "--warmup=3", "--export-json", results.name]
+        subprocess.run(hyperfine + lines, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return {name: of_one["median"] for name, of_one in zip(commands, json.load(results)["results"])}
+
+
+def in_turns(commands, rounds):
+    """The median time of each command, in seconds, where they take turns."""
     times = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
             times[name].append(run(command))
-    return {name: statistics.median(of_one[1:]) for name, of_one in times.items()}
+    return {name: statistics.median(of_one) for name, of_one in times.items()}
 
 
 def one():
@@ -142,37 +151,33 @@ def one():
         curl = lambda store: ["curl", "-sS", "--cacert", store, "-H", "Content-Type: application/json; charset=utf-8", "-d", json.dumps(body), server.base + "/open-apis/authen/v2/oauth/token"]
         run(ours)
         run([PROGRAM, "-q", "-p", "p0", "--ca-cert", server.ca, "-c", lasting[-1]])
-        commands = {
-            "feishu-refresh, saving its file": ours,
+        refresh, requests, sdk = "feishu-refresh, saving its file", "Python, requests and configparser", "Python, the vendor's SDK"
+        fast = {
+            refresh: ours,
             "curl, the same POST, saving nothing": curl(both.name),
             "curl, knowing one certificate alone": curl(server.ca),
             "feishu-refresh --min-ttl, token lasts": lasting,
             "curl --version": ["curl", "--version"],
         }
         slow = {
-            "feishu-refresh, saving its file": ours,
-            "Python, requests and configparser": [python, os.path.join(here, "with_requests.py"), path("requests.ini", "v2"), server.ca],
-            "Python, the vendor's SDK": [python, os.path.join(here, "with_sdk.py"), path("sdk.ini", "v1"), server.ca],
+            requests: [python, os.path.join(here, "with_requests.py"), path("requests.ini", "v2"), server.ca],
+            sdk: [python, os.path.join(here, "with_sdk.py"), path("sdk.ini", "v1"), server.ca],
         }
-        for name in [name for name, command in slow.items() if command[0] == python]:
+        for name in list(slow):
             if subprocess.run(slow[name], capture_output=True).returncode != 0:
                 print(f"({name}: left out, since it does not run here)\n")
                 del slow[name]
-        sdk = {name: slow.pop(name) for name in ["Python, the vendor's SDK"] if name in slow}
-        fast, slow, sdk = side_by_side(commands, 201), side_by_side(slow, 41), side_by_side(sdk, 6)
-        base, slow_base = fast["feishu-refresh, saving its file"], slow["feishu-refresh, saving its file"]
-        slow.update(sdk)
+        times = medians(fast, 200) | {name: medians({name: slow[name]}, 40 if name == requests else 5)[name] for name in slow}
         print("## One refresh over TLS 1.3 on loopback, medians\n")
-        rows = [[name, milliseconds(time), f"{time / base:.2f}"] for name, time in fast.items()]
-        rows += [[name, milliseconds(time), f"{time / slow_base:.0f} (of {milliseconds(slow_base)})"] for name, time in slow.items() if time != slow_base]
-        table(["", "time", "of a refresh"], rows)
-        curls, version = fast["curl, the same POST, saving nothing"], fast["curl --version"]
-        requests = slow.get("Python, requests and configparser", float("nan"))
-        alone = fast["curl, knowing one certificate alone"]
-        print(f"A refresh with its durable save takes {base / curls:.2f} of curl's time for the POST alone,")
-        print(f"{base / alone:.2f} of that of a curl that is spared the system's certificates,")
-        print(f"{slow_base / requests:.3f} of that of the Python program,")
-        print(f"a token that lasts {fast['feishu-refresh --min-ttl, token lasts'] / version:.2f} of `curl --version`.")
+        table(["", "time", "of a refresh"], [[name, milliseconds(time), f"{time / times[refresh]:.2f}"] for name, time in times.items()])
+        share = lambda one, other: f"{times[one] / times[other]:.3f}"
+        print(f"A refresh with its durable save takes {share(refresh, 'curl, the same POST, saving nothing')} of curl's time for the POST alone,")
+        print(f"{share(refresh, 'curl, knowing one certificate alone')} of that of a curl that is spared the system's certificates;")
+        print(f"a token that lasts {share('feishu-refresh --min-ttl, token lasts', 'curl --version')} of `curl --version`.")
+        if requests in slow:
+            turns = in_turns({refresh: ours, requests: slow[requests]}, 41)
+            print(f"Of the Python program's time, a refresh takes 1/{times[requests] / times[refresh]:.0f};", end=" ")
+            print(f"in turns with it, which leaves cold caches, 1/{turns[requests] / turns[refresh]:.0f} ({milliseconds(turns[refresh])}).")
         before = server.counts()
         run(ours)
         after = server.counts()

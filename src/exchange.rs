@@ -50,8 +50,8 @@ pub(crate) async fn send(
 /// What no whole reply means.
 pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
     static UNTRUSTED: Hint = Hint::fixed(
-        "its certificate is not one of a known authority for this host; trust a company's own with --ca-cert, or put it into the system's store",
-        "对方证书并非由已知 CA 为该主机签发；若是公司自有 CA，请用 --ca-cert 指定，或加入系统证书库",
+        "if the issuer is a company's own, trust it with --ca-cert or in the system's store; a wrong name or time is the server's to mend",
+        "若是公司自有 CA 签发，请用 --ca-cert 指定或加入系统证书库；域名或有效期不符需由服务器方修正",
     );
     static UNREACHED: Hint = Hint::fixed(
         "check the network, the address and any proxy, then run again",
