@@ -60,7 +60,7 @@ const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["--retries", "99999999999"], 2, "not a whole number from 0 to 1000"),
     (&["--lock-timeout", "1e99"], 2, "not a number of seconds"),
     (&["--api", "v9"], 2, "--api <API> can be: v1"),
-    (&["-o", "xml"], 2, "--output <OUTPUT> can be: token, json"),
+    (&["-o", "xml"], 2, "--output <FORM> can be: token, json"),
     (&["-a", "-", "-r", "-"], 2, "only one secret can be read from stdin"),
     (&["-r", ""], 3, "the refresh_token given is empty"),
     (&["-a", "  "], 3, "the app_access_token given is empty"),

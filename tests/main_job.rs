@@ -321,6 +321,59 @@ fn given_twice_the_last_value_wins() {
         .token();
 }
 
+/// What `-h` says of a command, on a terminal of 80 columns.
+fn help_of(scene: &Scene, command: &[&str]) -> String {
+    let mut program = scene.program();
+    let help = program.args(command).arg("-h").env("COLUMNS", "80");
+    let help = Run::of(help.output().unwrap());
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+    help.stdout
+}
+
+#[test]
+fn help_fits_a_screen_and_shows_what_means_something_to_a_command() {
+    let scene = Scene::without_file();
+    for (command, shown, hidden) in [
+        (&[][..], "--on-refresh", "--paste"),
+        (&["login"], "--paste", "--refresh"),
+        (&["status"], "--all", "--on-refresh"),
+        (&["exec"], "--min-ttl", "--output"),
+        (&["completions"], "--help", "--refresh"),
+    ] {
+        let help = help_of(&scene, command);
+        assert!(
+            help.lines().count() < 40,
+            "{command:?}: {}",
+            help.lines().count()
+        );
+        assert!(
+            help.lines().all(|line| line.chars().count() <= 80),
+            "{help}"
+        );
+        assert!(help.contains(shown), "{command:?} without {shown}");
+        assert!(
+            !help.contains(&format!("{hidden} ")),
+            "{command:?} with {hidden}"
+        );
+    }
+}
+
+#[test]
+fn a_slip_of_the_finger_is_told_what_was_meant() {
+    let scene = Scene::without_file();
+    for (arguments, hint) in [
+        (&["--min-tll", "10m"][..], "did you mean --min-ttl?"),
+        (&["stauts"], "did you mean status?"),
+        (&["login", "--past"], "did you mean --paste?"),
+        (&["--configfile", "x"], "did you mean --config-file?"),
+        (&["-o", "jsno"], "did you mean json?"),
+        (&["exec", "ls", "-l"], "feishu-refresh exec -- COMMAND"),
+    ] {
+        let run = scene.run(arguments);
+        run.assert_failed(2, hint);
+    }
+}
+
 #[test]
 fn help_and_version_go_to_stdout() {
     let scene = Scene::without_file();

@@ -13,6 +13,7 @@ mod exec;
 mod hook;
 mod log;
 mod login;
+mod options;
 mod output;
 mod signals;
 mod status;

@@ -82,16 +82,33 @@ pub(super) fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error 
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the arguments do not fit together".to_owned(),
     };
-    let (english, chinese) = match (named(ContextKind::SuggestedArg), error.kind()) {
-        (Some(name), _) => (
+    let suggested = named(ContextKind::SuggestedArg)
+        .or_else(|| named(ContextKind::SuggestedSubcommand))
+        .or_else(|| named(ContextKind::SuggestedValue));
+    if let Some(name) = suggested {
+        // The Python program's spelling is taken, but not taught.
+        let name = name.replace('_', "-");
+        let hint = Hint::naming(
             format!("did you mean {name}?"),
             format!("您是否想用 {name}？"),
-        ),
-        (None, ErrorKind::UnknownArgument | ErrorKind::InvalidValue) => (
-            "see -h; a value that begins with - is given as --option=VALUE".to_owned(),
-            "请参阅 -h；以 - 开头的值请写成 --option=VALUE".to_owned(),
-        ),
-        _ => ("see -h".to_owned(), "请参阅 -h".to_owned()),
+        );
+        return Error::new(Kind::Usage, message).with_hint(hint);
+    }
+    let lacks_value = error.kind() == ErrorKind::InvalidValue
+        && named(ContextKind::InvalidValue).is_none_or(str::is_empty);
+    let is_stray = error.kind() == ErrorKind::UnknownArgument;
+    let hint = if is_stray && arguments.iter().any(|argument| argument == "exec") {
+        Hint::fixed(
+            "the command and all that is meant for it stand behind --: feishu-refresh exec -- COMMAND",
+            "要运行的命令及其参数请写在 -- 之后：feishu-refresh exec -- COMMAND",
+        )
+    } else if is_stray || lacks_value {
+        Hint::fixed(
+            "see -h; a value that begins with - is given as --option=VALUE",
+            "请参阅 -h；以 - 开头的值请写成 --option=VALUE",
+        )
+    } else {
+        Hint::fixed("see -h", "请参阅 -h")
     };
-    Error::new(Kind::Usage, message).with_hint(Hint::naming(english, chinese))
+    Error::new(Kind::Usage, message).with_hint(hint)
 }

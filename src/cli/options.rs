@@ -1,0 +1,291 @@
+//! What a command line comes to: flags, environment and defaults become the library's own
+//! [`Options`], and what does not go together is refused.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::args::{Asked, Output, Task};
+use super::values::trimmed;
+use crate::error::{Error, Hint, Kind, Result};
+use crate::login::LoginOptions;
+use crate::protocol::Api;
+use crate::refresh::Options;
+
+/// Both documented limits, 50 requests a second and 1,000 a minute, are kept with one each 60 ms.
+const DOCUMENTED_SPACING: Duration = Duration::from_millis(60);
+
+/// How long a token must last that a command starts with, unless `--min-ttl` says otherwise.
+const EXEC_MIN_TTL: Duration = Duration::from_secs(300);
+
+/// A secret longer than this is none; reading stops there.
+const LONGEST_SECRET: u64 = 64 << 10;
+
+/// Looks up an environment variable; an empty one counts as unset.
+type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
+    let Some(value) = env(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let text = value.into_string();
+    text.map(Some)
+        .map_err(|_| Error::config(format!("{name} is not UTF-8 text")))
+}
+
+impl Asked {
+    /// What stdout gets.
+    pub(super) fn output(&self) -> Output {
+        self.output.output.unwrap_or(Output::Token)
+    }
+
+    /// What stdout gets, if it was said.
+    pub(super) fn output_given(&self) -> Option<Output> {
+        self.output.output
+    }
+
+    /// What a login needs beside the options of a refresh.
+    pub(super) fn login_options(&self, env: Env<'_>) -> Result<LoginOptions> {
+        Ok(LoginOptions {
+            redirect_uri: match self.task() {
+                Task::Login(login) => login.redirect_uri.clone(),
+                _ => None,
+            },
+            accounts_url: match &self.server.accounts_url {
+                Some(url) => Some(url.clone()),
+                None if self.server.lark => None,
+                None => text_from(env, "FEISHU_ACCOUNTS_URL")?,
+            },
+        })
+    }
+
+    /// What to do.
+    pub(super) fn task(&self) -> &Task {
+        self.task.as_ref().unwrap_or(&Task::Refresh)
+    }
+
+    /// Whether one profile was named.
+    pub(super) fn names_profile(&self, env: Env<'_>) -> bool {
+        self.file.profile.is_some() || env("FEISHU_PROFILE").is_some_and(|name| !name.is_empty())
+    }
+
+    /// The command to run after the save.
+    pub(super) fn on_refresh(&self) -> Option<&str> {
+        self.refresh.on_refresh.as_deref()
+    }
+
+    /// Whether only errors are wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.output.quiet
+    }
+
+    /// What is told along the way.
+    pub(super) fn verbosity(&self) -> log::LevelFilter {
+        match (self.output.quiet, self.output.verbose) {
+            (true, _) => log::LevelFilter::Off,
+            (_, true) => log::LevelFilter::Info,
+            _ => log::LevelFilter::Warn,
+        }
+    }
+
+    /// Whether all profiles are meant.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.file.all
+    }
+
+    /// The time between two requests to one app.
+    pub(super) fn spacing(&self) -> Duration {
+        self.limits.rate.unwrap_or(DOCUMENTED_SPACING)
+    }
+
+    /// Refuses what does not go together.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub(super) fn check(&self) -> Result<()> {
+        if self.file.all {
+            self.check_all()?;
+        }
+        let message = match (self.task(), self.output.output) {
+            (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
+            (Task::Status, Some(Output::Env | Output::Github)) => "status can give json alone",
+            (Task::Login(_), _) if !matches!(self.server.api, None | Some(Api::V2)) => {
+                let hint = Hint::fixed("leave --api away", "请去掉 --api");
+                let message = "login gives a pair of v2 alone";
+                return Err(Error::new(Kind::Usage, message).with_hint(hint));
+            }
+            _ => return Ok(()),
+        };
+        let hint = Hint::fixed("leave -o away", "请去掉 -o");
+        Err(Error::new(Kind::Usage, message).with_hint(hint))
+    }
+
+    /// Refuses what does not go with all profiles.
+    fn check_all(&self) -> Result<()> {
+        let (message, english, chinese) = match (self.task(), self.output.output) {
+            (Task::Login(_) | Task::Exec { .. }, _) => (
+                "login and exec are for one profile",
+                "name it with -p",
+                "请用 -p 指定",
+            ),
+            _ if self.file.profile.is_some()
+                || self.tokens.refresh.is_some()
+                || self.server.api.is_some() =>
+            {
+                (
+                    "--all does not go with -p, -r or --api, which are for one profile",
+                    "leave one of them away",
+                    "请去掉其中之一",
+                )
+            }
+            (Task::Refresh, Some(Output::Token | Output::Env | Output::Github)) => (
+                "--all prints no token; it can give json",
+                "leave -o away, or give -o json",
+                "请去掉 -o，或使用 -o json",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Usage, message).with_hint(Hint::fixed(english, chinese)))
+    }
+
+    /// What the library is asked to do.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if an environment variable or stdin is unusable, [`Kind::Usage`] if two
+    /// secrets are to come from stdin.
+    pub(super) fn options(&self, env: Env<'_>, stdin: &mut dyn Read) -> Result<Options> {
+        let secret_from = |flag: &Option<SecretString>, name| match flag {
+            Some(token) => Ok(Some(token.clone())),
+            None => Ok::<_, Error>(text_from(env, name)?.map(|text| trimmed(&text))),
+        };
+        let mut app_access_token = secret_from(&self.tokens.app_token, "FEISHU_APP_ACCESS_TOKEN")?;
+        let mut refresh_token = if self.file.all {
+            // It is one profile's.
+            None
+        } else {
+            secret_from(&self.tokens.refresh, "FEISHU_REFRESH_TOKEN")?
+        };
+        let mut app_secret = secret_from(&self.tokens.app_secret, "FEISHU_APP_SECRET")?;
+        let mut app_ticket = secret_from(&self.tokens.app_ticket, "FEISHU_APP_TICKET")?;
+        let secrets = [
+            &mut app_access_token,
+            &mut refresh_token,
+            &mut app_secret,
+            &mut app_ticket,
+        ];
+        let pastes = matches!(self.task(), Task::Login(login) if login.paste);
+        read_secret(secrets, stdin, pastes)?;
+        let defaults = Options::default();
+        let file = env("FEISHU_CONFIG_FILE")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        Ok(Options {
+            config_file: self
+                .file
+                .config_file
+                .clone()
+                .or(file)
+                .unwrap_or(defaults.config_file),
+            profile: match &self.file.profile {
+                Some(name) => name.clone(),
+                None => text_from(env, "FEISHU_PROFILE")?.unwrap_or(defaults.profile),
+            },
+            app_access_token,
+            refresh_token,
+            api: match self.server.api {
+                Some(api) => Some(api),
+                // Each profile has its own.
+                None if self.file.all => None,
+                None => text_from(env, "FEISHU_API")?
+                    .map(|name| api_from_env(&name))
+                    .transpose()?,
+            },
+            app_id: match &self.tokens.app_id {
+                Some(id) => Some(id.trim().to_owned()),
+                None => text_from(env, "FEISHU_APP_ID")?.map(|id| id.trim().to_owned()),
+            },
+            app_secret,
+            app_ticket,
+            scope: self.server.scope.clone(),
+            lark: self.server.lark,
+            base_url: match &self.server.base_url {
+                Some(url) => Some(url.clone()),
+                // A flag beats the environment, also where it says the same in another way.
+                None if self.server.lark => None,
+                None => text_from(env, "FEISHU_BASE_URL")?,
+            },
+            max_wait: self.limits.max_wait,
+            min_ttl: match self.task() {
+                Task::Refresh | Task::Status | Task::Login(_) | Task::Completions { .. } => {
+                    self.refresh.min_ttl
+                }
+                Task::Exec { .. } => Some(self.refresh.min_ttl.unwrap_or(EXEC_MIN_TTL)),
+            },
+            timeout: self.limits.timeout,
+            retries: self.limits.retries,
+            lock_timeout: self.limits.lock_timeout,
+            ca_cert: self.server.ca_cert.clone(),
+        })
+    }
+}
+
+fn api_from_env(name: &str) -> Result<Api> {
+    let hint = Hint::naming(
+        format!("FEISHU_API can be: {}", Api::names()),
+        format!("FEISHU_API 可取值：{}", Api::names()),
+    );
+    let unknown = || Error::config("FEISHU_API names no token endpoint").with_hint(hint);
+    Api::named(name).ok_or_else(unknown)
+}
+
+/// Replaces the one secret that was given as `-` by what stdin holds, unless that is for something
+/// else.
+fn read_secret<const N: usize>(
+    secrets: [&mut Option<SecretString>; N],
+    stdin: &mut dyn Read,
+    is_taken: bool,
+) -> Result<()> {
+    let is_dash = |secret: &SecretString| secret.expose_secret() == "-";
+    let mut from_stdin = secrets
+        .into_iter()
+        .filter(|secret| secret.as_ref().is_some_and(is_dash));
+    let Some(secret) = from_stdin.next() else {
+        return Ok(());
+    };
+    if is_taken {
+        let message = "with --paste, stdin is for the address, not for a secret";
+        let hint = Hint::fixed(
+            "give the secret by its environment variable, or in the file",
+            "请通过环境变量或配置文件提供该密钥",
+        );
+        return Err(Error::new(Kind::Usage, message).with_hint(hint));
+    }
+    if from_stdin.next().is_some() {
+        return Err(Error::new(
+            Kind::Usage,
+            "only one secret can be read from stdin",
+        ));
+    }
+    let mut text = String::new();
+    let read = stdin.take(LONGEST_SECRET + 1).read_to_string(&mut text);
+    read.map_err(|error| Error::config(format!("cannot read the secret from stdin: {error}")))?;
+    if text.len() as u64 > LONGEST_SECRET {
+        return Err(Error::config("stdin holds more than any secret"));
+    }
+    let text = trimmed(&text);
+    if text.expose_secret().is_empty() {
+        return Err(
+            Error::config("stdin was empty, where a secret was to come from").with_hint(
+                Hint::fixed(
+                    "the command before the pipe may have failed",
+                    "管道前的命令可能执行失败",
+                ),
+            ),
+        );
+    }
+    *secret = Some(text);
+    Ok(())
+}
