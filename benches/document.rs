@@ -1,13 +1,13 @@
 //! The file as text, by its size: understanding it, and splicing new values into one section.
 //!
-//! `cargo bench --features measure --bench document`
+//! `cargo bench --features internals --bench document`
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use feishu_refresh::measure;
+use feishu_refresh::internals;
 
 /// A file with this many profiles, as runs leave it.
 fn file(profiles: usize) -> String {
@@ -28,11 +28,11 @@ fn documents(criterion: &mut Criterion) {
         let text = file(profiles);
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_with_input(BenchmarkId::new("parse", profiles), &text, |b, text| {
-            b.iter(|| measure::parse(black_box(text)));
+            b.iter(|| internals::parse(black_box(text.as_bytes())));
         });
         let values = [("user_access_token", "u-new"), ("refresh_token", "ur-new")];
         group.bench_with_input(BenchmarkId::new("splice", profiles), &text, |b, text| {
-            b.iter(|| measure::splice(black_box(text), "p0", &values));
+            b.iter(|| internals::splice(black_box(text.as_bytes()), "p0", &values));
         });
     }
     group.finish();

@@ -43,10 +43,10 @@ mod client;
 mod config;
 mod error;
 mod exchange;
-mod login;
-#[cfg(feature = "measure")]
+#[cfg(feature = "internals")]
 #[doc(hidden)]
-pub mod measure;
+pub mod internals;
+mod login;
 mod protocol;
 mod refresh;
 mod text;

@@ -7,7 +7,7 @@
 //! - No write that fails can panic: the pair is on disk by then.
 
 mod all;
-mod args;
+pub(crate) mod args;
 mod bar;
 mod exec;
 mod hook;

@@ -1,0 +1,17 @@
+#![no_main]
+
+use feishu_refresh::internals::{Asked, code_of};
+use feishu_refresh_fuzz::{judged, refresh};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    refresh(Asked::Code, input, None);
+    let _ = judged(Asked::Prompt, input);
+    refresh(Asked::Poll, input, None);
+    // What is pasted is a code for this question, or none.
+    let pasted = String::from_utf8_lossy(input);
+    if let Some(code) = code_of(&pasted, "the-state") {
+        let is_answer = pasted.contains('?');
+        assert!(!code.is_empty() && (!is_answer || pasted.contains("state")));
+    }
+});
