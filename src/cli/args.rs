@@ -197,6 +197,8 @@ pub(super) struct ServerOptions {
     pub(super) api: Option<Api>,
 
     /// v2: narrow the new token to these scopes, and offline_access
+    ///
+    /// For this run: the next one without it gets all that the user granted.
     #[arg(long, value_name = "\"A B\"", value_parser = scope, hide_short_help = true)]
     pub(super) scope: Option<String>,
 
@@ -245,18 +247,26 @@ pub(super) struct RefreshOptions {
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitOptions {
     /// How long one attempt may take
+    ///
+    /// What takes longer counts as a temporary failure.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout, hide_short_help = true)]
     pub(super) timeout: Duration,
 
     /// Further attempts after a temporary failure
+    ///
+    /// From 0 to 1000, each after a longer pause than the one before.
     #[arg(long, value_name = "N", default_value = "3", value_parser = retries, hide_short_help = true)]
     pub(super) retries: u32,
 
     /// The longest wait that a rate limit may ask for
+    ///
+    /// A longer one ends the run with exit code 5.
     #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds, hide_short_help = true)]
     pub(super) max_wait: Duration,
 
     /// How long to wait for another run on the same file
+    ///
+    /// After that, the run ends with exit code 5.
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds, hide_short_help = true)]
     pub(super) lock_timeout: Duration,
 
