@@ -18,7 +18,7 @@
 //! - `secrets`: where a token must not go
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
-//! - `readme`: what the README says of the tests
+//! - `readme`: what the texts say of the tests
 //! - `login`: the first pair, from a user's consent
 //! - `library`: the functions for Rust callers
 //!

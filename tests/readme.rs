@@ -1,4 +1,4 @@
-//! What the README says of the tests.
+//! What the README and docs/promises.md say of the tests.
 
 use std::fs;
 use std::path::Path;
@@ -20,31 +20,34 @@ fn tests_in(folder: &Path, found: &mut Vec<String>) {
 }
 
 #[test]
-fn every_test_that_the_readme_names_exists() {
+fn every_test_that_the_texts_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = Vec::new();
     tests_in(&root.join("tests"), &mut tests);
     tests_in(&root.join("src"), &mut tests);
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let promises = readme
-        .split_once("## What happens if")
-        .expect("the promises")
-        .1;
-    let named = promises.split('`').skip(1).step_by(2).filter(|name| {
-        let is_name = name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        is_name
-            && name.matches('_').count() >= 3
-            && !name.starts_with("refresh_token")
-            && !name.starts_with("user_access_token")
-    });
-    let named: Vec<_> = named.collect();
-    assert!(named.len() > 20, "{named:?}");
-    for name in named {
-        assert!(
-            tests.iter().any(|test| test == name),
-            "the README names {name}"
-        );
+    for (text, at_least) in [
+        ("README.md", 14),
+        ("README.zh-CN.md", 14),
+        ("docs/promises.md", 90),
+    ] {
+        let named = named_in(&fs::read_to_string(root.join(text)).unwrap());
+        assert!(named.len() >= at_least, "{text} names {named:?}");
+        for name in named {
+            assert!(tests.contains(&name), "{text} names {name}");
+        }
     }
+}
+
+/// What looks like the name of a test: words that no key of the file begins with.
+fn named_in(text: &str) -> Vec<String> {
+    let in_code = text.split('`').skip(1).step_by(2);
+    let is_name = |word: &&str| {
+        let mut bytes = word.bytes();
+        bytes.all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            && word.matches('_').count() >= 3
+            && !["refresh_token", "user_access_token", "app_access_token"]
+                .iter()
+                .any(|key| word.starts_with(key))
+    };
+    in_code.filter(is_name).map(str::to_owned).collect()
 }
