@@ -10,26 +10,25 @@
 //! - A signal waits until what was sent is saved; until then nothing new is sent (P6).
 
 mod app_tokens;
+mod due;
 mod lanes;
 mod saving;
 mod story;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::attempts::Clients;
-use super::{AfterSave, Caller, Options, Outcome, outcome, runtime};
-use crate::config::{self, Group, LockedProfiles, Profiles, SavedGroup, View};
+use super::{AfterSave, Caller, Options, Outcome, runtime};
+use crate::config::{self, Group, View};
 use crate::error::{Error, Hint, Result};
-use crate::token::Fingerprint;
 use app_tokens::AppTokens;
+use due::{due, tell_lasting};
 use lanes::Lanes;
 use story::AllProfiles;
 
@@ -126,24 +125,11 @@ pub(crate) fn run(
             Err(error) => audience.settled(profile.0, Err(error).into()),
         }
     }
-    let shield = caller.shield_thread();
     let runtime = runtime(caller)?;
+    let shield = caller.shield_thread();
     thread::scope(|scope| {
-        let (groups, inbox) = mpsc::channel::<Job<'_>>();
-        scope.spawn(move || {
-            shield();
-            for (group, answer) in inbox {
-                // Whoever asked waits for it.
-                let _ = answer.send(group.save());
-            }
-        });
-        let (works, inbox) = mpsc::channel::<Work>();
-        scope.spawn(move || {
-            shield();
-            for (work, answer) in inbox {
-                let _ = answer.send(work());
-            }
-        });
+        let groups = worker(scope, shield, Group::save);
+        let works = worker(scope, shield, |work: AfterSave| work());
         let (events, news) = mpsc::channel();
         let sound = &sound;
         scope.spawn(move || {
@@ -185,103 +171,28 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// A group to save, and who wants to hear of it.
-type Job<'a> = (Group<'a>, oneshot::Sender<SavedGroup<'a>>);
+/// Some work, and who wants to hear what came of it.
+type Job<Work, Done> = (Work, oneshot::Sender<Done>);
 
-/// What follows a save, and who wants to hear of it.
-type Work = (AfterSave, oneshot::Sender<Result<()>>);
+/// A thread that does one job after the other, until nobody has any more.
+fn worker<'scope, Work: Send + 'scope, Done: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    shield: fn(),
+    done: fn(Work) -> Done,
+) -> mpsc::Sender<Job<Work, Done>> {
+    let (jobs, inbox) = mpsc::channel::<Job<Work, Done>>();
+    scope.spawn(move || {
+        shield();
+        for (work, answer) in inbox {
+            // Whoever asked waits for it.
+            let _ = answer.send(done(work));
+        }
+    });
+    jobs
+}
 
 /// A profile's place in the file's order, and its name.
 type Profile<'a> = (usize, &'a String);
-
-/// Tells of all profiles without a lock or a network, if all of them last as long as was asked.
-fn tell_lasting(
-    profiles: &Profiles<'_>,
-    options: &Options,
-    audience: &mut dyn Audience,
-) -> Result<bool> {
-    let names = profiles.names();
-    let mut outcomes = Vec::new();
-    for name in &names {
-        let Ok(view) = profiles.view(name) else {
-            return Ok(false);
-        };
-        let Some(tokens) = options.lasting(&view) else {
-            return Ok(false);
-        };
-        outcomes.push(outcome(tokens.clone(), view.api(), false)?);
-    }
-    if outcomes.is_empty() {
-        return Ok(false);
-    }
-    audience.expect(&names);
-    for (index, outcome) in outcomes.into_iter().enumerate() {
-        audience.settled(index, Ok(outcome).into());
-    }
-    Ok(true)
-}
-
-/// The profiles that something must be sent for. What became of the others is told.
-fn due<'n>(
-    locked: &LockedProfiles<'n>,
-    names: &'n [String],
-    before: Option<&Profiles<'n>>,
-    options: &Options,
-    audience: &mut dyn Audience,
-) -> Vec<Profile<'n>> {
-    let now = Timestamp::now();
-    let owners = owners(locked.profiles(), names);
-    let has_tokens = |name: &'n str| {
-        let view = locked.profiles().view(name)?;
-        let seen = before.and_then(|before| before.view(name).ok());
-        let shared = seen.and_then(|seen| locked.saved_since(&view, &seen, now));
-        if let Some(tokens) = shared.or_else(|| options.lasting(&view)) {
-            return outcome(tokens.clone(), view.api(), false).map(Some);
-        }
-        let order = view.order()?;
-        match owners.get(&Fingerprint::of(&order.refresh_token)) {
-            Some(owner) if *owner != name => Err(twin(&order.subject, owner)),
-            _ => Ok(None),
-        }
-    };
-    let mut due = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        match has_tokens(name).transpose() {
-            None => due.push((index, name)),
-            Some(result) => audience.settled(index, result.into()),
-        }
-    }
-    due
-}
-
-/// Whose each refresh token is: the profile's that has spent it, else the first that holds it.
-fn owners<'n>(profiles: &Profiles<'n>, names: &'n [String]) -> HashMap<Fingerprint, &'n str> {
-    let view = |name: &'n String| Some((name.as_str(), profiles.view(name).ok()?));
-    let views: Vec<_> = names.iter().filter_map(view).collect();
-    let mut owners = HashMap::new();
-    for (name, view) in &views {
-        if let Some(token) = view.fingerprint() {
-            owners.entry(token).or_insert(*name);
-        }
-    }
-    for (name, view) in &views {
-        for spent in view.spent() {
-            owners.entry(spent).and_modify(|owner| *owner = name);
-        }
-    }
-    owners
-}
-
-/// The error for a second profile with one refresh token: sent twice, it could end both logins.
-fn twin(subject: &str, owner: &str) -> Error {
-    let message = format!(
-        "{subject}: has the refresh token of [{owner}], which works once; nothing was sent for it"
-    );
-    Error::config(message).with_hint(Hint::fixed(
-        "give each profile a login of its own: feishu-refresh login -p NAME",
-        "请为每个 profile 单独登录：feishu-refresh login -p 名称",
-    ))
-}
 
 fn no_profiles(path: &Path) -> Error {
     let message = format!("{} has no section with a refresh_token", path.display());

@@ -13,8 +13,8 @@ use super::super::attempts::{Answer, Attempts, Clients, Received};
 use super::super::{AfterSave, Options, Outcome, outcome};
 use super::app_tokens::AppTokens;
 use super::lanes::{Lanes, Turn};
-use super::{Event, Helper, Job, Profile, Settled, Work};
-use crate::config::{Ledger, News, Order, View};
+use super::{Event, Helper, Job, Profile, Settled};
+use crate::config::{Group, Ledger, News, Order, SavedGroup, View};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::Api;
 use crate::token::Tokens;
@@ -34,9 +34,9 @@ pub(super) struct AllProfiles<'a> {
     /// Those whose pairs the ledger keeps, in its order.
     pub(super) waiting: RefCell<Vec<oneshot::Sender<Result<Tokens>>>>,
     /// Where groups are saved.
-    pub(super) groups: mpsc::Sender<Job<'a>>,
+    pub(super) groups: mpsc::Sender<Job<Group<'a>, SavedGroup<'a>>>,
     /// Where the commands run that follow a save.
-    pub(super) works: mpsc::Sender<Work>,
+    pub(super) works: mpsc::Sender<Job<AfterSave, Result<()>>>,
     /// Where it is told what became of each.
     pub(super) events: mpsc::Sender<Event>,
     pub(super) clients: Clients,
