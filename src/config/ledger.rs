@@ -21,7 +21,7 @@ use super::durable::{self, Journal, Lock, Room, Stamp};
 use super::profile::{self, Pair, read_anew};
 use super::profiles::Profiles;
 use super::replay;
-use super::save::{Plan, Received, is_whole, read_settled};
+use super::save::{NewTokens, Plan, is_whole, read_settled};
 use super::{Order, SPARE_BYTES, View};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
@@ -63,7 +63,7 @@ pub(crate) struct Ledger<'a> {
     /// What the text can grow by.
     growth: u64,
     /// What the journal has, and the file has not.
-    pending: Vec<Kept<'a>>,
+    pending: Vec<Entry<'a>>,
     /// Whether the journal holds what the file will not take.
     stays: bool,
     /// Why nothing can be saved any more.
@@ -83,9 +83,9 @@ enum Hold {
 }
 
 /// A pair that has come.
-struct Kept<'a> {
+struct Entry<'a> {
     plan: Plan<'a>,
-    reply: Received,
+    reply: NewTokens,
     /// Whether the journal has it.
     in_journal: bool,
 }
@@ -177,24 +177,24 @@ impl<'a> Ledger<'a> {
         tokens: Tokens,
         app_token: Option<AppToken>,
     ) -> Result<()> {
-        let mut kept = Kept {
+        let mut entry = Entry {
             plan: Plan::refresh(view, order),
-            reply: Received { tokens, app_token },
+            reply: NewTokens { tokens, app_token },
             in_journal: false,
         };
-        let appended = match (&mut self.journal, kept.plan.section(&kept.reply)) {
+        let appended = match (&mut self.journal, entry.plan.section(&entry.reply)) {
             (Some(journal), Ok(section)) => journal.append(&section).map_err(|e| e.to_string()),
             (None, _) => Err("there is no room for it".to_owned()),
             (_, Err(error)) => Err(error.to_string()),
         };
-        kept.in_journal = appended.is_ok();
+        entry.in_journal = appended.is_ok();
         if let Err(why) = appended {
             log::warn!("a new pair is not in a rescue file yet: {why}");
         }
         if let Some(why) = self.broken.clone() {
-            return Err(self.unsaved(&kept, &why));
+            return Err(self.unsaved(&entry, &why));
         }
-        self.pending.push(kept);
+        self.pending.push(entry);
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl<'a> Ledger<'a> {
                 known: Arc::clone(&self.profiles.document),
                 growth: self.growth,
                 room,
-                kept: mem::take(&mut self.pending),
+                entries: mem::take(&mut self.pending),
             }),
             other => {
                 self.hold = other;
@@ -233,23 +233,23 @@ impl<'a> Ledger<'a> {
             self.saved_as = stamp;
         }
         self.broken = saved.broken;
-        let of = |(kept, result): (Kept<'a>, Result<Tokens, String>)| match result {
+        let of = |(entry, result): (Entry<'a>, Result<Tokens, String>)| match result {
             Ok(tokens) => Ok(tokens),
-            Err(why) => Err(self.unsaved(&kept, &why)),
+            Err(why) => Err(self.unsaved(&entry, &why)),
         };
         saved.results.into_iter().map(of).collect()
     }
 
     /// The error for a pair that is not in the file; the journal stays, and is on disk by then.
-    fn unsaved(&mut self, kept: &Kept<'a>, why: &str) -> Error {
+    fn unsaved(&mut self, entry: &Entry<'a>, why: &str) -> Error {
         self.stays = true;
-        let journal = self.journal.as_mut().filter(|_| kept.in_journal);
+        let journal = self.journal.as_mut().filter(|_| entry.in_journal);
         let journal = journal.filter(|journal| journal.path().exists());
         let rescue: Option<PathBuf> = journal.and_then(|journal| {
             let synced = journal.sync();
             synced.ok().map(|()| journal.path().to_owned())
         });
-        kept.plan.unsaved(why, rescue, &kept.reply)
+        entry.plan.unsaved(why, rescue, &entry.reply)
     }
 
     /// Gives the room back, and takes the journal away where the file has all of it: a signal that
@@ -353,13 +353,13 @@ pub(crate) struct Group<'a> {
     known: Arc<Document>,
     growth: u64,
     room: Room,
-    kept: Vec<Kept<'a>>,
+    entries: Vec<Entry<'a>>,
 }
 
 /// What came of them.
 pub(crate) struct SavedGroup<'a> {
     room: Room,
-    results: Vec<(Kept<'a>, Result<Tokens, String>)>,
+    results: Vec<(Entry<'a>, Result<Tokens, String>)>,
     /// What the file says now.
     now: Option<(Arc<Document>, Option<Stamp>)>,
     /// Why nothing more can be saved.
@@ -375,7 +375,10 @@ impl<'a> Group<'a> {
         let (document, results) = match saved {
             Ok(saved) => saved,
             Err(why) => {
-                let results = self.kept.into_iter().map(|kept| (kept, Err(why.clone())));
+                let results = self
+                    .entries
+                    .into_iter()
+                    .map(|entry| (entry, Err(why.clone())));
                 return SavedGroup {
                     results: results.collect(),
                     now: None,
@@ -392,7 +395,7 @@ impl<'a> Group<'a> {
         let renewed = renewed.or_else(|_| self.room.renew(length + length / 4 + SPARE_SECTION));
         let broken = renewed.err();
         SavedGroup {
-            results: self.kept.into_iter().zip(results).collect(),
+            results: self.entries.into_iter().zip(results).collect(),
             room: self.room,
             now: Some((document, stamp)),
             broken: broken.map(|error| error.to_string()),
@@ -404,8 +407,8 @@ impl<'a> Group<'a> {
         let words = |error: Error| error.to_string();
         // Another program's work stays.
         self.known = read_settled(self.file, &self.room, &self.known).map_err(words)?;
-        let edits = self.kept.iter().map(|kept| {
-            let edit = kept.plan.edit_current(&self.known, &kept.reply);
+        let edits = self.entries.iter().map(|entry| {
+            let edit = entry.plan.edit_current(&self.known, &entry.reply);
             let conflict = || "another program put another refresh token there".to_owned();
             edit.map_err(words)?.ok_or_else(conflict)
         });
@@ -415,8 +418,8 @@ impl<'a> Group<'a> {
         let edits: Vec<Result<(), String>> = edits.into_iter().map(|e| e.map(drop)).collect();
         let saved = self.room.save(edited.text().as_bytes());
         saved.map_err(|error| error.source.to_string())?;
-        let results = self.kept.iter().zip(edits).map(|(kept, edit)| {
-            let pair = Pair::read(kept.plan.place(), &edited).map_err(words);
+        let results = self.entries.iter().zip(edits).map(|(entry, edit)| {
+            let pair = Pair::read(entry.plan.place(), &edited).map_err(words);
             edit.and(pair).map(|pair| pair.tokens)
         });
         let results = results.collect();

@@ -45,7 +45,7 @@ impl<'a> ReservedFile<'a> {
         HeldTokens {
             plan: self.plan,
             room: self.room,
-            reply: Received {
+            reply: NewTokens {
                 tokens: reply,
                 app_token,
             },
@@ -54,8 +54,8 @@ impl<'a> ReservedFile<'a> {
     }
 }
 
-/// What a run got from the server.
-pub(super) struct Received {
+/// What a run brings into the file.
+pub(super) struct NewTokens {
     pub(super) tokens: Tokens,
     pub(super) app_token: Option<AppToken>,
 }
@@ -65,7 +65,7 @@ pub(super) struct Received {
 pub(crate) struct HeldTokens<'a> {
     plan: Plan<'a>,
     room: Room,
-    reply: Received,
+    reply: NewTokens,
     /// Whether they are saved, or an error says where they are.
     settled: bool,
 }
@@ -295,7 +295,7 @@ impl<'a> Plan<'a> {
     pub(super) fn edit_current(
         &self,
         current: &Document,
-        reply: &Received,
+        reply: &NewTokens,
     ) -> Result<Option<Edit<'a>>> {
         let found = Pair::read(self.view.place, current)?.tokens.refresh_token;
         let sent = match &self.origin {
@@ -316,7 +316,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What the reply changes in a document.
-    fn edit(&self, document: &Document, reply: &Received) -> Result<Edit<'a>> {
+    fn edit(&self, document: &Document, reply: &NewTokens) -> Result<Edit<'a>> {
         let new = reply.tokens.refresh_token.as_ref();
         let spent;
         let change = Change {
@@ -355,13 +355,13 @@ impl<'a> Plan<'a> {
     }
 
     /// The section alone, as a journal takes it: with all that a put-back needs to know.
-    pub(super) fn section(&self, reply: &Received) -> Result<String> {
+    pub(super) fn section(&self, reply: &NewTokens) -> Result<String> {
         let mut tokens = reply.tokens.clone();
         let old = self.view.tokens().refresh_expires_at;
         if !self.view.api.extends_refresh_token() {
             tokens.refresh_expires_at = tokens.refresh_expires_at.or(old);
         }
-        let reply = Received {
+        let reply = NewTokens {
             tokens,
             app_token: None,
         };
@@ -371,7 +371,7 @@ impl<'a> Plan<'a> {
         Ok(alone.text().to_owned())
     }
 
-    pub(super) fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &Received) -> Error {
+    pub(super) fn unsaved(&self, why: &str, rescue: Option<PathBuf>, reply: &NewTokens) -> Error {
         let subject = self.view.place;
         let Some(rescue) = rescue else {
             let message =
