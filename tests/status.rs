@@ -148,6 +148,17 @@ fn assert_schema(value: &Value, schema: &[(&str, &[&str])]) {
 }
 
 #[test]
+fn a_chinese_name_keeps_the_columns_of_the_table() {
+    let scene = Scene::without_file();
+    scene.write("[机器人]\nrefresh_token = ur-1\n[bot]\nrefresh_token = ur-2\n");
+    let table = scene.run(["status"]).stdout;
+    let row = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap();
+    // Three characters, six columns wide.
+    assert!(row("机器人").starts_with("机器人   v1 "), "{table}");
+    assert!(row("bot").starts_with("bot      v1 "), "{table}");
+}
+
+#[test]
 fn the_json_of_status_keeps_to_its_schema() {
     let scene = scene();
     let run = scene.run(["status", "-o", "json"]);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use super::output::line;
 use crate::config::{self, Held, Next, Status};
@@ -142,14 +143,14 @@ impl Survey {
         profiles.sort_by_key(|status| status.next.can_work());
         let mut rows = vec![HEAD.map(|title| (title.to_owned(), BOLD))];
         rows.extend(profiles.into_iter().map(|status| self.row(status)));
-        let width = |column: usize| rows.iter().map(|row| row[column].0.chars().count()).max();
+        let width = |column: usize| rows.iter().map(|row| row[column].0.width()).max();
         let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
         let mut text = String::new();
         for row in rows {
             for (column, (cell, code)) in row.into_iter().enumerate() {
                 let padding = widths
                     .get(column)
-                    .map_or(0, |width| width - cell.chars().count() + 2);
+                    .map_or(0, |width| width - cell.width() + 2);
                 text.push_str(&paint(cell, code));
                 text.push_str(&" ".repeat(padding));
             }
