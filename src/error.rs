@@ -65,6 +65,7 @@ impl Kind {
 
 /// What to do next, in two languages.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hint {
     /// The hint in English.
     pub english: Cow<'static, str>,
@@ -74,8 +75,7 @@ pub struct Hint {
 
 impl Hint {
     /// A hint whose two texts are known beforehand.
-    #[must_use]
-    pub const fn fixed(english: &'static str, chinese: &'static str) -> Self {
+    pub(crate) const fn fixed(english: &'static str, chinese: &'static str) -> Self {
         Hint {
             english: Cow::Borrowed(english),
             chinese: Cow::Borrowed(chinese),
@@ -83,8 +83,7 @@ impl Hint {
     }
 
     /// A hint that names a file, a host or a command.
-    #[must_use]
-    pub fn naming(english: String, chinese: String) -> Self {
+    pub(crate) fn naming(english: String, chinese: String) -> Self {
         Hint {
             english: Cow::Owned(english),
             chinese: Cow::Owned(chinese),
@@ -94,6 +93,7 @@ impl Hint {
 
 /// What the server said of itself in a refusal: support asks for both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerAnswer {
     /// The code in the reply's body, if there was one.
     pub code: Option<i64>,

@@ -30,6 +30,28 @@
 //! # assert_eq!(server.requests().len(), 1);
 //! # Ok::<(), feishu_refresh::Error>(())
 //! ```
+//!
+//! With settings of your own, and only if the saved token lasts less than ten minutes:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use feishu_refresh::{Options, blocking::refresh};
+//!
+//! let mut options = Options::default();
+//! options.profile = "bot".to_owned();
+//! options.min_ttl = Some(Duration::from_secs(600));
+//! let outcome = refresh(&options)?;
+//! println!("good until {:?}", outcome.expires_at);
+//! # Ok::<(), feishu_refresh::Error>(())
+//! ```
+//!
+//! # What a caller should know
+//!
+//! - A refresh works on a thread of its own and goes on to its save even if the future is dropped, as
+//!   long as the process lives. Signals are the caller's: the program puts them off meanwhile, the
+//!   library does not.
+//! - Warnings, and at the level *info* each request, go to the [`log`] crate. No secret is among them.
+//! - Secrets are [`SecretString`]s: their `Debug` text is redacted, and [`ExposeSecret`] takes them out.
 
 #[cfg(not(unix))]
 compile_error!("feishu-refresh runs on Unix systems so far");
@@ -56,6 +78,8 @@ use std::path::Path;
 use std::thread;
 
 use tokio::sync::oneshot;
+
+pub use jiff::Timestamp;
 
 pub use error::{Error, Hint, Kind, Result, ServerAnswer};
 pub use protocol::Api;
