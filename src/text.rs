@@ -1,4 +1,4 @@
-//! Makes text from outside fit for a terminal and a log.
+//! Makes text from outside fit for a terminal, a log and a shell.
 
 /// One line without control characters, and without those that reorder or hide text.
 pub(crate) fn printable(text: &str) -> String {
@@ -15,6 +15,11 @@ pub(crate) fn shortened(text: &str, longest: usize) -> String {
         short.push('…');
     }
     short
+}
+
+/// A text as one word of a shell's command line.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn is_invisible(c: char) -> bool {

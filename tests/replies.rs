@@ -90,6 +90,27 @@ fn a_lost_reply_is_told_plainly() {
 }
 
 #[test]
+fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
+    let scene = Scene::without_file();
+    scene.write(scene.server.profile("o'bot", "v2"));
+    let file = scene.folder().join("feishu-config.ini");
+    let login = format!(
+        r"log in again: feishu-refresh login -c '{}' -p 'o'\''bot'",
+        file.display()
+    );
+    let fail = |arguments: &[&str]| {
+        scene.server.fail_next(Fault::CloseAfterSpending);
+        scene.run(arguments)
+    };
+    let run = fail(&["-p", "o'bot", "--retries", "1"]);
+    run.assert_failed(4, &login);
+    let run = scene.run(["-p", "o'bot", "-o", "json"]);
+    let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    let hint = error["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains(&login["log in again: ".len()..]), "{hint}");
+}
+
+#[test]
 fn a_slow_server_ends_with_the_time_out() {
     let scene = Scene::new();
     scene.server.fail_next(Fault::Hold);

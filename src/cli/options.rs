@@ -67,6 +67,12 @@ impl Asked {
         self.task.as_ref().unwrap_or(&Task::Refresh)
     }
 
+    /// Whether a file was named.
+    pub(super) fn names_file(&self, env: Env<'_>) -> bool {
+        self.file.config_file.is_some()
+            || env("FEISHU_CONFIG_FILE").is_some_and(|path| !path.is_empty())
+    }
+
     /// Whether one profile was named.
     pub(super) fn names_profile(&self, env: Env<'_>) -> bool {
         self.file.profile.is_some() || env("FEISHU_PROFILE").is_some_and(|name| !name.is_empty())

@@ -1,5 +1,6 @@
 //! What a run prints: the result on stdout, errors with hints and the log on stderr.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,7 +17,7 @@ use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
-use crate::text::printable;
+use crate::text::{printable, quoted};
 use crate::token::Tokens;
 
 /// Begins every line for people: in a log they stand between others.
@@ -47,7 +48,7 @@ struct ErrorFields<'a> {
     exit_code: u8,
     code: Option<i64>,
     message: String,
-    hint: Option<&'a str>,
+    hint: Option<String>,
     log_id: Option<&'a str>,
 }
 
@@ -151,8 +152,7 @@ impl Sink {
             Sink::Token => format!("{token}\n"),
             Sink::Json => outcome_json(options, &options.profile, outcome),
             Sink::Env => {
-                let quoted = token.replace('\'', r"'\''");
-                format!("export {}='{quoted}'\n", variable(outcome.api))
+                format!("export {}={}\n", variable(outcome.api), quoted(token))
             }
             Sink::Github(_) => masked(&outcome.access_token),
         };
@@ -279,7 +279,12 @@ pub(super) fn say(stderr: &mut dyn Write, line: &str) {
 pub(super) struct Report {
     json: bool,
     chinese: bool,
+    /// The options that `feishu-refresh login` needs to be about the same as this run.
+    login_options: RefCell<String>,
 }
+
+/// What hints tell a person to type.
+const LOGIN: &str = "feishu-refresh login";
 
 impl Report {
     pub(super) fn new(env: &dyn Fn(&str) -> Option<OsString>, json: bool) -> Self {
@@ -291,7 +296,17 @@ impl Report {
         Report {
             json,
             chinese: locale.as_encoded_bytes().starts_with(b"zh"),
+            login_options: RefCell::default(),
         }
+    }
+
+    /// From now on, hints name the login to this file and profile.
+    pub(super) fn is_about(&self, file: Option<&Path>, profile: Option<&str>) {
+        let file = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
+        let file = file.map(|file| format!(" -c {}", quoted(&file.display().to_string())));
+        let profile = profile.map(|profile| format!(" -p {}", quoted(profile)));
+        self.login_options
+            .replace(file.unwrap_or_default() + &profile.unwrap_or_default());
     }
 
     /// Writes a failure to stderr, for a person or for a program.
@@ -301,7 +316,7 @@ impl Report {
             return self.object(stderr, error, profile);
         }
         let hint = error.hint().map(|hint| self.words(hint));
-        let hint = hint.map(|hint| format!("hint: {}\n", printable(hint)));
+        let hint = hint.map(|hint| format!("hint: {}\n", printable(&hint)));
         let hint = hint.unwrap_or_default();
         let text = format!("{PROGRAM}: {}\n{hint}", printable(&error.to_string()));
         write(stderr, &text);
@@ -325,15 +340,17 @@ impl Report {
 
     /// Writes a hint alone.
     pub(super) fn hint(&self, stderr: &mut dyn Write, hint: &Hint) {
-        write(stderr, &format!("hint: {}\n", printable(self.words(hint))));
+        write(stderr, &format!("hint: {}\n", printable(&self.words(hint))));
     }
 
-    fn words<'h>(&self, hint: &'h Hint) -> &'h str {
-        if self.chinese {
+    fn words(&self, hint: &Hint) -> String {
+        let words = if self.chinese {
             &hint.chinese
         } else {
             &hint.english
-        }
+        };
+        let login = format!("{LOGIN}{}", self.login_options.borrow());
+        words.replace(LOGIN, &login)
     }
 }
 

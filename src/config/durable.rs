@@ -30,6 +30,7 @@ pub(super) use rescue::{Leftover, has_leftover, is_torn, pending, pending_put_ba
 pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Result};
+use crate::text::quoted;
 
 /// A file longer than this is not a configuration: thousands of profiles fit in it.
 const LONGEST_FILE: u64 = 32 << 20;
@@ -66,8 +67,8 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
     if let Some(mode) = metadata.and_then(|m| platform::mode_if_readable_by_others(&m)) {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let path = path.display().to_string();
-        let quoted = path.replace('\'', r"'\''");
-        log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 '{quoted}'");
+        let quoted = quoted(&path);
+        log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 {quoted}");
     }
 }
 

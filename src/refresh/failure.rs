@@ -11,8 +11,8 @@ const SOON: Hint = Hint::fixed(
     "请尽快重试：若届时提示令牌已被使用，请重新登录：feishu-refresh login",
 );
 const CONSENT: Hint = Hint::fixed(
-    "log in again, with the same -c and -p: feishu-refresh login (115: get a new refresh token as its documents say)",
-    "请使用相同的 -c 和 -p 重新登录：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
+    "log in again: feishu-refresh login (115: get a new refresh token as its documents say)",
+    "请重新登录：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
 );
 const NOT_THIS_APP: Hint = Hint::fixed(
     "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",
