@@ -53,9 +53,6 @@
 //! - Warnings, and at the level *info* each request, go to the [`log`] crate. No secret is among them.
 //! - Secrets are [`SecretString`]s: their `Debug` text is redacted, and [`ExposeSecret`] takes them out.
 
-#[cfg(not(unix))]
-compile_error!("feishu-refresh runs on Unix systems so far");
-
 #[macro_use]
 mod fail;
 
@@ -69,6 +66,7 @@ mod exchange;
 #[doc(hidden)]
 pub mod internals;
 mod login;
+mod platform;
 mod protocol;
 mod refresh;
 mod text;

@@ -10,10 +10,10 @@ use std::io::Write;
 use super::args::{Asked, Output};
 use super::bar::Bar;
 use super::output::{self, Report};
-use super::signals::{Gate, Mask};
 use super::{Console, Program, hook, log};
 use crate::config::News;
 use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::signals::{Gate, Mask};
 use crate::refresh::all::{Audience, Helper, Settled, run as refresh_all};
 use crate::refresh::{AfterSave, Options, Outcome};
 

@@ -1,18 +1,17 @@
 //! `exec`: a command that finds a valid access token in its environment.
 //!
-//! The command replaces this program, so that its exit code, its signals and its stdin are its own.
+//! The command replaces this program, where the system lets it, so that its exit code, its signals and its stdin are its own.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, is_separator};
 use std::process::Command;
 
-use rustix::fs::Access;
 use secrecy::ExposeSecret;
 
 use super::output;
 use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::programs;
 use crate::refresh::Outcome;
 
 /// Looks a program up, as the system does when it starts one, before anything is spent for it.
@@ -23,10 +22,13 @@ pub(super) fn find(command: &[OsString], search_path: Option<&OsStr>) -> Result<
     let Some(program) = command.first() else {
         return Err(Error::config("no command to run"));
     };
-    let has_folder = program.as_encoded_bytes().contains(&b'/');
+    let mut bytes = program.as_encoded_bytes().iter();
+    let has_folder = bytes.any(|byte| is_separator(char::from(*byte)));
     let found = match search_path {
-        _ if has_folder => is_program(Path::new(program)),
-        Some(folders) => env::split_paths(folders).any(|folder| is_program(&folder.join(program))),
+        _ if has_folder => programs::is_program(Path::new(program)),
+        Some(folders) => {
+            env::split_paths(folders).any(|folder| programs::is_program(&folder.join(program)))
+        }
         // Where to look without one is the system's own business.
         None => true,
     };
@@ -44,22 +46,15 @@ pub(super) fn find(command: &[OsString], search_path: Option<&OsStr>) -> Result<
     )))
 }
 
-fn is_program(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
-}
-
 /// Becomes the command. Returns only if that fails.
 pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
     let Some((program, arguments)) = command.split_first() else {
         return Error::config("no command to run");
     };
-    let error = Command::new(program)
-        .args(arguments)
-        .env(
-            output::variable(outcome.api),
-            outcome.access_token.expose_secret(),
-        )
-        .exec();
+    let error = programs::turn_into(Command::new(program).args(arguments).env(
+        output::variable(outcome.api),
+        outcome.access_token.expose_secret(),
+    ));
     let kind = if outcome.refreshed {
         // A wrong command, but a token was spent for it.
         Kind::Unexpected

@@ -4,14 +4,12 @@
 //! stderr. The file stays locked and signals stay put off until it ends: a CI whose disk is thrown
 //! away may have no other copy. A token that was there already is none of its business.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::Stdio;
 
 use super::output;
 use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::programs::{self, SHELL};
 use crate::protocol::Api;
 use crate::refresh::{AfterSave, Options};
 use crate::token::Tokens;
@@ -43,20 +41,12 @@ fn run(command: &str, place: &str, json: &str) -> Result<()> {
             "新的令牌已写入配置文件；请手动完成该命令应做的处理",
         ))
     };
-    let stderr = io::stderr().as_fd().try_clone_to_owned();
-    let stdout = stderr.map_or_else(|_| Stdio::null(), Stdio::from);
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", command]);
-    if !has_terminal() {
-        // A signal to this program's group is not for the command. At a terminal it is, and a command
-        // in a group of its own could not ask anything there.
-        shell.process_group(0);
-    }
-    let mut child = shell
+    let stdout = programs::stderr().unwrap_or_else(|_| Stdio::null());
+    let mut child = programs::shell(command)
         .stdin(Stdio::piped())
         .stdout(stdout)
         .spawn()
-        .map_err(|error| failed(&format!("cannot start /bin/sh: {error}")))?;
+        .map_err(|error| failed(&format!("cannot start {SHELL}: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command need not read what it is told.
         let _ = stdin.write_all(json.as_bytes());
@@ -67,9 +57,4 @@ fn run(command: &str, place: &str, json: &str) -> Result<()> {
     } else {
         Err(failed(&status.to_string()))
     }
-}
-
-/// Whether a person sits at a terminal that belongs to this run.
-fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok()
 }

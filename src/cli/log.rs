@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::bar::Bar;
 use super::output::say;
-use super::signals::Mask;
+use crate::platform::signals::Mask;
 
 /// The bar that a terminal shows, if any: what the log says goes above it.
 static BAR: Mutex<Option<Bar>> = Mutex::new(None);

@@ -2,7 +2,6 @@
 //!
 //! What is said goes to stderr: stdout is for what `-o` asks.
 
-use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -12,11 +11,12 @@ use secrecy::SecretString;
 
 use super::args::{Asked, LoginArguments};
 use super::output::{self, Sink};
-use super::signals::Mask;
 use super::{Console, Program, has};
 use crate::error::{Error, Hint, Result};
 use crate::login::listener::{Browser, Listener};
 use crate::login::{self, Question, Way, denied, pages, too_late};
+use crate::platform::programs;
+use crate::platform::signals::Mask;
 use crate::protocol::consent::Answer;
 use crate::protocol::device::Prompt;
 use crate::refresh::Options;
@@ -54,7 +54,7 @@ pub(super) fn run(
         let mut way = InBrowser {
             stderr,
             wait,
-            has_browser: has_browser(console.env),
+            has_browser: programs::has_browser(&|name| has(console.env, name)),
             listener: None,
             browser: None,
         };
@@ -69,12 +69,6 @@ pub(super) fn run(
         output::note_login(console.stderr, options, &outcome);
     }
     failure.map_or(Ok(()), Err)
-}
-
-/// Whether there is a browser to open: on Linux, where there is a screen.
-fn has_browser(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
-    let screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"];
-    cfg!(target_os = "macos") || screen.iter().any(|name| has(env, name))
 }
 
 /// Shows the link, and reads the address that the browser ended on.

@@ -15,7 +15,6 @@ mod log;
 mod login;
 mod options;
 mod output;
-mod signals;
 mod status;
 mod usage;
 mod values;
@@ -24,12 +23,12 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
+use crate::platform::signals::Mask;
 use crate::protocol::Api;
 use crate::refresh::{self, Caller, Options, Outcome};
 use crate::token::Tokens;
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
-use signals::Mask;
 use status::Survey;
 
 /// The world around a run, so that a run can be had in any.

@@ -4,17 +4,16 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::args::Output;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::files;
 use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
 use crate::text::{printable, quoted};
@@ -172,15 +171,10 @@ pub(super) struct GithubOutput {
 }
 
 impl GithubOutput {
-    /// Opens it, for its owner alone if it is missing. Nobody is waited for.
     fn open(path: &Path) -> io::Result<Self> {
-        let mut options = File::options();
-        let flags = OFlags::NONBLOCK.bits().cast_signed();
-        options.append(true).create(true).mode(0o600);
-        let file = options.custom_flags(flags).open(path)?;
         Ok(GithubOutput {
             path: path.to_owned(),
-            file,
+            file: files::open_to_append(path)?,
         })
     }
 
@@ -189,8 +183,8 @@ impl GithubOutput {
         let found = self.file.metadata()?;
         if found.is_file() && found.len() > 0 {
             let mut last = [b'\n'];
-            let read =
-                File::open(&self.path).and_then(|file| file.read_at(&mut last, found.len() - 1));
+            let read = File::open(&self.path)
+                .and_then(|file| files::read_at(&file, &mut last, found.len() - 1));
             if read.is_ok() && last != [b'\n'] {
                 self.file.write_all(b"\n")?;
             }

@@ -15,7 +15,6 @@
 
 mod journal;
 mod lock;
-mod platform;
 mod rescue;
 mod room;
 
@@ -30,6 +29,7 @@ pub(super) use rescue::{Leftover, has_leftover, is_torn, pending, pending_put_ba
 pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Result};
+use crate::platform::files;
 use crate::text::quoted;
 
 /// A file longer than this is not a configuration: thousands of profiles fit in it.
@@ -39,7 +39,7 @@ const LONGEST_FILE: u64 = 32 << 20;
 ///
 /// None if there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match platform::open_options().open(path) {
+    match files::open_options().open(path) {
         Ok(mut file) => {
             check_regular(path, &file)?;
             read_open(path, &mut file).map(Some)
@@ -58,14 +58,14 @@ pub(super) fn does_not_exist(path: &Path) -> Error {
 pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path)
         .ok()
-        .map(|metadata| platform::mode(&metadata))
+        .and_then(|metadata| files::mode(&metadata))
 }
 
 /// Reports a file that others can read, with the command that mends it.
 pub(super) fn warn_if_readable_by_others(path: &Path) {
     let metadata = fs::metadata(path).ok();
-    if let Some(mode) = metadata.and_then(|m| platform::mode_if_readable_by_others(&m)) {
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if let Some(mode) = metadata.and_then(|m| files::mode_if_readable_by_others(&m)) {
+        let path = files::real_path(path).unwrap_or_else(|_| path.to_owned());
         let path = path.display().to_string();
         let quoted = quoted(&path);
         log::warn!("{path} can be read by other users (mode {mode:04o}): chmod 600 {quoted}");
@@ -74,13 +74,13 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
 
 /// Tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(platform::State);
+pub(super) struct Stamp(files::State);
 
 /// The state of a file; none if there is none.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     fs::metadata(path)
         .ok()
-        .map(|metadata| Stamp(platform::state(&metadata)))
+        .map(|metadata| Stamp(files::state(&metadata)))
 }
 
 /// How long ago a file was last written; none if that is not known.
@@ -92,7 +92,7 @@ pub(super) fn age(path: &Path) -> Option<Duration> {
 /// Whether a file was not changed after another was written; also if there is none.
 pub(super) fn is_unchanged_since(path: &Path, other: &Path) -> bool {
     match (fs::metadata(path), fs::metadata(other)) {
-        (Ok(file), Ok(other)) => platform::is_unchanged_since(&file, &other),
+        (Ok(file), Ok(other)) => files::is_unchanged_since(&file, &other),
         (found, _) => found.is_err(),
     }
 }
@@ -125,7 +125,7 @@ fn check_regular(path: &Path, file: &File) -> Result<Metadata> {
 /// Whether a path leads to this very file, links followed.
 fn is_same(path: &Path, file: &File) -> bool {
     match (fs::metadata(path), file.metadata()) {
-        (Ok(named), Ok(open)) => platform::identity(&named) == platform::identity(&open),
+        (Ok(named), Ok(open)) => files::identity(&named) == files::identity(&open),
         _ => false,
     }
 }

@@ -6,13 +6,13 @@
 //!   and never taken for one: its first line says what it is.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::check_regular;
 use super::lock::{Lock, busy};
 use super::rescue::{Purpose, Rescue};
-use super::{check_regular, platform};
 use crate::error::{Error, Result};
+use crate::platform::files;
 
 /// The first line.
 const HEAD: &str = "; Pairs of feishu-refresh --all that are not all in the file yet: the next run puts them there.\n";
@@ -44,7 +44,7 @@ impl Lock {
             _ => Error::file("no room for new tokens of", &self.path, error),
         })?;
         // Whoever owns the file should be able to use what is left of a run that died.
-        let _ = platform::take_owner(&rescue.file, &old);
+        let _ = files::take_owner(&rescue.file, &old);
         Ok(Journal { rescue, end: 0 })
     }
 }
@@ -56,7 +56,7 @@ impl Journal {
         let entry = format!("{head}{}\n\n", section.trim_end());
         self.rescue.begin();
         fail_point!("before-append");
-        self.rescue.file.write_all_at(entry.as_bytes(), self.end)?;
+        files::write_all_at(&self.rescue.file, entry.as_bytes(), self.end)?;
         fail_point!("after-append");
         self.end += entry.len() as u64;
         Ok(())
@@ -73,7 +73,7 @@ impl Journal {
             // Without it the next run is merely more careful in its words.
             let file = &self.rescue.file;
             let cut = file.set_len(self.end);
-            let _ = cut.and_then(|()| file.write_all_at(ENDED.as_bytes(), self.end));
+            let _ = cut.and_then(|()| files::write_all_at(file, ENDED.as_bytes(), self.end));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Promises:
 //! - The lock is on the file itself, so that runs which reach it by different paths exclude each
-//!   other, and no extra file lies about.
+//!   other, and no extra file lies about; where a locked file cannot be replaced, on one beside it.
 //! - A file that was replaced while this run queued is noticed: the queueing starts over at the new
 //!   one, and never goes on past its deadline.
 //! - A file that a run had to make goes with it if it stays empty.
@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{check_regular, does_not_exist, is_same, platform, read};
+use super::{check_regular, does_not_exist, is_same, read};
 use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::files;
 
 /// How often a lock that others hold is tried again: the work under it takes about one round trip.
 const LOCK_POLL: Duration = Duration::from_millis(10);
@@ -29,6 +30,8 @@ pub(crate) struct Lock {
     pub(super) writable: bool,
     /// Whether this run found no file and made an empty one.
     made: bool,
+    /// Holds the lock where the file itself cannot. Dropped last.
+    _stand_in: Option<File>,
 }
 
 impl Lock {
@@ -46,11 +49,18 @@ impl Lock {
         let mut made = false;
         let mut told = false;
         loop {
-            let opened = open(path, if_missing)?;
+            let mut opened = open(path, if_missing)?;
             made |= opened.made;
             check_regular(path, &opened.file)?;
-            match opened.file.try_lock() {
+            let stand_in = files::stand_in_for_lock(path)
+                .map_err(|error| Error::file("cannot make the lock of", path, error))?;
+            match stand_in.as_ref().unwrap_or(&opened.file).try_lock() {
                 Ok(()) => {
+                    if stand_in.is_some() {
+                        // Nothing kept the file in its place until now.
+                        opened = open(path, if_missing)?;
+                        made |= opened.made;
+                    }
                     // Another run may have renamed a new file into place while this one waited.
                     if let Some(path) = real_path(path, &opened.file)? {
                         return Ok(Lock {
@@ -58,6 +68,7 @@ impl Lock {
                             file: opened.file,
                             writable: opened.writable,
                             made,
+                            _stand_in: stand_in,
                         });
                     }
                 }
@@ -76,6 +87,8 @@ impl Lock {
                 log::info!("waiting for another run on {}", path.display());
                 told = true;
             }
+            // Whoever has the lock may want to put another file in its place.
+            drop((opened, stand_in));
             thread::sleep(LOCK_POLL.min(left));
         }
     }
@@ -125,7 +138,7 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
         writable,
         made,
     };
-    let error = match platform::open_options().write(true).open(path) {
+    let error = match files::open_options().write(true).open(path) {
         Ok(file) => return Ok(opened(file, true, false)),
         Err(error) => error,
     };
@@ -134,13 +147,13 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
             if let Some(hint) = if_missing {
                 return Err(does_not_exist(path).with_hint(hint.clone()));
             }
-            let made = platform::open_options().write(true).create(true).open(path);
+            let made = files::open_options().write(true).create(true).open(path);
             let made = made.map_err(|error| Error::file("cannot make", path, error))?;
             Ok(opened(made, true, true))
         }
         // Not ours to write, perhaps still ours to replace.
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            let file = platform::open_options().open(path);
+            let file = files::open_options().open(path);
             let file = file.map_err(|error| Error::file("cannot open", path, error))?;
             Ok(opened(file, false, false))
         }
@@ -150,7 +163,7 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
 
 /// The path with its links resolved, if it still leads to this very file.
 fn real_path(path: &Path, file: &File) -> Result<Option<PathBuf>> {
-    match path.canonicalize() {
+    match files::real_path(path) {
         Ok(real) => Ok(is_same(&real, file).then_some(real)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("cannot find", path, error)),

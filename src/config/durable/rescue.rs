@@ -10,12 +10,12 @@
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, busy};
-use super::{check_regular, is_same, platform, read_open};
+use super::{check_regular, is_same, read_open};
 use crate::error::{Error, Kind, Result};
+use crate::platform::files;
 use crate::token::Fingerprint;
 
 /// The folder of our own in the user's state folder.
@@ -44,14 +44,8 @@ fn places(path: &Path, purpose: Purpose) -> impl Iterator<Item = PathBuf> {
     // One name for each file, however deep it lies; the other places are shared by all files.
     let hash = Fingerprint::of_bytes(path.as_os_str().as_encoded_bytes());
     let name = format!("{hash}{}", purpose.suffix());
-    let absolute = |folder: PathBuf| Some(folder).filter(|folder| folder.is_absolute());
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let state = env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .and_then(absolute);
-    let state = state.or_else(home).and_then(absolute);
-    let state = state.map(|state| state.join(STATE_FOLDER).join(&name));
-    let temporary = format!("feishu-refresh-{}-{name}", platform::user());
+    let state = files::state_folder().map(|state| state.join(STATE_FOLDER).join(&name));
+    let temporary = format!("feishu-refresh-{}-{name}", files::user());
     let temporary = env::temp_dir().join(temporary);
     [
         Some(with_suffix(path, purpose.suffix())),
@@ -76,9 +70,9 @@ pub(crate) fn pending_put_backs(path: &Path) -> Vec<PathBuf> {
 }
 
 fn pending_of(path: &Path, purpose: Purpose) -> Vec<PathBuf> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = files::real_path(path).unwrap_or_else(|_| path.to_owned());
     let has_text = |place: &PathBuf| {
-        let bytes = platform::open_unlinked(place).ok();
+        let bytes = files::open_unlinked(place).ok();
         let bytes = bytes.and_then(|mut file| read_open(place, &mut file).ok());
         bytes.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
     };
@@ -95,7 +89,9 @@ pub(crate) fn has_leftover(path: &Path) -> bool {
         };
         path = path.parent().unwrap_or(Path::new("/")).join(target);
     }
-    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    let folder = path
+        .parent()
+        .and_then(|folder| files::real_path(folder).ok());
     let real = folder
         .zip(path.file_name())
         .map(|(folder, name)| folder.join(name));
@@ -116,13 +112,13 @@ pub(crate) fn is_torn(text: &[u8]) -> bool {
 /// Writes a text over another, so that whoever reads it later knows whether all of it came: the
 /// first byte is NUL, which no sound file has, until the rest is on disk.
 pub(super) fn overwrite(file: &File, text: &[u8]) -> io::Result<()> {
-    file.write_all_at(&[0], 0)?;
+    files::write_all_at(file, &[0], 0)?;
     file.sync_all()?;
-    file.write_all_at(text.get(1..).unwrap_or_default(), 1)?;
+    files::write_all_at(file, text.get(1..).unwrap_or_default(), 1)?;
     file.set_len(text.len() as u64)?;
     file.sync_all()?;
     fail_point!("amid-in-place-write");
-    file.write_all_at(&text[..text.len().min(1)], 0)?;
+    files::write_all_at(file, &text[..text.len().min(1)], 0)?;
     file.sync_all()
 }
 
@@ -130,8 +126,8 @@ pub(super) fn overwrite(file: &File, text: &[u8]) -> io::Result<()> {
 /// length comes first, so that whatever is missing later reads as NUL, which no text holds.
 fn write_to_blank(file: &File, text: &[u8]) -> io::Result<()> {
     file.set_len(text.len() as u64)?;
-    file.write_all_at(text.get(1..).unwrap_or_default(), 1)?;
-    file.write_all_at(&text[..text.len().min(1)], 0)?;
+    files::write_all_at(file, text.get(1..).unwrap_or_default(), 1)?;
+    files::write_all_at(file, &text[..text.len().min(1)], 0)?;
     // Gives back what was set aside and not needed: the file may keep it for ever.
     file.set_len(text.len() as u64)
 }
@@ -178,7 +174,7 @@ impl Rescue {
                 .filter(|folder| folder.ends_with(STATE_FOLDER))
             {
                 // If it cannot be made, neither can the file.
-                let _ = platform::create_private_folder(folder);
+                let _ = files::create_private_folder(folder);
             }
             result = Rescue::make(place, purpose, bytes);
             if result.is_ok() {
@@ -192,11 +188,11 @@ impl Rescue {
         if purpose == Purpose::PutBack && path.exists() {
             fs::remove_file(&path)?;
         }
-        let file = match platform::create_private(&path) {
+        let file = match files::create_private(&path) {
             // A dead run's that could not be cleared away is in the way, a live run's is a lock.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let old = platform::open_unlinked(&path)?;
-                let alive = matches!(old.try_lock(), Err(TryLockError::WouldBlock));
+                let old = files::open_unlinked(&path)?;
+                let alive = matches!(files::claim(&old), Err(TryLockError::WouldBlock));
                 let kind = if alive {
                     error.kind()
                 } else {
@@ -211,8 +207,8 @@ impl Rescue {
             path,
             holds: Holds::Nothing,
         };
-        rescue.file.try_lock()?;
-        platform::reserve(&mut rescue.file, bytes)?;
+        files::claim(&rescue.file)?;
+        files::reserve(&mut rescue.file, bytes)?;
         Ok(rescue)
     }
 
@@ -254,7 +250,7 @@ impl Rescue {
     /// Makes the name durable, too, for a file that is to stay where it is.
     pub(super) fn settle(&self) {
         if let Some(folder) = self.path.parent() {
-            platform::sync_folder(folder);
+            files::sync_folder(folder);
         }
     }
 
@@ -326,7 +322,7 @@ impl Lock {
 
     fn open_leftover(&self, path: &Path, shared: bool) -> Result<Option<Leftover>> {
         let unreadable = |error| Error::file("cannot read", path, error);
-        let mut file = match platform::open_unlinked(path) {
+        let mut file = match files::open_unlinked(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -342,16 +338,16 @@ impl Lock {
         };
         let metadata = check_regular(path, &file)?;
         // In a folder that others use, anything may stand under that name.
-        if shared && !platform::is_private(&metadata) {
+        if shared && !files::is_private(&metadata) {
             let message = format!("{} is not this user's alone: it is ignored", path.display());
             return Err(Error::config(message));
         }
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if let Err(TryLockError::WouldBlock) = files::claim(&file) {
             return Err(busy(path));
         }
         let own = self.file.metadata().map_err(unreadable)?;
         let text = read_open(path, &mut file)?;
-        let is_latest = platform::is_unchanged_since(&own, &metadata);
+        let is_latest = files::is_unchanged_since(&own, &metadata);
         Ok(Some(Leftover {
             _file: file,
             path: path.to_owned(),

@@ -12,10 +12,10 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, busy};
-use super::platform::{self, Fixed};
 use super::rescue::{Purpose, Rescue, overwrite};
 use super::{Stamp, check_regular, is_same};
 use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::{Fixed, files};
 
 /// Proof that a new text can be saved: a locked file, a way, and reserved space.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Lock {
             return Err(Error::temporary(message).with_hint(Hint::fixed("run again", "请重试")));
         }
         let old = check_regular(&self.path, &self.file)?;
-        match platform::fixed(&self.path, &old) {
+        match files::fixed(&self.path, &old) {
             Some(reason @ (Fixed::Replaced | Fixed::Immutable)) => {
                 return Err(cannot_change(&self.path, reason));
             }
@@ -109,7 +109,7 @@ impl Lock {
             None => {}
         }
         let beside = Rescue::make_beside(&self.path, purpose, bytes).and_then(|rescue| {
-            platform::take_owner(&rescue.file, &old)?;
+            files::take_owner(&rescue.file, &old)?;
             Ok(rescue)
         });
         match beside {
@@ -134,10 +134,10 @@ impl Lock {
             return Err(Error::file("cannot write", &self.path, error));
         }
         let blocked = |error| Error::file("no room for new tokens of", &self.path, error);
-        platform::reserve_beyond(&self.file, bytes).map_err(blocked)?;
+        files::reserve_beyond(&self.file, bytes).map_err(blocked)?;
         let rescue = Rescue::make_anywhere(&self.path, purpose, bytes, None).map_err(blocked)?;
         // Whoever owns the file should be able to use what is left of a run that died.
-        let _ = platform::take_owner(&rescue.file, old);
+        let _ = files::take_owner(&rescue.file, old);
         Ok(Choice {
             rescue,
             way: Way::InPlace,
@@ -166,7 +166,7 @@ impl Room {
     /// The state of the file that this run holds.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         let metadata = self.lock.file.metadata().ok();
-        metadata.map(|metadata| Stamp(platform::state(&metadata)))
+        metadata.map(|metadata| Stamp(files::state(&metadata)))
     }
 
     /// The file as it is now.
@@ -229,8 +229,8 @@ impl Room {
         self.rescue.write(text)?;
         fail_point!("after-write");
         let old = fs::metadata(&self.lock.path)?;
-        platform::take_owner(&self.rescue.file, &old)?;
-        platform::take_mode(&self.rescue.file, &old)?;
+        files::take_owner(&self.rescue.file, &old)?;
+        files::take_mode(&self.rescue.file, &old)?;
         fail_point!("before-fsync");
         self.rescue.sync(false)?;
         fail_point!("after-fsync");
@@ -238,7 +238,8 @@ impl Room {
             return Err(io::Error::other("the file written beside it is gone"));
         }
         fail_point!("before-rename");
-        if let Err(error) = fs::rename(&self.rescue.path, &self.lock.path) {
+        let (new, old) = (&self.rescue, &mut self.lock);
+        if let Err(error) = files::rename_over(&new.path, &new.file, &old.path, &mut old.file) {
             // A mount point that nothing told us of, or rights that were taken away.
             if !self.lock.writable {
                 return Err(error);
@@ -252,7 +253,7 @@ impl Room {
         fail_point!("after-rename");
         fail_point!("before-folder-fsync");
         if let Some(folder) = self.lock.path.parent() {
-            platform::sync_folder(folder);
+            files::sync_folder(folder);
         }
         fail_point!("after-folder-fsync");
         Ok(())
@@ -305,8 +306,5 @@ fn cannot_change(path: &Path, reason: Fixed) -> Error {
         Kind::Config,
         format!("{path} or its folder cannot be changed"),
     )
-    .with_hint(Hint::fixed(
-        "take away the immutable or append-only attribute: see lsattr and chattr",
-        "请移除不可变或仅追加属性：参见 lsattr 与 chattr",
-    ))
+    .with_hint(files::how_to_make_changeable())
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 /// The mask of this program's main thread. All other threads are shielded for as long as they live, so
 /// that a signal is for the main thread alone; but for a [`Gate`], where that thread is busy telling.
 #[derive(Default)]
-pub(super) struct Mask {
+pub(crate) struct Mask {
     /// The mask to go back to.
     before: Option<SigSet>,
     /// What came while they waited, where somebody looks out for it.
@@ -49,7 +49,7 @@ fn deferred() -> SigSet {
 
 impl Mask {
     /// From now on, signals wait.
-    pub(super) fn defer(&mut self) {
+    pub(crate) fn defer(&mut self) {
         if self.before.is_none() {
             // It fails for an unknown `how` alone.
             self.before = deferred().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
@@ -57,7 +57,7 @@ impl Mask {
     }
 
     /// Those that waited do their work now.
-    pub(super) fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         if let Some(before) = self.before.take() {
             let _ = before.thread_set_mask();
         }
@@ -65,12 +65,12 @@ impl Mask {
     }
 
     /// Has a thread leave signals to the main thread.
-    pub(super) fn shield_thread() {
+    pub(crate) fn shield_thread() {
         let _ = deferred().thread_block();
     }
 
     /// A gate for a thread that works for this one, which lets signals through now.
-    pub(super) fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> Gate {
         Gate {
             open: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
             seen: self.seen.clone(),
@@ -85,7 +85,7 @@ impl Drop for Mask {
 }
 
 /// Lets signals through on a working thread, while the main thread is busy telling.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// The mask that lets them through.
     open: SigSet,
     seen: Seen,
@@ -93,19 +93,19 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Those that waited do their work now.
-    pub(super) fn deliver(&self) {
+    pub(crate) fn deliver(&self) {
         let _ = self.open.thread_set_mask();
         self.seen.raise();
     }
 
     /// From now on, they do it at once, whatever the main thread does.
-    pub(super) fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.seen.are_free.store(true, Ordering::Relaxed);
         self.deliver();
     }
 
     /// Has `tell` called for each signal that waits. It does its work when signals are delivered.
-    pub(super) fn watch(&self, tell: Box<dyn Fn() + Send>) {
+    pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) {
         let (seen, open) = (self.seen.clone(), self.open);
         // Without a thread, a signal waits until the end.
         let _ = thread::Builder::new().spawn(move || {

@@ -1,0 +1,34 @@
+//! What the program asks of the operating system beyond std, and the only place that knows which one
+//! it is.
+//!
+//! Promises:
+//! - Each system has the same three modules with the same functions: `files`, `programs` and
+//!   `signals`. What a system has no such thing as is a function that does nothing there, and says why.
+//! - Nothing here decides what becomes of a token, and nothing here knows the modules that do.
+
+// What the systems do differently has a module for each; the code above is the same for all.
+#[cfg(unix)]
+mod unix;
+
+#[cfg(unix)]
+pub(crate) use unix::{files, programs, signals};
+
+// Files without locks, or signals that cannot wait, would break the promises silently.
+#[cfg(not(unix))]
+compile_error!("feishu-refresh runs on Unix systems so far");
+
+/// Why a file cannot be replaced by renaming another over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "no system but Linux knows them all")]
+pub(crate) enum Fixed {
+    /// Something is mounted on the file itself.
+    MountPoint,
+    /// The file or its folder must not be changed: it is immutable, append-only or read-only.
+    Immutable,
+    /// The file has other names, which would keep the old text.
+    HardLinks,
+    /// The file has rights beyond owner, group and mode, which a new file would not have.
+    AccessList,
+    /// The file is open but gone from its folder: a mounted file that was replaced on the host.
+    Replaced,
+}

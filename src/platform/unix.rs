@@ -1,0 +1,13 @@
+//! Unix: Linux, macOS and their kin.
+
+pub(crate) mod files;
+pub(crate) mod programs;
+pub(crate) mod signals;
+
+// Linux alone reserves space without writing it, mounts files, and tells of attributes by statx.
+#[cfg(target_os = "linux")]
+#[path = "unix/linux.rs"]
+mod kernel;
+#[cfg(not(target_os = "linux"))]
+#[path = "unix/other.rs"]
+mod kernel;
