@@ -9,13 +9,17 @@
 // What the systems do differently has a module for each; the code above is the same for all.
 #[cfg(unix)]
 mod unix;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{files, programs, signals};
+#[cfg(windows)]
+pub(crate) use windows::{files, programs, signals};
 
 // Files without locks, or signals that cannot wait, would break the promises silently.
-#[cfg(not(unix))]
-compile_error!("feishu-refresh runs on Unix systems so far");
+#[cfg(not(any(unix, windows)))]
+compile_error!("feishu-refresh runs on Unix systems and on Windows");
 
 /// Why a file cannot be replaced by renaming another over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

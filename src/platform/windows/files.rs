@@ -1,0 +1,221 @@
+//! Files: which is which, and how they are locked, reserved and written.
+//!
+//! Whose a file is and who may read it is a matter of access lists, which a new file takes from its
+//! folder: nothing is asked or changed here.
+
+use std::env;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf, Prefix};
+
+use crate::error::Hint;
+use crate::platform::Fixed;
+
+/// Lets a folder be opened, too: `FILE_FLAG_BACKUP_SEMANTICS`.
+const EVEN_A_FOLDER: u32 = 0x0200_0000;
+
+/// Opens a link instead of what it leads to: `FILE_FLAG_OPEN_REPARSE_POINT`.
+const NOT_THROUGH_A_LINK: u32 = 0x0020_0000;
+
+/// A path longer than this needs its long form.
+const LONGEST_PLAIN_PATH: usize = 259;
+
+/// When a file was made, when it was last written, and its length.
+pub(crate) type State = (u64, u64, u64);
+
+/// The state of a file.
+pub(crate) fn state(metadata: &Metadata) -> State {
+    (
+        metadata.creation_time(),
+        metadata.last_write_time(),
+        metadata.file_size(),
+    )
+}
+
+/// Tells one file from another, asked for both at one moment. The time of its making alone would not:
+/// a file that takes another's name soon after may get that, too. The time of its last write is no help:
+/// for a file that is open for writing it depends on who asks.
+pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.creation_time(), metadata.file_size())
+}
+
+/// Options that open even what is not a file, so that it can be looked at and refused.
+pub(crate) fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(EVEN_A_FOLDER);
+    options
+}
+
+/// A new file; never an old one, never through a link.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    open_options().write(true).create_new(true).open(path)
+}
+
+/// Opens a file; a link is opened as what it is, and is no regular file.
+pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(EVEN_A_FOLDER | NOT_THROUGH_A_LINK)
+        .open(path)
+}
+
+/// Opens a file to append to it, made if it is missing.
+pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Reads from this place on, as much as comes at once.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.seek_read(bytes, offset)
+}
+
+/// Writes all of it from this place on.
+pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset)? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            count => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts the file `new` in the place of another, which is open as `old`; if that works, `old` is the
+/// new one, too. Not every file system lets an open file be replaced.
+pub(crate) fn rename_over(
+    new_path: &Path,
+    new: &File,
+    old_path: &Path,
+    old: &mut File,
+) -> io::Result<()> {
+    *old = new.try_clone()?;
+    fs::rename(new_path, old_path).or_else(|error| {
+        *old = open_options().write(true).open(old_path)?;
+        Err(error)
+    })
+}
+
+/// The file whose lock stands for the lock on the file at `path`: one beside it, since a locked file
+/// can be neither read nor replaced here. It stays: if it went, two runs could each hold a lock on one
+/// of that name.
+pub(crate) fn stand_in_for_lock(path: &Path) -> io::Result<Option<File>> {
+    // One lock for all links to a file. If it has vanished by now, its lock is of no use to anyone.
+    let path = real_path(path).unwrap_or_else(|_| path.to_owned());
+    let mut name = path.into_os_string();
+    name.push(".lock");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(name);
+    file.map(Some)
+}
+
+/// Marks a rescue file as that of a living run. It needs no mark: the lock beside the configuration
+/// file keeps other runs away, and a locked file could not take that file's place.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(crate) fn claim(_rescue: &File) -> Result<(), TryLockError> {
+    Ok(())
+}
+
+/// A path with its links resolved, in the form that people write.
+pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let real = path.canonicalize()?;
+    Ok(plain(&real).unwrap_or(real))
+}
+
+/// `C:\a` for `\\?\C:\a`, where both mean the same.
+fn plain(path: &Path) -> Option<PathBuf> {
+    let mut components = path.components();
+    let Some(Component::Prefix(prefix)) = components.next() else {
+        return None;
+    };
+    let Prefix::VerbatimDisk(disk) = prefix.kind() else {
+        return None;
+    };
+    let mut plain = PathBuf::from(format!("{}:", char::from(disk)));
+    plain.extend(components);
+    let means_the_same = plain.as_os_str().len() <= LONGEST_PLAIN_PATH
+        && plain.canonicalize().is_ok_and(|real| real == path);
+    means_the_same.then_some(plain)
+}
+
+/// Where programs keep what should outlive a run, for this user.
+pub(crate) fn state_folder() -> Option<PathBuf> {
+    let folder = env::var_os("LOCALAPPDATA").map(PathBuf::from);
+    folder.filter(|folder| folder.is_absolute())
+}
+
+/// Makes a folder, and the folders above it. In the user's own folders it is for this user alone.
+pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+/// What tells users apart in the temporary folder: here each user has one of their own.
+pub(crate) fn user() -> u32 {
+    0
+}
+
+/// Whether a file is this user's alone, as all are in the user's own folders.
+pub(crate) fn is_private(_metadata: &Metadata) -> bool {
+    true
+}
+
+/// A new file belongs to whoever makes it.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(crate) fn take_owner(_file: &File, _model: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+/// Who may use a new file, its folder says.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(crate) fn take_mode(_file: &File, _model: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether `file` was last written before or when `other` was.
+pub(crate) fn is_unchanged_since(file: &Metadata, other: &Metadata) -> bool {
+    file.last_write_time() <= other.last_write_time()
+}
+
+/// There are no mode bits.
+pub(crate) fn mode(_metadata: &Metadata) -> Option<u32> {
+    None
+}
+
+/// There are no mode bits.
+pub(crate) fn mode_if_readable_by_others(_metadata: &Metadata) -> Option<u32> {
+    None
+}
+
+/// The file system keeps a journal of its names, and a folder cannot be synced.
+pub(crate) fn sync_folder(_folder: &Path) {}
+
+/// Sets space aside by filling it with NULs.
+pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
+    file.flush()
+}
+
+/// Space beyond a text cannot be set aside without changing the file.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(crate) fn reserve_beyond(_file: &File, _bytes: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether and why the file cannot be replaced by renaming.
+pub(crate) fn fixed(_path: &Path, metadata: &Metadata) -> Option<Fixed> {
+    metadata
+        .permissions()
+        .readonly()
+        .then_some(Fixed::Immutable)
+}
+
+/// What makes a file that is [`Fixed::Immutable`] changeable.
+pub(crate) fn how_to_make_changeable() -> Hint {
+    Hint::fixed(
+        "take away its read-only attribute: see attrib -r",
+        "请移除其只读属性：参见 attrib -r",
+    )
+}

@@ -1,0 +1,51 @@
+//! Programs: finding, starting and standing in for others.
+
+use std::io;
+use std::os::windows::io::AsHandle;
+use std::os::windows::process::CommandExt;
+use std::path::Path;
+use std::process::{self, Command, Stdio};
+
+use super::signals::Mask;
+
+/// What runs a command line.
+pub(crate) const SHELL: &str = "cmd";
+
+/// The shell with this command line, ready to start.
+pub(crate) fn shell(command_line: &str) -> Command {
+    let mut shell = Command::new(SHELL);
+    // /S takes the outer quotes away and leaves the rest as it is; /D keeps out what the registry
+    // would have each shell run first.
+    shell.raw_arg(format!("/D /S /C \"{command_line}\""));
+    shell
+}
+
+/// Stderr, for a command to write to.
+pub(crate) fn stderr() -> io::Result<Stdio> {
+    let stderr = io::stderr().as_handle().try_clone_to_owned();
+    stderr.map(Stdio::from)
+}
+
+/// Whether a file can be started as a program, under this name or with the `.exe` left out.
+pub(crate) fn is_program(path: &Path) -> bool {
+    let mut with_ending = path.as_os_str().to_owned();
+    with_ending.push(".exe");
+    path.is_file() || Path::new(&with_ending).is_file()
+}
+
+/// Stands in for another program until it ends, and then ends with its code: no program can become
+/// another here. Returns only if it does not start.
+pub(crate) fn turn_into(command: &mut Command) -> io::Error {
+    // Ctrl-C reaches that program, too, and what it makes of it counts.
+    let mut mask = Mask::default();
+    mask.defer();
+    match command.status() {
+        Ok(status) => process::exit(status.code().unwrap_or(1)),
+        Err(error) => error,
+    }
+}
+
+/// Whether there is a browser to open: Windows has a screen.
+pub(crate) fn has_browser(_is_set: &dyn Fn(&str) -> bool) -> bool {
+    true
+}
