@@ -2,7 +2,6 @@
 //! was: files, command lines, environments, replies.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use serde_json::json;
@@ -238,6 +237,7 @@ fn bad_files_are_refused_before_anything_is_sent() {
     assert!(scene.server.requests().is_empty());
 }
 
+#[cfg(unix)]
 #[test]
 fn bad_command_lines_are_refused_before_anything_is_sent() {
     let scene = Scene::new();
@@ -246,7 +246,7 @@ fn bad_command_lines_are_refused_before_anything_is_sent() {
         .status()
         .unwrap();
     assert!(status.success());
-    let _socket = UnixListener::bind(scene.folder().join("socket")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(scene.folder().join("socket")).unwrap();
     std::os::unix::fs::symlink("circle", scene.folder().join("circle")).unwrap();
     for (arguments, code, says) in COMMAND_LINES {
         assert_refused(&scene, scene.program().args(*arguments), *code, says);
@@ -254,6 +254,7 @@ fn bad_command_lines_are_refused_before_anything_is_sent() {
     assert!(scene.server.requests().is_empty());
 }
 
+#[cfg(unix)]
 #[test]
 fn bad_environments_are_refused_before_anything_is_sent() {
     use std::os::unix::ffi::OsStrExt;

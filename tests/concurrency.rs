@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::harness::{Run, Scene};
 use crate::sandbox::Fault;
-use crate::scripts::let_it_end_in;
 
 /// Starts programs at once, waits until one has sent its request and the others queue behind it, lets
 /// the server answer, and returns what each printed.
@@ -75,7 +74,7 @@ fn twenty_at_once_on_an_expired_token_make_one_rotation() {
     let scene = Scene::new();
     scene.run::<&str>([]).token();
     for round in 2..=4 {
-        let_it_end_in(&scene, -1);
+        scene.let_it_end_in(-1);
         let runs = at_once(20, &scene, || {
             let mut command = scene.program();
             command.args(["--min-ttl", "10m"]);

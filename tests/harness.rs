@@ -1,18 +1,23 @@
 //! A scene to run the program in: a folder, a stand-in server, a clean environment.
 
+#[cfg_attr(windows, path = "harness/windows.rs")]
+#[cfg_attr(unix, path = "harness/unix.rs")]
+mod system;
+
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread;
 
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, Sandbox};
+pub use system::*;
 
 /// A folder with a configuration file, and the server it names.
 pub struct Scene {
@@ -64,7 +69,7 @@ impl Scene {
 
     pub fn write(&self, text: impl AsRef<[u8]>) {
         fs::write(self.file(), text).unwrap();
-        fs::set_permissions(self.file(), fs::Permissions::from_mode(0o600)).unwrap();
+        set_private(&self.file());
     }
 
     pub fn text(&self) -> String {
@@ -76,11 +81,19 @@ impl Scene {
         value_in(&self.text(), key)
     }
 
-    /// The names of all files in the folder.
+    /// Moves the end of the saved access token.
+    pub fn let_it_end_in(&self, seconds: i64) {
+        let end = self.value("user_access_token_expires_at");
+        let new = Timestamp::now() + SignedDuration::from_secs(seconds);
+        self.write(self.text().replace(&end, &new.to_string()));
+    }
+
+    /// The names of all files in the folder, but for what the program leaves there for good.
     pub fn file_names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder()).unwrap();
         let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !is_kept_beside(name))
             .collect();
         names.sort();
         names
@@ -93,6 +106,9 @@ impl Scene {
             .current_dir(self.folder())
             .env_clear()
             .stdin(Stdio::null());
+        for name in VARIABLES {
+            command.envs(env::var_os(name).map(|value| (name, value)));
+        }
         command
     }
 
@@ -194,12 +210,7 @@ impl Scene {
 impl Run {
     pub fn of(output: Output) -> Self {
         Run {
-            // A signal counts as it does in a shell.
-            code: output
-                .status
-                .code()
-                .or(output.status.signal().map(|s| 128 + s))
-                .unwrap(),
+            code: exit_code(output.status),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
@@ -283,53 +294,10 @@ impl HeldRun {
     }
 }
 
-/// Sends a signal, named as `kill` names it.
-pub fn send_signal(child: &Child, signal: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", signal, &child.id().to_string()])
-        .output();
-    sent.unwrap();
-}
-
-/// Asserts that a program has helper threads, and that signals are for its main thread alone.
-pub fn assert_helpers_shielded(id: u32) {
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter();
-    let mut helpers = 0;
-    for task in tasks.flatten() {
-        let task = task.unwrap();
-        let status = fs::read_to_string(task.path().join("status")).unwrap();
-        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        let blocked = u64::from_str_radix(blocked.unwrap().trim(), 16).unwrap();
-        let is_main = task.file_name().to_str() == Some(&id.to_string());
-        helpers += usize::from(!is_main);
-        // SIGHUP, SIGINT and SIGTERM.
-        assert_eq!(
-            blocked & 0x4003,
-            if is_main { 0 } else { 0x4003 },
-            "{status}"
-        );
-    }
-    if cfg!(target_os = "linux") {
-        assert!(helpers > 0, "there is no helper thread");
-    }
-}
-
 pub fn value_in(text: &str, key: &str) -> String {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(&format!("{key} = ")));
     line.unwrap_or_else(|| panic!("no {key} in {text:?}"))
         .to_owned()
-}
-
-/// Whether a test can use root's powers; says so if it cannot.
-pub fn is_root() -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|own| {
-        use std::os::unix::fs::MetadataExt;
-        own.uid() == 0
-    });
-    if !root {
-        eprintln!("skipped: this test needs root");
-    }
-    root
 }

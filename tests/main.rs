@@ -21,9 +21,10 @@
 //! - `readme`: what the texts say of the tests
 //! - `login`: the first pair, from a user's consent
 //! - `library`: the functions for Rust callers
+//! - `windows`: what is different there
 //!
 //! `harness` runs the program; `sandbox/server` is the stand-in. What needs no program is tested
-//! beside its code in `src`.
+//! beside its code in `src`. What needs a Unix system (signals, modes, a shell) is for Unix alone.
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 #![allow(
@@ -33,28 +34,44 @@
     reason = "a test may panic"
 )]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
+#![cfg_attr(
+    windows,
+    allow(
+        unused_imports,
+        dead_code,
+        reason = "some of it serves tests that need Unix"
+    )
+)]
 #![allow(clippy::print_stdout, reason = "some tests measure")]
 
 mod app_token;
 mod bad_input;
 mod concurrency;
+#[cfg(unix)]
 mod cost;
 mod file_format;
 mod harness;
+#[cfg(unix)]
 mod hostile;
 mod library;
 mod login;
 mod main_job;
 mod profiles;
 mod readme;
+#[cfg(unix)]
 mod recipes;
 mod replies;
 mod rotation;
 #[path = "sandbox/server.rs"]
 mod sandbox;
+#[cfg(unix)]
 mod scripts;
 mod secrets;
 mod status;
+#[cfg(unix)]
 mod system;
 mod systems;
+#[cfg(unix)]
 mod tls;
+#[cfg(windows)]
+mod windows;

@@ -4,18 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::harness::{HeldRun, Run, Scene, send_signal};
 use crate::sandbox::Fault;
-
-/// Moves the end of the saved access token.
-pub fn let_it_end_in(scene: &Scene, seconds: i64) {
-    let end = scene.value("user_access_token_expires_at");
-    let new = Timestamp::now() + SignedDuration::from_secs(seconds);
-    scene.write(scene.text().replace(&end, &new.to_string()));
-}
 
 #[test]
 fn a_token_that_lasts_is_printed_and_nothing_else_is_done() {
@@ -53,7 +45,7 @@ fn a_token_that_does_not_last_is_refreshed() {
     };
     assert_refreshed(&["--min-ttl", "3h"]);
     for seconds in [599, -1, -86400] {
-        let_it_end_in(&scene, seconds);
+        scene.let_it_end_in(seconds);
         assert_refreshed(&["--min-ttl", "10m"]);
     }
     // An end that nobody knows, and a record without an access token.
@@ -407,7 +399,7 @@ fn exec_becomes_the_command() {
     scene.run(["exec", "-v", "--", "true"]);
     scene.run(["-c", "feishu-config.ini", "exec", "--", "true"]);
     assert_eq!(scene.server.requests().len(), 1);
-    let_it_end_in(&scene, 299);
+    scene.let_it_end_in(299);
     scene.run(["exec", "--", "true"]);
     assert_eq!(scene.server.requests().len(), 2);
     scene.run(["exec", "--min-ttl", "3h", "--", "true"]);

@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 
 use feishu_refresh::cli::{self, Console};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::harness::{HeldRun, Run, Scene};
+use crate::harness::{HeldRun, PRIVATE_MODE, Run, Scene};
 use crate::sandbox::Fault;
 
 /// A file with a profile of each kind: one that lasts, one that has ended, one that needs an app
@@ -75,13 +74,14 @@ fn status_shows_every_profile_and_no_secret() {
         .collect();
     assert_eq!(names, ["ended", "disk", "odd", "TOKEN", "oidc"]);
     assert!(!run.stdout.contains("mine"));
+    let mode = PRIVATE_MODE.map_or_else(String::new, |mode| format!(", mode {mode}"));
     assert!(
-        run.stdout.contains("feishu-config.ini, mode 0600\n"),
+        run.stdout.contains(&format!("feishu-config.ini{mode}\n")),
         "{}",
         run.stdout
     );
     assert!(
-        run.stderr.contains("[ended], [disk], [odd] of /"),
+        run.stderr.contains("[ended], [disk], [odd] of "),
         "{}",
         run.stderr
     );
@@ -176,20 +176,25 @@ fn the_json_of_status_keeps_to_its_schema() {
         assert_schema(object, SCHEMA);
         let can = matches!(object["profile"].as_str(), Some("TOKEN" | "oidc"));
         assert_eq!(object["can_refresh"], can);
-        assert_eq!(object["mode"], "0600");
+        assert_eq!(object["mode"].as_str(), PRIVATE_MODE);
     }
     assert!(objects[1]["refresh_token"]["expires_in"].as_i64().unwrap() < 0);
     let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
     assert_eq!(error["error"]["exit_code"], 4);
 }
 
+#[cfg(unix)]
 #[test]
 fn status_names_pending_rescue_files_and_an_open_mode() {
     let scene = Scene::new();
     let mut failing = scene.program();
     failing.env("FEISHU_REFRESH_FAIL", "before-rename=error");
     Run::of(failing.output().unwrap()).assert_failed(6, "rotated, but not saved");
-    fs::set_permissions(scene.file(), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(
+        scene.file(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
     let run = scene.run(["status"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(
@@ -212,6 +217,7 @@ fn status_names_pending_rescue_files_and_an_open_mode() {
     held.let_go(&scene).token();
 }
 
+#[cfg(unix)]
 #[test]
 fn status_foresees_what_the_next_run_puts_back() {
     // A pair that is waiting takes the place of one that has ended.

@@ -44,6 +44,8 @@ fn main() -> Result<()> {
         text.push_str(&format!("\n{}", sandbox.profile(profile, api)));
     }
     fs::write(&file, text)?;
+    // Elsewhere it is as private as its folder.
+    #[cfg(unix)]
     set_private(&file)?;
     fs::write(folder.path().join("ca.pem"), authority.pem())?;
     if has_flag("--serve") {

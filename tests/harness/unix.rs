@@ -1,0 +1,83 @@
+//! What the harness asks of Unix.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+
+/// How a program ends that aborts.
+pub const ABORTED: i32 = 128 + 6;
+
+/// Whether a file with other names is known, and written in place.
+pub const KNOWS_HARD_LINKS: bool = true;
+
+/// How `status` shows the mode of a private file.
+pub const PRIVATE_MODE: Option<&str> = Some("0600");
+
+/// What a program cannot do without.
+pub const VARIABLES: &[&str] = &[];
+
+/// Whether the program leaves a file of this name beside another for good.
+pub fn is_kept_beside(_name: &str) -> bool {
+    false
+}
+
+/// The file whose lock keeps runs on a file apart.
+pub fn lock_of(path: &Path) -> PathBuf {
+    path.to_owned()
+}
+
+pub fn set_private(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+pub fn is_private(path: &Path) -> bool {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777 == 0o600
+}
+
+/// A signal counts as it does in a shell.
+pub fn exit_code(status: ExitStatus) -> i32 {
+    let signal = status.signal().map(|signal| 128 + signal);
+    status.code().or(signal).unwrap()
+}
+
+/// Sends a signal, named as `kill` names it.
+pub fn send_signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", signal, &child.id().to_string()])
+        .output();
+    sent.unwrap();
+}
+
+/// Asserts that a program has helper threads, and that signals are for its main thread alone.
+pub fn assert_helpers_shielded(id: u32) {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter();
+    let mut helpers = 0;
+    for task in tasks.flatten() {
+        let task = task.unwrap();
+        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let blocked = u64::from_str_radix(blocked.unwrap().trim(), 16).unwrap();
+        let is_main = task.file_name().to_str() == Some(&id.to_string());
+        helpers += usize::from(!is_main);
+        // SIGHUP, SIGINT and SIGTERM.
+        assert_eq!(
+            blocked & 0x4003,
+            if is_main { 0 } else { 0x4003 },
+            "{status}"
+        );
+    }
+    if cfg!(target_os = "linux") {
+        assert!(helpers > 0, "there is no helper thread");
+    }
+}
+
+/// Whether a test can use root's powers; says so if it cannot.
+pub fn is_root() -> bool {
+    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !root {
+        eprintln!("skipped: this test needs root");
+    }
+    root
+}
