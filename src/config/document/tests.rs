@@ -125,6 +125,16 @@ const EDITS: &[(&str, Changes, &str)] = &[
         &[("a", "1"), ("b", "2")],
         "[TOKEN]\na    =    1\nb = 2\n",
     ),
+    (
+        "[TOKEN]\na=\n",
+        &[("a", ""), ("b", "2")],
+        "[TOKEN]\na=\nb=2\n",
+    ),
+    (
+        "[TOKEN]\na =1\n",
+        &[("a", "1"), ("b", "2")],
+        "[TOKEN]\na =1\nb =2\n",
+    ),
     // Else in front of the one after it, else at the section's end, else under its header.
     (
         "[TOKEN]\ny = 0\n# of b\nb = 2\n",
@@ -198,6 +208,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[TOKEN]\n= 1\n", 2, "no key"),
     ("[TOKEN]\na = \0\n", 2, "NUL"),
     ("[TOKEN]\na = 1\rb = 2\n", 2, "carriage return"),
+    ("[TOKEN]\na = 1\r", 2, "carriage return"),
 ];
 
 #[test]
@@ -218,6 +229,15 @@ fn what_readers_could_disagree_about_is_refused_by_line() {
         .err()
         .unwrap();
     assert_eq!(problems[0].to_string(), "line 3: is not UTF-8 text");
+}
+
+#[test]
+fn the_first_line_too_many_is_refused() {
+    let most = "\n".repeat(200_000);
+    assert!(Document::parse(most.as_bytes()).is_ok());
+    let problems = Document::parse((most + "\n").as_bytes()).err().unwrap();
+    let first = problems[0].to_string();
+    assert!(first.starts_with("line 200001: is one too many"), "{first}");
 }
 
 /// A file that is sound as a whole but whose key `a` in `[TOKEN]` is not, and the line.
