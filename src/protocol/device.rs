@@ -177,3 +177,155 @@ fn judge(body: &Body<'_>) -> Said {
         None => (feishu_v2::FORM.judge)(body),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn app() -> App {
+        App {
+            id: "cli_1".to_owned(),
+            secret: "secret-of-cli-1".into(),
+            ticket: None,
+        }
+    }
+
+    fn answer(status: u16, body: &str) -> Response {
+        Response {
+            status,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    fn prompted(body: &str) -> Prompt {
+        prompt(&app(), &answer(200, body)).ok().unwrap()
+    }
+
+    #[test]
+    fn the_app_is_shown_in_the_header() {
+        let request = request(&app(), "a offline_access");
+        let header = request.authorization.unwrap();
+        assert_eq!(header.expose_secret(), "Basic Y2xpXzE6c2VjcmV0LW9mLWNsaS0x");
+        let body = request.body.expose_secret();
+        assert_eq!(body, "client_id=cli_1&scope=a+offline_access");
+    }
+
+    /// RFC 8628, section 3.2.
+    #[test]
+    fn the_reply_of_the_document() {
+        let body = r#"{
+            "device_code": "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
+            "user_code": "WDJB-MJHT",
+            "verification_uri": "https://example.com/device",
+            "verification_uri_complete": "https://example.com/device?user_code=WDJB-MJHT",
+            "expires_in": 1800,
+            "interval": 7
+        }"#;
+        let given = prompted(body);
+        let code = given.device_code.expose_secret();
+        assert_eq!(code, "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS");
+        assert_eq!(given.user_code, "WDJB-MJHT");
+        assert_eq!(given.page, "https://example.com/device?user_code=WDJB-MJHT");
+        assert_eq!((given.expires_in, given.interval), (1800, 7));
+    }
+
+    #[test]
+    fn what_a_prompt_leaves_out_is_assumed() {
+        let least = r#""device_code":"d","user_code":"u","verification_uri":"http://a.b/c""#;
+        for times in ["", r#","expires_in":0,"interval":0"#, r#","interval":"x""#] {
+            let given = prompted(&format!("{{{least}{times}}}"));
+            assert_eq!(given.page, "http://a.b/c");
+            assert_eq!((given.expires_in, given.interval), (240, 5), "{times}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_without_what_the_user_needs_is_none() {
+        let page = r#""verification_uri":"https://a.b""#;
+        for (status, body, verdict) in [
+            (
+                200,
+                r#""device_code":"d","user_code":"u""#,
+                Verdict::Unusable,
+            ),
+            (
+                200,
+                r#""device_code":"d","user_code":"u","verification_uri":"ftp://a.b""#,
+                Verdict::Unusable,
+            ),
+            (
+                200,
+                &format!(r#""device_code":"d",{page}"#),
+                Verdict::Unusable,
+            ),
+            (
+                200,
+                &format!(r#""device_code":"d","user_code":"",{page}"#),
+                Verdict::Unusable,
+            ),
+            (
+                200,
+                &format!(r#""user_code":"u",{page}"#),
+                Verdict::Unusable,
+            ),
+            (200, r#""code":0,"error":"invalid_client""#, Verdict::Config),
+            (400, r#""error":"invalid_scope""#, Verdict::Config),
+            (
+                200,
+                r#""code":20048,"error":"invalid_scope_or_so""#,
+                Verdict::Config,
+            ),
+            (400, r#""error":"no_such_error""#, Verdict::Unexpected),
+        ] {
+            let refusal = prompt(&app(), &answer(status, &format!("{{{body}}}")));
+            assert_eq!(refusal.err().unwrap().verdict, verdict, "{body}");
+        }
+        let page = prompt(&app(), &answer(502, "<html>")).err().unwrap();
+        assert_eq!(page.verdict, Verdict::Temporary);
+    }
+
+    #[test]
+    fn the_apps_secret_is_masked_in_both_forms() {
+        let words = "secret-of-cli-1 Y2xpXzE6c2VjcmV0LW9mLWNsaS0x";
+        let body = format!(r#"{{"error":"invalid_client","error_description":"{words}"}}"#);
+        let refusal = prompt(&app(), &answer(400, &body)).err().unwrap();
+        assert_eq!(refusal.message, "*** ***");
+    }
+
+    #[test]
+    fn a_poll_is_judged_by_its_error() {
+        let grant = DeviceGrant {
+            app: app(),
+            device_code: "device-code".into(),
+        };
+        let polled = |status, body: &str| grant.polled(&answer(status, body));
+        let error = |error: &str| polled(400, &format!(r#"{{"error":"{error}","code":20026}}"#));
+        assert!(matches!(error("authorization_pending"), Polled::Pending));
+        assert!(matches!(error("slow_down"), Polled::SlowDown));
+        assert!(matches!(error("access_denied"), Polled::Denied));
+        assert!(matches!(error("expired_token"), Polled::Expired));
+        let refusal = |polled| match polled {
+            Polled::Ended(reply) => match *reply {
+                Reply::Refused(refusal) => refusal,
+                Reply::Rotated(_) => unreachable!("it says no"),
+            },
+            other => unreachable!("{other:?} is no end"),
+        };
+        // The name of the error counts before a code, but a code tells more than an unknown name.
+        let by_name = refusal(error("invalid_client"));
+        assert_eq!((by_name.code, by_name.verdict), (None, Verdict::Config));
+        let by_code = refusal(error("no_such_error"));
+        assert_eq!(by_code.code, Some(20026));
+        let body =
+            r#"{"error":"invalid_grant","error_description":"no device-code, no secret-of-cli-1"}"#;
+        assert_eq!(refusal(polled(400, body)).message, "no ***, no ***");
+        let pair = r#"{"access_token":"a","refresh_token":"r"}"#;
+        let Polled::Ended(reply) = polled(200, pair) else {
+            unreachable!("it brings a pair");
+        };
+        assert!(matches!(*reply, Reply::Rotated(_)));
+    }
+}

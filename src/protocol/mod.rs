@@ -430,4 +430,118 @@ mod tests {
         assert!(covers("a b", " b a") && covers("a b", "") && covers("a b", "a"));
         assert!(!covers("a", "a b") && !covers("", "a"));
     }
+
+    fn with_headers(headers: &[(&str, &str)]) -> Response {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Response {
+            headers: headers.iter().map(own).collect(),
+            ..Response::default()
+        }
+    }
+
+    #[test]
+    fn a_wait_is_a_number_of_seconds_and_a_year_at_most() {
+        let wait = |headers: &[(&str, &str)]| {
+            let wait = with_headers(headers).wait();
+            wait.map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(&[("x-other", "1"), ("retry-after", " 30 ")]), Some(30));
+        let both = [("retry-after", "30"), ("x-ogw-ratelimit-reset", "9")];
+        assert_eq!(wait(&both), Some(9));
+        for none in ["", "soon", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(wait(&[("retry-after", none)]), None, "{none:?}");
+        }
+        for never in ["31622401", "99999999999999999999999"] {
+            assert_eq!(wait(&[("retry-after", never)]), Some(31_622_400));
+        }
+    }
+
+    #[test]
+    fn a_log_id_shows_no_secret_and_is_not_empty() {
+        let secret = SecretString::from("secret-1");
+        let secrets: Secrets<'_> = [&secret].into_iter().collect();
+        let id = |headers: &[(&str, &str)]| with_headers(headers).log_id(&secrets);
+        let both = [("x-request-id", "b"), ("x-tt-logid", "a secret-1")];
+        assert_eq!(id(&both).as_deref(), Some("a ***"));
+        assert_eq!(id(&both[..1]).as_deref(), Some("b"));
+        assert_eq!(id(&[("x-tt-logid", " ")]), None);
+        assert_eq!(id(&[]), None);
+    }
+
+    #[test]
+    fn the_endpoints_have_names_and_homes() {
+        assert_eq!(Api::names(), "v1, oidc, v2, 115");
+        assert_eq!(
+            accounts_of("https://open.feishu.cn/"),
+            Some(FEISHU_ACCOUNTS)
+        );
+        assert_eq!(
+            accounts_of("https://open.larksuite.com"),
+            Some(LARK_ACCOUNTS)
+        );
+        assert_eq!(accounts_of("https://open.feishu.cn.evil"), None);
+        assert_eq!(accounts_of(OPEN_115), None);
+    }
+
+    fn grant(scope: Option<&str>) -> Grant {
+        Grant {
+            refresh_token: "refresh-1".into(),
+            credentials: Credentials::App(App {
+                id: "cli_1".to_owned(),
+                secret: "secret-1".into(),
+                ticket: Some("ticket-1".into()),
+            }),
+            scope: scope.map(str::to_owned),
+        }
+    }
+
+    fn answer(body: &str) -> Response {
+        Response {
+            status: 200,
+            headers: Vec::new(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_scope_that_was_asked_for_counts_as_granted_by_a_sound_reply_alone() {
+        let scope = |rest: &str| {
+            let pair = r#""access_token":"a","refresh_token":"r""#;
+            let body = answer(&format!("{{{pair}{rest}}}"));
+            match Api::V2.refresh_reply(&grant(Some("a offline_access")), &body) {
+                Reply::Rotated(rotation) => rotation.scope,
+                Reply::Refused(refusal) => unreachable!("{}", refusal.message),
+            }
+        };
+        assert_eq!(scope("").as_deref(), Some("a offline_access"));
+        assert_eq!(scope(r#","scope":"b""#).as_deref(), Some("b"));
+        assert_eq!(
+            scope(r#","scope":"b","expires_in":-1"#).as_deref(),
+            Some("b")
+        );
+        assert_eq!(scope(r#","expires_in":-1"#), None);
+    }
+
+    #[test]
+    fn a_refusal_repeats_nothing_that_was_sent() {
+        let words = "no refresh-1 secret-1 ticket-1 code-1 proof-1";
+        let body = answer(&format!(r#"{{"code":20026,"msg":"{words}"}}"#));
+        let message = |reply| match reply {
+            Reply::Refused(refusal) => refusal.message,
+            Reply::Rotated(_) => unreachable!("it says no"),
+        };
+        let refused = Api::V2.refresh_reply(&grant(None), &body);
+        assert_eq!(message(refused), "no *** *** *** code-1 proof-1");
+        let Credentials::App(app) = grant(None).credentials else {
+            unreachable!("it is an app");
+        };
+        let code = consent::CodeGrant {
+            app,
+            code: "code-1".into(),
+            redirect_uri: String::new(),
+            verifier: "proof-1".into(),
+        };
+        let refused = code_reply(&code, &body);
+        assert_eq!(message(refused), "no refresh-1 *** *** *** ***");
+    }
 }
