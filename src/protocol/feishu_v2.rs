@@ -193,4 +193,24 @@ mod tests {
         let refused = refusal(400, r#"{"code":29999,"error":"invalid_grant"}"#);
         assert_eq!(refused.verdict, Verdict::Unexpected);
     }
+
+    #[test]
+    fn tokens_count_before_the_name_of_an_error_and_a_code_of_0_does_not() {
+        let sound = |body: &str| match reply(200, body) {
+            Reply::Rotated(rotation) => rotation.flaws,
+            Reply::Refused(refusal) => unreachable!("{body}: {}", refusal.message),
+        };
+        let pair = r#""access_token":"a","refresh_token":"r""#;
+        let both = format!(r#"{{"code":0,"error":"invalid_grant",{pair}}}"#);
+        assert!(sound(&both).is_empty());
+        assert!(sound(r#"{"access_token":"a"}"#).is_empty());
+        assert!(sound(&format!(r#"{{"code":null,{pair}}}"#)).is_empty());
+        let unread = sound(&format!(r#"{{"code":"x",{pair}}}"#));
+        assert_eq!(unread, ["it does not say yes as documented"]);
+        let refused = refusal(200, r#"{"code":0,"error":"invalid_grant"}"#);
+        let expected = (None, Verdict::Reauthorize);
+        assert_eq!((refused.code, refused.verdict), expected);
+        let refused = refusal(400, &format!("{{{pair}}}"));
+        assert_eq!(refused.verdict, Verdict::Unexpected);
+    }
 }

@@ -91,3 +91,64 @@ fn flat_value(text: &str) -> Option<&RawValue> {
     let ended = value.get().ends_with('"') || values.byte_offset() < text.len();
     ended.then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is salvaged, as `name=value` in the order of the names.
+    fn salvaged(text: &str) -> Vec<String> {
+        let mut found: Vec<String> = salvage(text)
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.get()))
+            .collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn what_stands_whole_in_a_torn_reply_is_salvaged() {
+        let whole = [
+            r#"access_token="a""#,
+            "expires_in=7140",
+            r#"refresh_token="r""#,
+        ];
+        for torn in [
+            r#"{"code":0,"data":{"access_token":"a","expires_in":7140,"refresh_token":"r""#,
+            r#"{"code":"0","data":{"refresh_token" : "r","access_token":"a","expires_in":7140,"#,
+            r#"{"errno":0,"expires_in":7140 "access_token":"a" "refresh_token":"r","scope":"a b"#,
+            r#"{"x":"refresh_token","y":["refresh_token"],"refresh_token":"r","expires_in":7140}"access_token":"a""#,
+        ] {
+            assert_eq!(salvaged(torn), whole, "{torn}");
+        }
+    }
+
+    #[test]
+    fn what_may_go_on_or_is_nested_is_not_salvaged() {
+        for torn in [
+            r#"{"expires_in":71"#,
+            r#"{"refresh_token":"r"#,
+            r#"{"refresh_token":"#,
+            r#"{"refresh_token":{"x":1}}"#,
+            r#"{"refresh_token": ["r"]}"#,
+            r#"{"refresh_token"="r""#,
+            r#"{"x":"refresh_token""#,
+        ] {
+            assert!(salvaged(torn).is_empty(), "{torn}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_salvaged_beside_a_code_that_says_no() {
+        for head in [
+            r#""code":20026,"#,
+            r#""errno":1,"#,
+            r#""code":"x","#,
+            r#""code":0,"errno":1,"#,
+            r#""code":1,"errno":0,"#,
+        ] {
+            let torn = format!(r#"{{{head}"refresh_token":"r""#);
+            assert!(salvaged(&torn).is_empty(), "{torn}");
+        }
+    }
+}

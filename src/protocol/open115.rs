@@ -164,4 +164,14 @@ mod tests {
         assert_eq!(refused.wait.unwrap().as_secs(), 60);
         assert!(!refused.maybe_spent);
     }
+
+    #[test]
+    fn what_says_neither_yes_nor_no_is_not_taken_for_a_yes() {
+        let refused = refusal(r#"{"message":"busy","data":{}}"#);
+        assert_eq!(refused.verdict, Verdict::Unusable);
+        let Reply::Rotated(rotation) = reply(r#"{"data":{"refresh_token":"next"}}"#) else {
+            unreachable!("it brings a token");
+        };
+        assert_eq!(rotation.flaws[0], "it does not say yes as documented");
+    }
 }
