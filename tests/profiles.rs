@@ -439,6 +439,22 @@ fn a_signal_stops_what_was_not_sent_and_saves_what_was() {
 }
 
 #[test]
+fn only_a_run_that_died_leaves_a_doubt_about_a_reply() {
+    for (action, is_in_doubt) in [("errors", false), ("abort", true)] {
+        let scene = scene(3);
+        lose(&scene, "p0");
+        let mut program = scene.program();
+        program.args(["--all", "--rate", "0"]);
+        program.env("FEISHU_REFRESH_FAIL", format!("before-rename={action}"));
+        program.output().unwrap();
+        let run = scene.run(["-p", "p0"]);
+        run.assert_failed(4, "it is saved now");
+        let says = "an earlier attempt got no usable reply";
+        assert_eq!(run.stderr.contains(says), is_in_doubt, "{}", run.stderr);
+    }
+}
+
+#[test]
 fn a_group_that_cannot_be_saved_is_put_back_by_the_next_run() {
     for point in ["before-write", "before-fsync", "in-fsync", "before-rename"] {
         let scene = scene(30);

@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::hash::BuildHasher;
 #[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
+#[cfg(unix)]
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -207,6 +209,48 @@ fn a_pair_goes_elsewhere_if_the_folder_takes_no_more() {
 
 #[cfg(unix)]
 #[test]
+fn what_others_can_reach_in_a_shared_folder_is_no_rescue_file() {
+    let scene = Scene::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let program = || {
+        let mut program = scene.program();
+        program.arg("-v").env("TMPDIR", elsewhere.path());
+        program
+    };
+    let mut failing = program();
+    failing.env("FEISHU_REFRESH_FAIL", "in-fsync=error");
+    Run::of(failing.output().unwrap()).assert_failed(6, elsewhere.path().to_str().unwrap());
+    let left = fs::read_dir(elsewhere.path()).unwrap().next().unwrap();
+    let left = left.unwrap().path();
+    fs::remove_file(scene.rescue_file()).ok();
+    Run::of(program().output().unwrap()).token();
+
+    let link = scene.folder().join("link");
+    fs::write(&left, "rubbish").unwrap();
+    for (mode, has_link) in [(0o640, false), (0o602, false), (0o600, true)] {
+        fs::set_permissions(&left, fs::Permissions::from_mode(mode)).unwrap();
+        if has_link {
+            fs::hard_link(&left, &link).unwrap();
+        }
+        let run = Run::of(program().output().unwrap());
+        run.token();
+        assert!(
+            run.stderr
+                .contains("is not this user's alone: it is ignored"),
+            "{mode:o}: {}",
+            run.stderr
+        );
+        assert_eq!(fs::read(&left).unwrap(), b"rubbish");
+    }
+    // This user's alone, it is looked at, and found to be of no use.
+    fs::remove_file(&link).unwrap();
+    let run = Run::of(program().output().unwrap());
+    run.token();
+    assert!(run.stderr.contains("does not fit"), "{}", run.stderr);
+    scene.assert_sound();
+}
+
+#[test]
 fn a_rescue_file_that_does_not_fit_is_kept_and_named() {
     let scene = Scene::new();
     for text in [
@@ -223,6 +267,7 @@ fn a_rescue_file_that_does_not_fit_is_kept_and_named() {
             .unwrap()
             .trim_end();
         assert_eq!(fs::read_to_string(named).unwrap(), text);
+        assert!(!scene.rescue_file().exists(), "it is found again");
         fs::remove_file(named).unwrap();
         scene.assert_sound();
     }
@@ -345,15 +390,22 @@ fn a_put_back_that_was_interrupted_loses_neither_pair_nor_edits() {
         let other_name = scene.folder().join("other.ini");
         fs::hard_link(scene.file(), &other_name).unwrap();
         failing(&scene, "before-in-place-write=error").assert_failed(6, "rotated, but not saved");
-        fs::write(scene.file(), scene.text() + "\n[mine]\nprecious = 1\n").unwrap();
+        fs::write(
+            scene.file(),
+            scene.text() + "\n[mine]\nrefresh_token = ur-mine\n",
+        )
+        .unwrap();
         assert_eq!(
             failing(&scene, &format!("{point}=abort")).code,
             ABORTED,
             "{point}"
         );
+        // Who only looks finds them, too.
+        let seen = scene.run(["status"]).stdout;
+        assert!(seen.contains("\nmine "), "{point}: {seen}");
         scene.run::<&str>([]).token();
         assert!(
-            scene.text().contains("precious = 1"),
+            scene.text().contains("refresh_token = ur-mine"),
             "{point}: {}",
             scene.text()
         );

@@ -1,8 +1,9 @@
 //! What `status` says of a file.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::time::SystemTime;
 
 use feishu_refresh::cli::{self, Console};
 use jiff::{SignedDuration, Timestamp};
@@ -248,6 +249,35 @@ fn status_foresees_what_the_next_run_puts_back() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert_eq!(scene.text(), torn);
     scene.run::<&str>([]).token();
+}
+
+#[cfg(unix)]
+#[test]
+fn status_says_of_a_file_that_cannot_be_read_that_it_cannot() {
+    let scene = Scene::new();
+    scene
+        .run(["status", "-c", "feishu-config.ini/x"])
+        .assert_failed(3, "cannot read");
+    scene
+        .run(["status", "-c", "x"])
+        .assert_failed(3, "does not exist");
+}
+
+#[test]
+fn status_takes_a_pair_for_a_profile_that_has_none_only_if_the_file_is_older() {
+    let scene = Scene::new();
+    let mut failing = scene.program();
+    failing.env("FEISHU_REFRESH_FAIL", "before-rename=error");
+    Run::of(failing.output().unwrap()).assert_failed(6, "rotated, but not saved");
+    let token = scene.value("refresh_token");
+    scene.write(scene.text().replace(&token, ""));
+    let rescue = File::options().write(true).open(scene.rescue_file());
+    let rescue = rescue.unwrap();
+    // Whoever took the token out knew nothing of the pair, or did it later.
+    rescue.set_modified(SystemTime::now()).unwrap();
+    assert_eq!(scene.run(["status"]).code, 0);
+    rescue.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(scene.run(["status"]).code, 4);
 }
 
 #[test]

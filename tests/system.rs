@@ -37,6 +37,22 @@ fn owner_group_and_mode_stay() {
 }
 
 #[test]
+fn owner_and_group_stay_each_by_itself() {
+    if !is_root() {
+        return;
+    }
+    for (owner, group) in [(Some(STRANGER), None), (None, Some(STRANGER))] {
+        let scene = Scene::new();
+        chown(scene.file(), owner, group).unwrap();
+        let of = |file: &fs::Metadata| (file.uid(), file.gid());
+        let before = of(&fs::metadata(scene.file()).unwrap());
+        scene.run::<&str>([]).token();
+        assert_eq!(of(&fs::metadata(scene.file()).unwrap()), before);
+        scene.assert_sound();
+    }
+}
+
+#[test]
 fn a_file_that_others_can_read_is_reported() {
     let scene = Scene::new();
     fs::set_permissions(scene.file(), Permissions::from_mode(0o644)).unwrap();
@@ -205,16 +221,19 @@ fn an_access_list_stays() {
 #[test]
 fn an_immutable_file_costs_nothing() {
     let scene = Scene::new();
-    let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(scene.file()).output();
-    if !chattr("+i").is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: this user or file system does not let a test use chattr");
-        return;
+    let (file, folder) = (&scene.file(), &scene.folder().to_owned());
+    for paths in [&[file][..], &[folder], &[file, folder]] {
+        let chattr = |flag: &str| Command::new("chattr").arg(flag).args(paths).output();
+        if !chattr("+i").is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: this user or file system does not let a test use chattr");
+            return;
+        }
+        let run = scene.run::<&str>([]);
+        chattr("-i").unwrap();
+        run.assert_failed(3, "cannot be changed");
+        assert!(scene.server.requests().is_empty());
+        scene.assert_sound();
     }
-    let run = scene.run::<&str>([]);
-    chattr("-i").unwrap();
-    run.assert_failed(3, "cannot be changed");
-    assert!(scene.server.requests().is_empty());
-    scene.assert_sound();
 }
 
 /// The program as another user, in a folder that user cannot write.
@@ -309,7 +328,70 @@ fn a_leftover_that_cannot_be_removed_blocks_nobody() {
         let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
         assert!(scene.server.gave(run.token()));
         assert!(scene.server.is_live(&scene.value("refresh_token")));
+        let is_told = run.stderr.contains("cannot remove");
+        assert_eq!(is_told, text.is_empty(), "{}", run.stderr);
     }
+}
+
+#[test]
+fn another_users_rescue_file_is_cleared_away_only_if_it_is_empty() {
+    if !is_root() {
+        return;
+    }
+    for text in ["", "x"] {
+        let scene = Scene::new();
+        chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
+        fs::write(scene.rescue_file(), text).unwrap();
+        fs::set_permissions(scene.rescue_file(), Permissions::from_mode(0o600)).unwrap();
+        let mut stranger = stranger_in_a_closed_folder(&scene);
+        fs::set_permissions(scene.folder(), Permissions::from_mode(0o777)).unwrap();
+        let run = Run::of(stranger.output().unwrap());
+        if text.is_empty() {
+            run.token();
+            assert!(!scene.rescue_file().exists());
+        } else {
+            run.assert_failed(3, "cannot read");
+            assert!(scene.server.requests().is_empty());
+            assert_eq!(fs::read_to_string(scene.rescue_file()).unwrap(), text);
+        }
+    }
+}
+
+#[test]
+fn a_file_with_other_names_that_cannot_be_written_costs_nothing() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    fs::hard_link(scene.file(), scene.folder().join("other.ini")).unwrap();
+    fs::set_permissions(scene.file(), Permissions::from_mode(0o644)).unwrap();
+    let mut stranger = stranger_in_a_closed_folder(&scene);
+    fs::set_permissions(scene.folder(), Permissions::from_mode(0o777)).unwrap();
+    let before = scene.text();
+    Run::of(stranger.output().unwrap()).assert_failed(3, "cannot write");
+    assert_eq!(scene.text(), before);
+    assert!(scene.server.requests().is_empty());
+}
+
+#[test]
+fn a_file_that_cannot_be_replaced_after_all_is_written_in_place() {
+    let scene = Scene::new();
+    let before = fs::metadata(scene.file()).unwrap().ino();
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg("inject=?rename,?renameat,?renameat2:error=EBUSY")
+        .arg(scene.program().get_program())
+        .current_dir(scene.folder())
+        .env_clear();
+    let Ok(output) = strace.output() else {
+        eprintln!("skipped: strace is not installed");
+        return;
+    };
+    let run = Run::of(output);
+    assert_eq!(scene.value("user_access_token"), run.token());
+    assert_eq!(fs::metadata(scene.file()).unwrap().ino(), before);
+    scene.assert_sound();
 }
 
 #[test]
@@ -388,8 +470,18 @@ fn a_full_disk_costs_nothing() {
     let _ = std::io::copy(&mut std::io::repeat(1), &mut File::create(&filler).unwrap());
     let run = scene.run(["-c".as_ref(), file.as_os_str()]);
     run.assert_failed(5, "No space left on device");
+    assert!(run.stderr.contains("no room for new tokens beside"));
     assert_eq!(fs::read(&file).unwrap(), before);
     assert!(scene.server.requests().is_empty());
+    // What has to be written in place gets no room there, wherever its rescue file could be.
+    let other = scene.folder().join("disk/other.ini");
+    fs::hard_link(&file, &other).unwrap();
+    let mut program = scene.program();
+    program.env("TMPDIR", scene.folder()).arg("-c").arg(&file);
+    let run = Run::of(program.output().unwrap());
+    run.assert_failed(5, "No space left on device");
+    assert!(scene.server.requests().is_empty());
+    fs::remove_file(&other).unwrap();
     let names: Vec<_> = fs::read_dir(&disk)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

@@ -544,4 +544,32 @@ mod tests {
         let refused = code_reply(&code, &body);
         assert_eq!(message(refused), "no refresh-1 *** *** *** ***");
     }
+
+    #[test]
+    fn the_right_endpoint_is_named_only_where_the_token_shows_it() {
+        for (api, token, right) in [
+            (Api::V1, "eyJ1", Some("--api v2")),
+            (Api::Oidc, "eyJ1", Some("--api v2")),
+            (Api::V2, "ur-1", Some("--api v1")),
+            (Api::V1, "ur-1", None),
+            (Api::V2, "eyJ1", None),
+            (Api::Open115, "eyJ1", None),
+        ] {
+            let grant = Grant {
+                refresh_token: token.into(),
+                ..grant(None)
+            };
+            let hint = |code: i64| {
+                let body = answer(&format!(r#"{{"code":{code}}}"#));
+                match api.refresh_reply(&grant, &body) {
+                    Reply::Refused(refusal) => refusal.hint.unwrap().english.clone(),
+                    Reply::Rotated(_) => unreachable!("it says no"),
+                }
+            };
+            let said = hint(codes::NOT_THIS_REFRESH_TOKEN);
+            let expected = right.unwrap_or("log in again");
+            assert!(said.contains(expected), "{api:?} of {token}: {said}");
+            assert!(!hint(20037).contains("--api"));
+        }
+    }
 }
