@@ -322,3 +322,24 @@ pub(crate) fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outco
         api,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_lock_timeout_makes_a_deadline() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        let deadline = |lock_timeout| {
+            let options = Options {
+                lock_timeout,
+                ..Options::default()
+            };
+            options.lock_deadline()
+        };
+        let start = Instant::now();
+        assert!(deadline(Duration::MAX) >= start + 100 * YEAR);
+        let short = deadline(YEAR);
+        assert!(start + YEAR <= short && short <= Instant::now() + YEAR);
+    }
+}

@@ -250,6 +250,53 @@ fn what_others_can_reach_in_a_shared_folder_is_no_rescue_file() {
     scene.assert_sound();
 }
 
+/// The names of what a run syncs, in order, its folder as an empty one; none without strace, which is
+/// said.
+fn synced(scene: &Scene, arguments: &[&str], points: &str) -> Option<Vec<String>> {
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-y", "-e", "trace=fsync", "-o"])
+        .arg(trace.path())
+        .arg(scene.program().get_program())
+        .args(arguments)
+        .current_dir(scene.folder())
+        .env_clear()
+        .env("FEISHU_REFRESH_FAIL", points);
+    if strace.output().is_err() {
+        eprintln!("skipped: strace is not installed");
+        return None;
+    }
+    let folder = scene.folder().canonicalize().unwrap();
+    let name = |line: &str| {
+        let (path, _) = line.split_once('<')?.1.split_once(">)")?;
+        let name = path.strip_prefix(folder.to_str()?)?;
+        Some(name.trim_start_matches('/').to_owned())
+    };
+    let calls = fs::read_to_string(trace.path()).unwrap();
+    Some(calls.lines().filter_map(name).collect())
+}
+
+#[test]
+fn what_is_to_stay_beside_the_file_is_on_disk_with_its_name() {
+    let [file, rescue, folder] = ["feishu-config.ini", "feishu-config.ini.rescue", ""];
+    // A file that is written in place is touched only after that.
+    let scene = Scene::new();
+    fs::hard_link(scene.file(), scene.folder().join("other.ini")).unwrap();
+    let Some(calls) = synced(&scene, &[], "") else {
+        return;
+    };
+    assert_eq!(calls, [rescue, folder, file, file, file]);
+    // A journal is synced only if its pairs cannot be saved.
+    for (points, stays) in [("", false), ("before-rename=errors", true)] {
+        let scene = Scene::new();
+        let calls = synced(&scene, &["--all", "--rate", "0"], points).unwrap();
+        let is_synced = calls.windows(2).any(|pair| pair == [rescue, folder]);
+        assert_eq!(is_synced, stays, "{calls:?}");
+        assert_eq!(scene.rescue_file().exists(), stays);
+    }
+}
+
 #[test]
 fn a_rescue_file_that_does_not_fit_is_kept_and_named() {
     let scene = Scene::new();
