@@ -1003,6 +1003,20 @@ fn a_host_that_answers_nothing_is_given_up() {
 
 #[cfg(unix)]
 #[test]
+fn spent_tokens_that_come_back_after_the_save_are_replaced_again() {
+    let scene = scene(3);
+    let backup = scene.folder().join("backup");
+    fs::copy(scene.file(), &backup).unwrap();
+    // What knows no locks, and had read the file before.
+    let run = all(&scene, &["--on-refresh", "cp backup feishu-config.ini"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let says = "another program put spent tokens back into";
+    assert!(run.stderr.contains(says), "{}", run.stderr);
+    fs::remove_file(&backup).unwrap();
+    assert_sound(&scene);
+}
+
+#[test]
 fn a_slow_command_holds_back_what_it_could_not_follow() {
     let scene = scene(120);
     let mut program = scene.program();

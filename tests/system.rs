@@ -242,7 +242,13 @@ fn stranger_in_a_closed_folder(scene: &Scene) -> Command {
     // The program itself may stand where a stranger cannot go.
     let program = folder.join("program");
     if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_feishu-refresh"), &program).unwrap();
+        // Not by this process: while it writes the copy, another test's child that is just being
+        // started would hold it open, too, and nobody can run it then.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_feishu-refresh"))
+            .arg(&program)
+            .status();
+        assert!(copied.unwrap().success());
         fs::create_dir(folder.join("state")).unwrap();
         chown(folder.join("state"), Some(STRANGER), Some(STRANGER)).unwrap();
     }
