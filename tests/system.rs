@@ -379,25 +379,51 @@ fn a_file_with_other_names_that_cannot_be_written_costs_nothing() {
     assert!(scene.server.requests().is_empty());
 }
 
+/// A run whose system calls fail as strace is told; none without strace, which is said.
+fn with_failing_calls(scene: &Scene, calls: &str) -> Option<Run> {
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("inject={calls}"))
+        .arg(scene.program().get_program())
+        .current_dir(scene.folder())
+        .env_clear();
+    let output = strace.output();
+    if output.is_err() {
+        eprintln!("skipped: strace is not installed");
+    }
+    Some(Run::of(output.ok()?))
+}
+
 #[test]
 fn a_file_that_cannot_be_replaced_after_all_is_written_in_place() {
     let scene = Scene::new();
     let before = fs::metadata(scene.file()).unwrap().ino();
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-        .arg("inject=?rename,?renameat,?renameat2:error=EBUSY")
-        .arg(scene.program().get_program())
-        .current_dir(scene.folder())
-        .env_clear();
-    let Ok(output) = strace.output() else {
-        eprintln!("skipped: strace is not installed");
+    let Some(run) = with_failing_calls(&scene, "?rename,?renameat,?renameat2:error=EBUSY") else {
         return;
     };
-    let run = Run::of(output);
     assert_eq!(scene.value("user_access_token"), run.token());
     assert_eq!(fs::metadata(scene.file()).unwrap().ino(), before);
     scene.assert_sound();
+}
+
+#[test]
+fn a_file_system_that_cannot_reserve_is_no_hindrance() {
+    for in_place in [false, true] {
+        let scene = Scene::new();
+        let other = scene.folder().join("other.ini");
+        if in_place {
+            fs::hard_link(scene.file(), &other).unwrap();
+        }
+        let Some(run) = with_failing_calls(&scene, "fallocate:error=EOPNOTSUPP") else {
+            return;
+        };
+        assert_eq!(scene.value("user_access_token"), run.token());
+        let text = scene.text();
+        assert!(!text.contains('\0') && text.ends_with('\n'), "{text:?}");
+        fs::remove_file(&other).ok();
+        scene.assert_sound();
+    }
 }
 
 #[test]
