@@ -245,6 +245,17 @@ fn one_profiles_failure_stops_no_other() {
 }
 
 #[test]
+fn an_app_token_that_fails_for_the_moment_is_asked_for_once_more_for_all() {
+    let scene = scene(5);
+    scene.server.fail_next(Fault::reply(503, "down"));
+    let run = all(&scene, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(refreshes(&scene).len(), 5);
+    assert_eq!(scene.server.requests().len(), 5 + 2);
+    assert_sound(&scene);
+}
+
+#[test]
 fn what_passes_is_asked_again_for_that_profile_alone() {
     let scene = scene(20);
     for _ in 0..5 {
