@@ -521,6 +521,9 @@ fn no_crash_loses_a_pair_that_had_come() {
             program.env("FEISHU_REFRESH_FAIL", format!("{point}={action}"));
             program.output().unwrap();
             let kept = scene.rescued().unwrap_or_default();
+            if point == "after-append" && action != "error" {
+                assert!(kept.contains("refresh_token = "), "{point}={action}");
+            }
             let run = all(&scene, &["-q"]);
             // A crash on the way to the journal loses what was on its way.
             let lost = dead(&scene);

@@ -182,6 +182,8 @@ impl<'a> Ledger<'a> {
             reply: NewTokens { tokens, app_token },
             in_journal: false,
         };
+        // Until it is among those that wait, a panic must leave the journal.
+        let stays = mem::replace(&mut self.stays, true);
         let appended = match (&mut self.journal, entry.plan.section(&entry.reply)) {
             (Some(journal), Ok(section)) => journal.append(&section).map_err(|e| e.to_string()),
             (None, _) => Err("there is no room for it".to_owned()),
@@ -195,6 +197,7 @@ impl<'a> Ledger<'a> {
             return Err(self.unsaved(&entry, &why));
         }
         self.pending.push(entry);
+        self.stays = stays;
         Ok(())
     }
 

@@ -198,6 +198,7 @@ impl Room {
     /// Leaves `text` in a rescue file, durably. None if no place takes it.
     pub(crate) fn keep(&mut self, text: &[u8]) -> Option<PathBuf> {
         if self.rescue.is_safe() {
+            self.rescue.settle();
             return Some(self.rescue.path.clone());
         }
         if self.rescue.is_usable() && write_rescue(&mut self.rescue, text).is_ok() {
