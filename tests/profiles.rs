@@ -802,7 +802,9 @@ fn a_program_that_empties_the_file_to_write_it_does_not_cost_a_profile() {
         let text = scene.text();
         fs::write(scene.file(), "").unwrap();
         thread::sleep(Duration::from_millis(50));
-        fs::write(scene.file(), &text[..text.len() / 2]).unwrap();
+        // Not amid a value, which could be whole: how long that is looked at is no match for a busy machine.
+        let half = text[..text.len() / 2].rfind("\n[").unwrap() + 2;
+        fs::write(scene.file(), &text[..half]).unwrap();
         thread::sleep(Duration::from_millis(50));
         fs::write(scene.file(), format!("{text}\n; round {round}\n")).unwrap();
     }
