@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustls::version::{TLS12, TLS13};
+
 use crate::harness::{Run, Scene};
 use crate::sandbox::{Authority, Sandbox};
 
@@ -39,6 +41,19 @@ fn a_private_authority_in_the_systems_store_works_without_a_flag() {
     assert_eq!(all.code, 0, "{}", all.stderr);
     fs::remove_file(scene.folder().join("ca.pem")).unwrap();
     scene.assert_sound();
+}
+
+#[test]
+fn both_versions_of_tls_are_spoken() {
+    let authority = Authority::new("ours").unwrap();
+    for version in [&TLS12, &TLS13] {
+        let tls = authority.server_with("127.0.0.1", false, &[version]);
+        let scene = Scene::with_server(Sandbox::start_with(Some(tls.unwrap())).unwrap());
+        scene.write(scene.server.config_file());
+        fs::write(scene.folder().join("ca.pem"), authority.pem()).unwrap();
+        run(&scene, ("SSL_CERT_FILE", "ca.pem"), &[]).token();
+        scene.run(["--ca-cert", "ca.pem"]).token();
+    }
 }
 
 #[test]

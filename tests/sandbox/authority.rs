@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 
 /// A certificate authority that nobody knows.
 pub struct Authority {
@@ -31,6 +31,16 @@ impl Authority {
 
     /// The settings of a server with a certificate for this name, which ended if `has_ended`.
     pub fn server(&self, name: &str, has_ended: bool) -> Result<Arc<ServerConfig>, rcgen::Error> {
+        self.server_with(name, has_ended, rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same, of a server that speaks these versions of TLS alone.
+    pub fn server_with(
+        &self,
+        name: &str,
+        has_ended: bool,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<Arc<ServerConfig>, rcgen::Error> {
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
         if has_ended {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -40,7 +50,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .and_then(|builder| {
                 builder.with_no_client_auth().with_single_cert(
                     vec![certificate.der().clone()],
