@@ -49,7 +49,7 @@ fn credentials(app: &App) -> String {
 /// What must not be shown of that request.
 pub(crate) fn secrets(app: &App) -> Secrets<'_> {
     let mut secrets = app.secrets();
-    secrets.0.push(credentials(app).into());
+    secrets.add_text(credentials(app));
     secrets
 }
 

@@ -5,9 +5,9 @@
 //! where the body has none, so that a proxy's page is never taken for a verdict on the token.
 //!
 //! One file a system, each with a request and with what the system calls a yes or a no
-//! ([`reply::Said`]);
-//! [`reply`] goes on from there, the same way for all. [`codes`] is the one table of codes,
-//! [`app_token`] asks for what v1 and oidc need beforehand, [`consent`] and [`device`] for a first pair.
+//! ([`reply::Said`]); [`reply`] goes on from there, the same way for all, and [`secrets`] keeps what
+//! was sent out of what is shown. [`codes`] is the one table of codes, [`app_token`] asks for what v1
+//! and oidc need beforehand, [`consent`] and [`device`] for a first pair.
 
 pub(crate) mod app_token;
 mod codes;
@@ -16,19 +16,19 @@ pub(crate) mod device;
 mod feishu_v1;
 mod feishu_v2;
 mod json;
+mod message;
 mod open115;
 mod reply;
-
-use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::time::Duration;
+mod scope;
+mod secrets;
 
 use secrecy::{ExposeSecret, SecretString};
 
 pub(crate) use codes::Verdict;
+pub(crate) use message::{Request, Response};
 pub(crate) use reply::{Refusal, Reply, Rotation};
-
-use crate::text::{printable, shortened};
+pub(crate) use scope::{covers, scope};
+pub(crate) use secrets::Secrets;
 
 /// Which token endpoint, and so which request and which form of reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,229 +244,10 @@ impl Grant {
     }
 }
 
-/// What gives a refresh token its successor: without it the next reply brings none (v2).
-const OFFLINE_ACCESS: &str = "offline_access";
-
-/// A list of scopes as v2 takes it: each once, and [`OFFLINE_ACCESS`] among them. None if a scope
-/// has a character that RFC 6749 (3.3) does not allow, or if there is none.
-pub(crate) fn scope(asked: &str) -> Option<String> {
-    let is_allowed = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
-    let mut scopes: Vec<&str> = Vec::new();
-    for scope in asked.split_ascii_whitespace() {
-        if !scope.chars().all(is_allowed) {
-            return None;
-        }
-        if !scopes.contains(&scope) {
-            scopes.push(scope);
-        }
-    }
-    if scopes.is_empty() {
-        return None;
-    }
-    if !scopes.contains(&OFFLINE_ACCESS) {
-        scopes.push(OFFLINE_ACCESS);
-    }
-    Some(scopes.join(" "))
-}
-
-/// Whether a list of scopes has all of another.
-pub(crate) fn covers(list: &str, other: &str) -> bool {
-    let mut others = other.split_whitespace();
-    others.all(|scope| list.split_whitespace().any(|known| known == scope))
-}
-
-/// Secrets that were sent: servers and proxies repeat what they were sent.
-#[derive(Default)]
-pub(crate) struct Secrets<'a>(Vec<Cow<'a, str>>);
-
-/// A secret shorter than this is no secret, and would blot out half of a message.
-const SHORTEST_SECRET: usize = 4;
-
-impl<'a> FromIterator<&'a SecretString> for Secrets<'a> {
-    fn from_iter<T: IntoIterator<Item = &'a SecretString>>(secrets: T) -> Self {
-        let secrets = secrets.into_iter();
-        Secrets(
-            secrets
-                .map(|secret| Cow::from(secret.expose_secret()))
-                .collect(),
-        )
-    }
-}
-
-impl<'a> Secrets<'a> {
-    fn add(&mut self, secret: &'a SecretString) {
-        self.0.push(Cow::from(secret.expose_secret()));
-    }
-
-    /// A server's text, fit to be shown.
-    fn clean(&self, text: &str, longest: usize) -> String {
-        let secrets = self.0.iter().map(AsRef::as_ref);
-        let secrets = secrets.filter(|secret: &&str| secret.len() >= SHORTEST_SECRET);
-        let mut forms: Vec<String> = secrets.flat_map(sent_forms).collect();
-        // One may be part of another.
-        forms.sort_by_key(|form| Reverse(form.len()));
-        // Masked before it is cut, so that no half of a secret is left at the end.
-        let masked = forms.iter();
-        let masked = masked.fold(printable(text), |text, form| text.replace(form, "***"));
-        shortened(masked.trim(), longest)
-    }
-}
-
-/// A secret as it stands in JSON and headers, and as forms and addresses write it.
-fn sent_forms(secret: &str) -> [String; 3] {
-    let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let mut lower = String::with_capacity(form.len());
-    let mut parts = form.split('%');
-    lower.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        // Two digits of a byte, then what follows them.
-        let (digits, rest) = part.split_at(part.len().min(2));
-        lower.push_str(&format!("%{}{rest}", digits.to_ascii_lowercase()));
-    }
-    [secret.to_owned(), form, lower]
-}
-
-/// A POST to send, relative to the service's address.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) path: &'static str,
-    /// The value of the header of that name.
-    pub(crate) authorization: Option<SecretString>,
-    pub(crate) content_type: &'static str,
-    pub(crate) body: SecretString,
-}
-
-impl Request {
-    /// A request whose body is this object.
-    fn json(path: &'static str, body: &impl serde::Serialize) -> Self {
-        Request {
-            path,
-            authorization: None,
-            content_type: "application/json; charset=utf-8",
-            // Objects of strings always serialise.
-            body: serde_json::to_string(body).unwrap_or_default().into(),
-        }
-    }
-}
-
-/// What came back. It holds tokens, so it has no `Debug`.
-#[derive(Default)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    /// Names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Response {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// The id under which the vendor's support finds this reply.
-    pub(crate) fn log_id(&self, secrets: &Secrets<'_>) -> Option<String> {
-        let id = self
-            .header("x-tt-logid")
-            .or_else(|| self.header("x-request-id"))?;
-        Some(secrets.clean(id, 80)).filter(|id| !id.is_empty())
-    }
-
-    /// Whether the HTTP status says yes.
-    fn is_success(&self) -> bool {
-        matches!(self.status, 200..=299)
-    }
-
-    /// How long the server asks to wait: Feishu's rate-limit header, else the standard one.
-    fn wait(&self) -> Option<Duration> {
-        let seconds = |name| {
-            let value = self.header(name)?.trim();
-            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-            // More than any number holds is still more than anybody waits.
-            is_number.then(|| {
-                value
-                    .parse()
-                    .map_or(LONGEST_WAIT, |wait: u64| wait.min(LONGEST_WAIT))
-            })
-        };
-        let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
-        wait.map(Duration::from_secs)
-    }
-}
-
-/// A year, in seconds: whoever asks for more means never.
-const LONGEST_WAIT: u64 = 366 * 24 * 3600;
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_masked_in_every_form_they_are_sent_in() {
-        let [long, part] = ["secret/part+one=two", "secret/part"].map(SecretString::from);
-        let secrets: Secrets<'_> = [&part, &long].into_iter().collect();
-        for text in [
-            "a secret/part+one=two b",
-            "a secret%2Fpart%2Bone%3Dtwo b",
-            "a secret%2fpart%2bone%3dtwo b",
-            "a secret/part b",
-        ] {
-            assert_eq!(secrets.clean(text, 100), "a *** b");
-        }
-    }
-
-    #[test]
-    fn a_scope_holds_each_name_once_and_offline_access() {
-        let list = |asked| scope(asked).unwrap();
-        assert_eq!(list("a"), "a offline_access");
-        assert_eq!(list(" b  a\tb "), "b a offline_access");
-        assert_eq!(list("offline_access a:b.c"), "offline_access a:b.c");
-        for wrong in ["", "  ", "a\"b", "a\\b", "ä", "a\u{1b}b"] {
-            assert_eq!(scope(wrong), None, "{wrong:?}");
-        }
-        assert!(covers("a b", " b a") && covers("a b", "") && covers("a b", "a"));
-        assert!(!covers("a", "a b") && !covers("", "a"));
-    }
-
-    fn with_headers(headers: &[(&str, &str)]) -> Response {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Response {
-            headers: headers.iter().map(own).collect(),
-            ..Response::default()
-        }
-    }
-
-    #[test]
-    fn a_wait_is_a_number_of_seconds_and_a_year_at_most() {
-        let wait = |headers: &[(&str, &str)]| {
-            let wait = with_headers(headers).wait();
-            wait.map(|wait| wait.as_secs())
-        };
-        assert_eq!(wait(&[("x-other", "1"), ("retry-after", " 30 ")]), Some(30));
-        let both = [("retry-after", "30"), ("x-ogw-ratelimit-reset", "9")];
-        assert_eq!(wait(&both), Some(9));
-        for none in ["", "soon", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT"] {
-            assert_eq!(wait(&[("retry-after", none)]), None, "{none:?}");
-        }
-        for never in ["31622401", "99999999999999999999999"] {
-            assert_eq!(wait(&[("retry-after", never)]), Some(31_622_400));
-        }
-    }
-
-    #[test]
-    fn a_log_id_shows_no_secret_and_is_not_empty() {
-        let secret = SecretString::from("secret-1");
-        let secrets: Secrets<'_> = [&secret].into_iter().collect();
-        let id = |headers: &[(&str, &str)]| with_headers(headers).log_id(&secrets);
-        let both = [("x-request-id", "b"), ("x-tt-logid", "a secret-1")];
-        assert_eq!(id(&both).as_deref(), Some("a ***"));
-        assert_eq!(id(&both[..1]).as_deref(), Some("b"));
-        assert_eq!(id(&[("x-tt-logid", " ")]), None);
-        assert_eq!(id(&[]), None);
-    }
 
     #[test]
     fn the_endpoints_have_names_and_homes() {

@@ -1,0 +1,122 @@
+//! What goes to a server and what comes back, of any system.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::secrets::Secrets;
+
+/// A POST to send, relative to the service's address.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) path: &'static str,
+    /// The value of the header of that name.
+    pub(crate) authorization: Option<SecretString>,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: SecretString,
+}
+
+impl Request {
+    /// A request whose body is this object.
+    pub(super) fn json(path: &'static str, body: &impl serde::Serialize) -> Self {
+        Request {
+            path,
+            authorization: None,
+            content_type: "application/json; charset=utf-8",
+            // Objects of strings always serialise.
+            body: serde_json::to_string(body).unwrap_or_default().into(),
+        }
+    }
+}
+
+/// What came back. It holds tokens, so it has no `Debug`.
+#[derive(Default)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The id under which the vendor's support finds this reply.
+    pub(crate) fn log_id(&self, secrets: &Secrets<'_>) -> Option<String> {
+        let id = self
+            .header("x-tt-logid")
+            .or_else(|| self.header("x-request-id"))?;
+        Some(secrets.clean(id, 80)).filter(|id| !id.is_empty())
+    }
+
+    /// Whether the HTTP status says yes.
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self.status, 200..=299)
+    }
+
+    /// How long the server asks to wait: Feishu's rate-limit header, else the standard one.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let seconds = |name| {
+            let value = self.header(name)?.trim();
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            // More than any number holds is still more than anybody waits.
+            is_number.then(|| {
+                value
+                    .parse()
+                    .map_or(LONGEST_WAIT, |wait: u64| wait.min(LONGEST_WAIT))
+            })
+        };
+        let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
+        wait.map(Duration::from_secs)
+    }
+}
+
+/// A year, in seconds: whoever asks for more means never.
+const LONGEST_WAIT: u64 = 366 * 24 * 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_headers(headers: &[(&str, &str)]) -> Response {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Response {
+            headers: headers.iter().map(own).collect(),
+            ..Response::default()
+        }
+    }
+
+    #[test]
+    fn a_wait_is_a_number_of_seconds_and_a_year_at_most() {
+        let wait = |headers: &[(&str, &str)]| {
+            let wait = with_headers(headers).wait();
+            wait.map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(&[("x-other", "1"), ("retry-after", " 30 ")]), Some(30));
+        let both = [("retry-after", "30"), ("x-ogw-ratelimit-reset", "9")];
+        assert_eq!(wait(&both), Some(9));
+        for none in ["", "soon", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(wait(&[("retry-after", none)]), None, "{none:?}");
+        }
+        for never in ["31622401", "99999999999999999999999"] {
+            assert_eq!(wait(&[("retry-after", never)]), Some(31_622_400));
+        }
+    }
+
+    #[test]
+    fn a_log_id_shows_no_secret_and_is_not_empty() {
+        let secret = SecretString::from("secret-1");
+        let secrets: Secrets<'_> = [&secret].into_iter().collect();
+        let id = |headers: &[(&str, &str)]| with_headers(headers).log_id(&secrets);
+        let both = [("x-request-id", "b"), ("x-tt-logid", "a secret-1")];
+        assert_eq!(id(&both).as_deref(), Some("a ***"));
+        assert_eq!(id(&both[..1]).as_deref(), Some("b"));
+        assert_eq!(id(&[("x-tt-logid", " ")]), None);
+        assert_eq!(id(&[]), None);
+    }
+}
