@@ -6,7 +6,7 @@
 //! hands over the new access token. Any number of programs may do so on one file at once.
 //!
 //! [`refresh_user_access_token`] is the whole of it in one call; [`blocking`] has the same without
-//! async. [`refresh`] takes every setting and tells more. An [`Error`] says by its [`Kind`] what
+//! async. [`refresh()`] takes every setting and tells more. An [`Error`] says by its [`Kind`] what
 //! to do: run again, ask the user, or mend the configuration.
 //!
 //! # Example

@@ -16,7 +16,7 @@ use super::{App, Request, Secrets};
 pub(crate) struct Asked<'a> {
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
-    /// With `offline_access`, as [`super::scope`] gives it.
+    /// With `offline_access`, as [`super::scope()`] gives it.
     pub(crate) scope: &'a str,
     /// Comes back with the code, so that a forged answer is known.
     pub(crate) state: &'a str,
