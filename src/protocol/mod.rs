@@ -227,7 +227,7 @@ pub(crate) enum Credentials {
 pub(crate) struct Grant {
     pub(crate) refresh_token: SecretString,
     pub(crate) credentials: Credentials,
-    /// What the new token is narrowed to, as [`scope`] gives it; v2 only.
+    /// What the new token is narrowed to, as [`scope()`] gives it; v2 only.
     pub(crate) scope: Option<String>,
 }
 
