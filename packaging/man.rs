@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap_complete::Shell;
-use feishu_refresh::internals::command;
+use clap_complete::{Generator, Shell};
+use feishu_refresh::internals::{command, completions};
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os().nth(1).context("name a folder")?;
@@ -15,7 +15,8 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&folder)?;
     clap_mangen::generate_to(command(), &folder)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut command(), "feishu-refresh", &folder)?;
+        let name = shell.file_name("feishu-refresh");
+        fs::write(folder.join(name), completions(shell))?;
     }
     Ok(())
 }

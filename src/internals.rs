@@ -16,6 +16,12 @@ pub fn command() -> clap::Command {
     crate::cli::args::shown()
 }
 
+/// The completion script for a shell.
+#[must_use]
+pub fn completions(shell: clap_complete::Shell) -> String {
+    crate::cli::completions::script(shell)
+}
+
 /// Understands a file; gives its number of sections, none if it is refused.
 #[must_use]
 pub fn parse(text: &[u8]) -> Option<usize> {

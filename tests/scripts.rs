@@ -306,6 +306,60 @@ fn completions_load() {
     assert!(!scene.file().exists());
 }
 
+/// What a shell offers at the end of this command line; none if the shell is not installed.
+fn offered(scene: &Scene, shell: &str, line: &[&str]) -> Option<String> {
+    let script = scene.run(["completions", shell]).stdout;
+    let path = scene.folder().join(shell);
+    fs::write(&path, script).unwrap();
+    let path = path.display();
+    let ask = match shell {
+        "bash" => format!(
+            "source '{path}'; COMP_WORDS=(feishu-refresh {line}); COMP_CWORD={last}\n\
+             _feishu__refresh feishu-refresh '{word}' '{before}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            line = line.join(" "),
+            last = line.len(),
+            word = line[line.len() - 1],
+            before = line
+                .len()
+                .checked_sub(2)
+                .map_or("feishu-refresh", |at| line[at]),
+        ),
+        _ => format!(
+            "source '{path}'; complete -C 'feishu-refresh {}'",
+            line.join(" ")
+        ),
+    };
+    let output = Command::new(shell).args(["-c", &ask]).output().ok()?;
+    Some(Run::of(output).stdout)
+}
+
+#[test]
+fn shells_complete_commands_options_and_values() {
+    let scene = Scene::without_file();
+    for shell in ["bash", "fish"] {
+        for (line, expected) in [
+            (&["sta"][..], "status"),
+            (&["--min"], "--min-ttl"),
+            (&["login", "--pas"], "--paste"),
+            (&["exec", "--on-r"], "--on-refresh"),
+            (&["--api", "oi"], "oidc"),
+            (&["-o", "js"], "json"),
+            (&["login", "-o", "js"], "json"),
+            (&["completions", "ba"], "bash"),
+        ] {
+            let Some(offered) = offered(&scene, shell, line) else {
+                eprintln!("skipped: {shell} is not installed");
+                break;
+            };
+            let mut words = offered.lines().filter_map(|line| line.split('\t').next());
+            assert!(
+                words.any(|word| word == expected),
+                "{shell}: {line:?}: {offered:?}"
+            );
+        }
+    }
+}
+
 /// The program, started by another.
 fn in_session(scene: &Scene, starter: &str) -> Command {
     let mut command = Command::new(starter);

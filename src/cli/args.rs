@@ -421,10 +421,3 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
         Err(error) => Err(usage_error(&error, arguments)),
     }
 }
-
-/// The completion script for a shell.
-pub(super) fn completions(shell: Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut shown(), "feishu-refresh", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
-}

@@ -9,6 +9,7 @@
 mod all;
 pub(crate) mod args;
 mod bar;
+pub(crate) mod completions;
 mod exec;
 mod hook;
 mod log;
@@ -78,7 +79,7 @@ fn dispatch(
     };
     asked.check()?;
     if let Task::Completions { shell } = asked.task() {
-        return output::print(console.stdout, &args::completions(*shell)).map(|()| 0);
+        return output::print(console.stdout, &completions::script(*shell)).map(|()| 0);
     }
     log::to_stderr(asked.verbosity());
     let options = asked.options(console.env, &mut *console.stdin)?;
