@@ -14,6 +14,16 @@ fn main() -> anyhow::Result<()> {
     let folder = PathBuf::from(folder);
     fs::create_dir_all(&folder)?;
     clap_mangen::generate_to(command(), &folder)?;
+    for page in fs::read_dir(&folder)? {
+        let page = page?.path();
+        if page.extension().is_some_and(|extension| extension == "1") {
+            // What clap calls extra are the exit codes; and it forgets that a command stands behind --.
+            let text = fs::read_to_string(&page)?
+                .replace(".SH EXTRA\nExit codes:\n", ".SH \"EXIT STATUS\"\n")
+                .replace("<\\fICOMMAND\\fR>", "\\-\\- <\\fICOMMAND\\fR>...");
+            fs::write(&page, text)?;
+        }
+    }
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let name = shell.file_name("feishu-refresh");
         fs::write(folder.join(name), completions(shell))?;

@@ -1,4 +1,4 @@
-//! Renews Feishu (Lark) user access tokens, and never loses the refresh token that comes back.
+//! Renews Feishu (Lark) user access tokens, and saves the refresh token that comes back before anything else.
 //!
 //! A `user_access_token` lives about two hours. It is renewed with a refresh token that works
 //! once: the reply holds the next one, and whoever loses the reply loses the login. This crate
@@ -42,6 +42,7 @@
 //! options.min_ttl = Some(Duration::from_secs(600));
 //! let outcome = refresh(&options)?;
 //! println!("good until {:?}", outcome.expires_at);
+//! // Async, under any runtime: feishu_refresh::refresh(options).await?
 //! # Ok::<(), feishu_refresh::Error>(())
 //! ```
 //!

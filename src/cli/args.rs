@@ -229,7 +229,7 @@ pub(super) struct ServerOptions {
 #[derive(Args)]
 #[command(next_help_heading = "Refresh")]
 pub(super) struct RefreshOptions {
-    /// Only if less than this is left (90s, 10m, 1h)
+    /// Refresh only if less is left (90s, 10m, 1h)
     ///
     /// While the saved token stays valid that long, it is printed, and nothing else is done.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -281,7 +281,7 @@ pub(super) struct LimitOptions {
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// token, json, env or github [default: token; login: none]
+    /// token, json, env or github [default: token]
     ///
     /// What stdout gets: the token alone; a JSON object; a line for a shell's eval; the token masked, and
     /// appended to $GITHUB_OUTPUT.
@@ -389,6 +389,20 @@ pub(crate) fn shown() -> Command {
             with_options(command, &|id| ids.contains(&id))
         })
     });
+    let command = command
+        .mut_subcommand("login", |command| {
+            command.mut_arg("output", |output| {
+                output.help("token, json, env or github [default: none]")
+            })
+        })
+        .mut_subcommand("status", |command| {
+            let json = "json, one object a line [default: a table]";
+            command.mut_arg("output", |output| output.help(json).long_help(json))
+        })
+        .mut_subcommand("exec", |command| {
+            let five_minutes = "Refresh only if less is left [default: 5m]";
+            command.mut_arg("min_ttl", |min_ttl| min_ttl.help(five_minutes))
+        });
     command.mut_subcommand("completions", |command| {
         with_options(command, &|id| id != "help")
     })

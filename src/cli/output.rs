@@ -257,10 +257,20 @@ pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Ou
             options.profile
         ),
     );
-    let lasts = options.app_secret.is_none() && options.base_url.is_none() && !options.lark;
-    if !lasts {
-        let note = "the app and the host that were given are not in the file: give them to each run, or put them there";
-        say(stderr, note);
+    let host = options.base_url.as_deref();
+    let host = host.or(options.lark.then(|| Api::V2.home(true)));
+    let given = [
+        options.app_id.as_ref().map(|_| "app_id".to_owned()),
+        options.app_secret.as_ref().map(|_| "app_secret".to_owned()),
+        host.map(|host| format!("base_url = {host}")),
+    ];
+    let given: Vec<String> = given.into_iter().flatten().collect();
+    if !given.is_empty() {
+        let given = given.join(", ");
+        say(
+            stderr,
+            &format!("given to this run alone: {given}; the next ones look for it in the file"),
+        );
     }
 }
 

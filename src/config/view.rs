@@ -46,12 +46,12 @@ impl Given<'_> {
     pub(super) fn missing(&self) -> Hint {
         match self.api.unwrap_or(Api::V1).authentication() {
             Authentication::AppToken => Hint::fixed(
-                "-c and -p name another; a run with -r, --app-id and --app-secret (or -a in their place) makes it",
-                "可用 -c 和 -p 另行指定；用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次即可创建",
+                "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret (or -a in their place); -c and -p name another",
+                "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次；-c 和 -p 可另行指定",
             ),
             Authentication::App => Hint::fixed(
-                "-c and -p name another; a run with -r, --app-id and --app-secret makes it",
-                "可用 -c 和 -p 另行指定；用 -r、--app-id 与 --app-secret 运行一次即可创建",
+                "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret; -c and -p name another",
+                "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret 运行一次；-c 和 -p 可另行指定",
             ),
             Authentication::None => Hint::fixed(
                 "-c and -p name another; a run with -r makes it",
@@ -97,8 +97,8 @@ pub(super) fn is_bare(text: &str) -> bool {
 /// The server would only call the whole invalid, as if a new consent were needed.
 pub(super) fn more_than_a_token(what: &str) -> Error {
     Error::config(format!("{what} holds more than a token")).with_hint(Hint::fixed(
-        "take away quotes, spaces and comments around it; nothing was sent",
-        "请去掉其前后的引号、空格和注释；尚未发送任何请求",
+        "take away quotes, spaces and comments around it, or put the real one in place of an example; nothing was sent",
+        "请去掉其前后的引号、空格和注释，或将示例换成真实的值；尚未发送任何请求",
     ))
 }
 
