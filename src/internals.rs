@@ -13,7 +13,7 @@ use crate::protocol::{
 /// The command line, as help, completions and man pages show it.
 #[must_use]
 pub fn command() -> clap::Command {
-    crate::cli::args::shown()
+    crate::cli::help::shown()
 }
 
 /// The completion script for a shell.

@@ -108,6 +108,9 @@ fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
     let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
     let hint = error["error"]["hint"].as_str().unwrap();
     assert!(hint.contains(&login["log in again: ".len()..]), "{hint}");
+    // The same host, too.
+    let run = scene.run(["-p", "none", "--lark"]);
+    run.assert_failed(3, "-p 'none' --lark makes it");
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! The command line: what can be typed ([`Asked`]). What it comes to is in `options.rs`.
 //!
-//! `-h` is one screen of 80 × 40 with what most runs need; `--help` tells all. The help of each command
-//! shows the options that mean something to it. All are taken everywhere, so that one set of options
-//! serves for all commands.
+//! `-h` is one screen of 80 × 40 with what most runs need; `--help` tells all. All options are taken
+//! everywhere, so that one set of them serves for all commands.
 #![expect(
     clippy::doc_markdown,
     reason = "--help shows these texts, and would show backticks"
@@ -220,7 +219,8 @@ pub(super) struct ServerOptions {
 
     /// Further trusted CA certificates, in PEM form
     ///
-    /// In place of the system's certificate store: [env: SSL_CERT_FILE, SSL_CERT_DIR]
+    /// Beside the built-in ones and the system's; SSL_CERT_FILE and SSL_CERT_DIR in the environment
+    /// replace the system's.
     #[arg(long, value_name = "PATH", hide_short_help = true)]
     pub(super) ca_cert: Option<PathBuf>,
 }
@@ -322,42 +322,8 @@ pub(super) enum Parsed {
     Text(String),
 }
 
-/// The options of the main job that mean nothing to a command: its help does not show them.
-const MEANINGLESS: [(&str, &[&str]); 3] = [
-    (
-        "login",
-        &[
-            "app_token",
-            "refresh",
-            "app_ticket",
-            "all",
-            "api",
-            "min_ttl",
-            "retries",
-            "max_wait",
-            "rate",
-        ],
-    ),
-    (
-        "status",
-        &[
-            "scope",
-            "accounts_url",
-            "ca_cert",
-            "min_ttl",
-            "on_refresh",
-            "timeout",
-            "retries",
-            "max_wait",
-            "lock_timeout",
-            "rate",
-        ],
-    ),
-    ("exec", &["all", "accounts_url", "rate", "output"]),
-];
-
 /// The command line, as clap understands it.
-fn understood() -> Command {
+pub(super) fn understood() -> Command {
     let told = |name, letter, action, help| {
         let option = Arg::new(name).long(name).short(letter).action(action);
         option.help(help).help_heading("Output")
@@ -368,44 +334,6 @@ fn understood() -> Command {
         .arg(told("help", 'h', ArgAction::Help, help))
         .mut_args(|option| option.global(true))
         .arg(told("version", 'V', ArgAction::Version, version))
-}
-
-/// The command line, as help and completions show it.
-pub(crate) fn shown() -> Command {
-    let command = understood();
-    let options = command
-        .get_arguments()
-        .filter(|option| option.is_global_set());
-    let options: Vec<Arg> = options.cloned().collect();
-    // Given to each command before clap hands them down, so that they can differ in what is hidden.
-    let with_options = |command: Command, is_meaningless: &dyn Fn(&str) -> bool| {
-        command.args(options.iter().map(|option| {
-            let is_meaningless = is_meaningless(option.get_id().as_str());
-            option.clone().hide(is_meaningless)
-        }))
-    };
-    let command = MEANINGLESS.iter().fold(command, |command, (name, ids)| {
-        command.mut_subcommand(name, |command| {
-            with_options(command, &|id| ids.contains(&id))
-        })
-    });
-    let command = command
-        .mut_subcommand("login", |command| {
-            command.mut_arg("output", |output| {
-                output.help("token, json, env or github [default: none]")
-            })
-        })
-        .mut_subcommand("status", |command| {
-            let json = "json, one object a line [default: a table]";
-            command.mut_arg("output", |output| output.help(json).long_help(json))
-        })
-        .mut_subcommand("exec", |command| {
-            let five_minutes = "Refresh only if less is left [default: 5m]";
-            command.mut_arg("min_ttl", |min_ttl| min_ttl.help(five_minutes))
-        });
-    command.mut_subcommand("completions", |command| {
-        with_options(command, &|id| id != "help")
-    })
 }
 
 /// Reads a command line.
@@ -420,7 +348,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
     let mut parsed = parse(understood());
     if matches!(&parsed, Err(error) if error.kind() == ErrorKind::DisplayHelp) {
         // Only now: what is shown takes a fifth of a start-up.
-        parsed = parse(shown());
+        parsed = parse(super::help::shown());
     }
     match parsed {
         Ok(asked) => Ok(Parsed::Run(Box::new(asked))),

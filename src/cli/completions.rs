@@ -2,7 +2,7 @@
 
 use clap_complete::Shell;
 
-use super::args;
+use super::help;
 
 /// In bash, clap takes the hyphen of our name for the gap before a subcommand's, in half of the places.
 const BASH_LABEL: (&str, &str) = ("feishu__subcmd__refresh", "feishu__refresh");
@@ -18,7 +18,7 @@ const FISH_SHELLS: &str = "complete -c feishu-refresh -n \
 /// The completion script for a shell.
 pub(crate) fn script(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut args::shown(), "feishu-refresh", &mut script);
+    clap_complete::generate(shell, &mut help::shown(), "feishu-refresh", &mut script);
     let script = String::from_utf8_lossy(&script);
     match shell {
         Shell::Bash => script.replace(BASH_LABEL.0, BASH_LABEL.1),

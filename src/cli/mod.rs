@@ -7,10 +7,11 @@
 //! - No write that fails can panic: the pair is on disk by then.
 
 mod all;
-pub(crate) mod args;
+mod args;
 mod bar;
 pub(crate) mod completions;
 mod exec;
+pub(crate) mod help;
 mod hook;
 mod log;
 mod login;
@@ -85,14 +86,7 @@ fn dispatch(
     let options = asked.options(console.env, &mut *console.stdin)?;
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
-    // A person at a terminal stands in the right folder; the reader of a cron mail does not.
-    let names_file = asked.names_file(console.env) || !console.stderr_is_terminal;
-    let is_for_one = !is_for_all && !matches!(asked.task(), Task::Status);
-    let names_profile = asked.names_profile(console.env) && is_for_one;
-    report.is_about(
-        names_file.then_some(&*options.config_file),
-        names_profile.then_some(&*options.profile),
-    );
+    report.is_about(asked.login_arguments(&options, console));
     let done = match asked.task() {
         Task::Refresh if is_for_all => return all::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),

@@ -10,10 +10,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::args::{Asked, Output, Task};
 use super::values::trimmed;
+use super::{Console, has};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::login::LoginOptions;
+use crate::platform::programs::quoted;
 use crate::protocol::Api;
 use crate::refresh::Options;
+use crate::text::printable;
 
 /// Both documented limits, 50 requests a second and 1,000 a minute, are kept with one each 60 ms.
 const DOCUMENTED_SPACING: Duration = Duration::from_millis(60);
@@ -67,10 +70,37 @@ impl Asked {
         self.task.as_ref().unwrap_or(&Task::Refresh)
     }
 
-    /// Whether a file was named.
-    pub(super) fn names_file(&self, env: Env<'_>) -> bool {
-        self.file.config_file.is_some()
-            || env("FEISHU_CONFIG_FILE").is_some_and(|path| !path.is_empty())
+    /// What `feishu-refresh login` must be given to be about the same as this run, as it is typed.
+    pub(super) fn login_arguments(&self, options: &Options, console: &Console<'_>) -> String {
+        let mut arguments = String::new();
+        let mut add = |option: &str, value: &str| {
+            // What cannot be shown as it is would name something else.
+            if value == printable(value) {
+                arguments.push_str(&format!(" {option}{}", quoted(value)));
+            }
+        };
+        // A person at a terminal stands in the right folder; the reader of a cron mail does not.
+        let names_file = self.file.config_file.is_some() || has(console.env, "FEISHU_CONFIG_FILE");
+        if names_file || !console.stderr_is_terminal {
+            let file = std::path::absolute(&options.config_file);
+            let file = file.unwrap_or_else(|_| options.config_file.clone());
+            add("-c ", &file.display().to_string());
+        }
+        let is_for_one = !self.file.all && !matches!(self.task(), Task::Status);
+        if is_for_one && self.names_profile(console.env) {
+            let option = if options.profile.starts_with('-') {
+                "--profile="
+            } else {
+                "-p "
+            };
+            add(option, &options.profile);
+        }
+        if let Some(url) = &self.server.base_url {
+            add("--base-url ", url);
+        } else if self.server.lark {
+            arguments.push_str(" --lark");
+        }
+        arguments
     }
 
     /// Whether one profile was named.

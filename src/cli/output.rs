@@ -283,8 +283,8 @@ pub(super) fn say(stderr: &mut dyn Write, line: &str) {
 pub(super) struct Report {
     json: bool,
     chinese: bool,
-    /// The options that `feishu-refresh login` needs to be about the same as this run.
-    login_options: RefCell<String>,
+    /// What `feishu-refresh login` must be given to be about the same as this run.
+    login_arguments: RefCell<String>,
 }
 
 /// What hints tell a person to type.
@@ -300,17 +300,13 @@ impl Report {
         Report {
             json,
             chinese: locale.as_encoded_bytes().starts_with(b"zh"),
-            login_options: RefCell::default(),
+            login_arguments: RefCell::default(),
         }
     }
 
-    /// From now on, hints name the login to this file and profile.
-    pub(super) fn is_about(&self, file: Option<&Path>, profile: Option<&str>) {
-        let file = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
-        let file = file.map(|file| format!(" -c {}", quoted(&file.display().to_string())));
-        let profile = profile.map(|profile| format!(" -p {}", quoted(profile)));
-        self.login_options
-            .replace(file.unwrap_or_default() + &profile.unwrap_or_default());
+    /// From now on, hints to log in have these arguments.
+    pub(super) fn is_about(&self, login_arguments: String) {
+        self.login_arguments.replace(login_arguments);
     }
 
     /// Writes a failure to stderr, for a person or for a program.
@@ -353,7 +349,7 @@ impl Report {
         } else {
             &hint.english
         };
-        let login = format!("{LOGIN}{}", self.login_options.borrow());
+        let login = format!("{LOGIN}{}", self.login_arguments.borrow());
         words.replace(LOGIN, &login)
     }
 }

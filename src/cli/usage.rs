@@ -97,7 +97,9 @@ pub(super) fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error 
     let lacks_value = error.kind() == ErrorKind::InvalidValue
         && named(ContextKind::InvalidValue).is_none_or(str::is_empty);
     let is_stray = error.kind() == ErrorKind::UnknownArgument;
-    let hint = if is_stray && arguments.iter().any(|argument| argument == "exec") {
+    let is_for_exec = arguments.iter().any(|argument| argument == "exec")
+        && arguments.iter().all(|argument| argument != "--");
+    let hint = if is_stray && is_for_exec && !argument.starts_with('-') {
         Hint::fixed(
             "the command and all that is meant for it stand behind --: feishu-refresh exec -- COMMAND",
             "要运行的命令及其参数请写在 -- 之后：feishu-refresh exec -- COMMAND",

@@ -30,7 +30,7 @@ pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Result};
 use crate::platform::files;
-use crate::text::quoted;
+use crate::platform::programs::quoted;
 
 /// A file longer than this is not a configuration: thousands of profiles fit in it.
 const LONGEST_FILE: u64 = 32 << 20;

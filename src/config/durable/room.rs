@@ -239,8 +239,8 @@ impl Room {
             return Err(io::Error::other("the file written beside it is gone"));
         }
         fail_point!("before-rename");
-        let (new, old) = (&self.rescue, &mut self.lock);
-        if let Err(error) = files::rename_over(&new.path, &new.file, &old.path, &mut old.file) {
+        let (from, to) = (&self.rescue, &mut self.lock);
+        if let Err(error) = files::rename_over(&from.path, &from.file, &to.path, &mut to.file) {
             // A mount point that nothing told us of, or rights that were taken away.
             if !self.lock.writable {
                 return Err(error);

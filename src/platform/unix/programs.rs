@@ -52,3 +52,6 @@ pub(crate) fn has_browser(is_set: &dyn Fn(&str) -> bool) -> bool {
     // A Mac has a screen, and no variable that says so.
     cfg!(target_os = "macos") || screen.into_iter().any(is_set)
 }
+
+/// A text as one word of a command line that a person types.
+pub(crate) use crate::text::quoted;

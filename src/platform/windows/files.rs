@@ -92,11 +92,21 @@ pub(crate) fn rename_over(
     old_path: &Path,
     old: &mut File,
 ) -> io::Result<()> {
-    *old = new.try_clone()?;
-    fs::rename(new_path, old_path).or_else(|error| {
-        *old = open_options().write(true).open(old_path)?;
-        Err(error)
-    })
+    let both = new.try_clone()?;
+    // Closed; and never the new file unless it is in place: what is written over must not be that.
+    *old = File::open("NUL")?;
+    match fs::rename(new_path, old_path) {
+        Ok(()) => {
+            *old = both;
+            Ok(())
+        }
+        Err(error) => {
+            if let Ok(file) = open_options().write(true).open(old_path) {
+                *old = file;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// The file whose lock stands for the lock on the file at `path`: one beside it, since a locked file

@@ -49,3 +49,8 @@ pub(crate) fn turn_into(command: &mut Command) -> io::Error {
 pub(crate) fn has_browser(_is_set: &dyn Fn(&str) -> bool) -> bool {
     true
 }
+
+/// A text as one word of a command line that a person types.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
+}
