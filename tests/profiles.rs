@@ -1032,6 +1032,7 @@ fn spent_tokens_that_come_back_after_the_save_are_replaced_again() {
     assert_sound(&scene);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_slow_command_holds_back_what_it_could_not_follow() {
     let scene = scene(120);

@@ -89,6 +89,7 @@ fn a_lost_reply_is_told_plainly() {
     }
 }
 
+#[cfg(unix)] // As its shells quote.
 #[test]
 fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
     let scene = Scene::without_file();

@@ -297,6 +297,7 @@ fn what_is_to_stay_beside_the_file_is_on_disk_with_its_name() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_rescue_file_that_does_not_fit_is_kept_and_named() {
     let scene = Scene::new();
