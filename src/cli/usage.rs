@@ -42,25 +42,42 @@ fn output_value(argument: &str) -> Option<&str> {
 
 /// The error for a command line that clap refuses.
 pub(super) fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
-    let named = |kind| match error.get(kind) {
-        Some(ContextValue::String(name)) => Some(name.as_str()),
+    Error::new(Kind::Usage, message(error, arguments)).with_hint(hint(error, arguments))
+}
+
+/// What clap names of that kind.
+fn named(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name),
         Some(ContextValue::Strings(names)) => names.first().map(String::as_str),
         _ => None,
-    };
-    let argument = named(ContextKind::InvalidArg).unwrap_or("an argument");
-    let message = match error.kind() {
+    }
+}
+
+/// The option or argument in question.
+fn argument(error: &clap::Error) -> &str {
+    named(error, ContextKind::InvalidArg).unwrap_or("an argument")
+}
+
+/// Whether an option stands without the value that it needs.
+fn lacks_value(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::InvalidValue
+        && named(error, ContextKind::InvalidValue).is_none_or(str::is_empty)
+}
+
+fn message(error: &clap::Error, arguments: &[OsString]) -> String {
+    let argument = argument(error);
+    match error.kind() {
         // It may be a secret: its place must do.
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
-            let argument = named(ContextKind::InvalidSubcommand).unwrap_or(argument);
+            let argument = named(error, ContextKind::InvalidSubcommand).unwrap_or(argument);
             let is_it = |given: &OsString| given.to_str().is_some_and(|g| g.starts_with(argument));
             match arguments.iter().skip(1).position(is_it) {
                 Some(place) => format!("argument {} is not known", place + 1),
                 None => "an argument is not known".to_owned(),
             }
         }
-        ErrorKind::InvalidValue if named(ContextKind::InvalidValue).is_none_or(str::is_empty) => {
-            format!("{argument} needs a value")
-        }
+        _ if lacks_value(error) => format!("{argument} needs a value"),
         ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(values)) => {
                 format!("{argument} can be: {}", values.join(", "))
@@ -81,36 +98,38 @@ pub(super) fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error 
         ErrorKind::ArgumentConflict => format!("{argument} does not go with another option"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the arguments do not fit together".to_owned(),
-    };
-    let suggested = named(ContextKind::SuggestedArg)
-        .or_else(|| named(ContextKind::SuggestedSubcommand))
-        .or_else(|| named(ContextKind::SuggestedValue));
-    if let Some(name) = suggested {
+    }
+}
+
+fn hint(error: &clap::Error, arguments: &[OsString]) -> Hint {
+    let mut suggestions = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+    ]
+    .into_iter();
+    if let Some(name) = suggestions.find_map(|kind| named(error, kind)) {
         // The Python program's spelling is taken, but not taught.
         let name = name.replace('_', "-");
-        let hint = Hint::naming(
+        return Hint::naming(
             format!("did you mean {name}?"),
             format!("您是否想用 {name}？"),
         );
-        return Error::new(Kind::Usage, message).with_hint(hint);
     }
-    let lacks_value = error.kind() == ErrorKind::InvalidValue
-        && named(ContextKind::InvalidValue).is_none_or(str::is_empty);
     let is_stray = error.kind() == ErrorKind::UnknownArgument;
     let is_for_exec = arguments.iter().any(|argument| argument == "exec")
         && arguments.iter().all(|argument| argument != "--");
-    let hint = if is_stray && is_for_exec && !argument.starts_with('-') {
+    if is_stray && is_for_exec && !argument(error).starts_with('-') {
         Hint::fixed(
             "the command and all that is meant for it stand behind --: feishu-refresh exec -- COMMAND",
             "要运行的命令及其参数请写在 -- 之后：feishu-refresh exec -- COMMAND",
         )
-    } else if is_stray || lacks_value {
+    } else if is_stray || lacks_value(error) {
         Hint::fixed(
             "see -h; a value that begins with - is given as --option=VALUE",
             "请参阅 -h；以 - 开头的值请写成 --option=VALUE",
         )
     } else {
         Hint::fixed("see -h", "请参阅 -h")
-    };
-    Error::new(Kind::Usage, message).with_hint(hint)
+    }
 }

@@ -28,7 +28,7 @@ pub(super) use lock::Lock;
 pub(super) use rescue::{Leftover, has_leftover, is_torn, pending, pending_put_backs};
 pub(super) use room::{Room, SaveError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::platform::programs::quoted;
 
@@ -51,7 +51,10 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// The error for a file that is not there.
 pub(super) fn does_not_exist(path: &Path) -> Error {
-    Error::config(format!("{} does not exist", path.display()))
+    Error::config(format!("{} does not exist", path.display())).with_hint(Hint::fixed(
+        "feishu-refresh login makes it; -c names another",
+        "可用 feishu-refresh login 创建；用 -c 指定其他文件",
+    ))
 }
 
 /// A file's mode bits; none if they cannot be told.

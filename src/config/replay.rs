@@ -220,15 +220,9 @@ fn judge(
         if own.as_ref().is_some_and(|own| token::same(own, successor)) {
             continue;
         }
-        let stands = match own.as_ref().map(Fingerprint::of) {
-            None => rescue.is_latest,
-            own if own == spent.latest() => true,
-            _ => {
-                let is_given = given.is_some() && given == spent.latest();
-                is_given && rescue.is_latest && section == place.profile
-            }
-        };
-        if stands {
+        let own = own.as_ref().map(Fingerprint::of);
+        let given = given.filter(|_| section == place.profile);
+        if succeeds(own, given, spent.latest(), rescue.is_latest) {
             let change = Change {
                 api,
                 tokens: &tokens,
@@ -246,6 +240,21 @@ fn judge(
         worth.needed = Some(document.text().to_owned());
     }
     Ok(worth)
+}
+
+/// Whether a pair takes the place of what the file holds: it does if it came of that, of what is given
+/// to this run, or of a profile that has no token, where nobody changed the file since.
+fn succeeds(
+    own: Option<Fingerprint>,
+    given: Option<Fingerprint>,
+    spent: Option<Fingerprint>,
+    is_latest: bool,
+) -> bool {
+    match own {
+        None => is_latest,
+        own if own == spent => true,
+        _ => given.is_some() && given == spent && is_latest,
+    }
 }
 
 fn emptied(file: &Path) -> Error {
