@@ -677,7 +677,7 @@ fn a_command_follows_each_pair() {
     assert_sound(&scene);
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")] // It has /dev/full.
 #[test]
 fn a_stdout_that_takes_nothing_stops_nothing() {
     let scene = scene(10);
@@ -730,7 +730,7 @@ fn what_does_not_go_with_all_is_said() {
 }
 
 /// What a person at a terminal sees.
-#[cfg(unix)]
+#[cfg(target_os = "linux")] // The options of `script` are its own.
 #[test]
 fn a_terminal_shows_how_far_it_is() {
     let scene = scene(6);

@@ -249,6 +249,7 @@ fn a_command_that_fails_is_told_and_the_token_printed() {
     assert!(!scene.folder().join("heard").exists());
 }
 
+#[cfg(target_os = "linux")] // It has `setsid`.
 #[test]
 fn a_signal_waits_for_the_command_to_end() {
     let scene = Scene::new();
@@ -361,6 +362,7 @@ fn shells_complete_commands_options_and_values() {
 }
 
 /// The program, started by another.
+#[cfg(target_os = "linux")]
 fn in_session(scene: &Scene, starter: &str) -> Command {
     let mut command = Command::new(starter);
     command.current_dir(scene.folder()).env_clear();
@@ -368,6 +370,7 @@ fn in_session(scene: &Scene, starter: &str) -> Command {
     command
 }
 
+#[cfg(target_os = "linux")] // The options of `script` are its own.
 #[test]
 fn a_command_can_ask_at_the_terminal() {
     let scene = Scene::new();

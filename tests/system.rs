@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
+#[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
@@ -110,6 +111,7 @@ fn a_failed_run_leaves_no_empty_file_behind() {
     assert_eq!(scene.text(), "");
 }
 
+#[cfg(target_os = "linux")] // It has /dev/full.
 #[test]
 fn an_unwritable_stdout_loses_nothing() {
     let scene = Scene::new();
@@ -173,6 +175,7 @@ fn the_pair_is_saved_before_the_token_is_shown() {
     scene.assert_sound();
 }
 
+#[cfg(target_os = "linux")] // It has /proc.
 #[test]
 fn a_file_that_is_gone_but_open_does_not_hold_a_run_for_ever() {
     let scene = Scene::new();
