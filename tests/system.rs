@@ -651,6 +651,53 @@ fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
 }
 
 #[test]
+fn a_token_that_is_taken_out_meanwhile_is_no_other_token() {
+    for state in [
+        "empty",
+        "no section",
+        "no key",
+        "no value",
+        "half a value",
+        "moved away",
+    ] {
+        let scene = Scene::new();
+        scene.run(scene.flags()).token();
+        let held = HeldRun::start(&scene, Fault::Hold);
+        let whole = scene.text();
+        let token = scene.value("refresh_token");
+        let at = whole.find(&token).unwrap();
+        match state {
+            "empty" => scene.write(""),
+            "no section" => scene.write(&whole[..whole.find("[TOKEN]").unwrap()]),
+            "no key" => scene.write(&whole[..whole.find("refresh_token").unwrap()]),
+            "no value" => scene.write(whole.replace(&token, "")),
+            "half a value" => scene.write(&whole[..at + token.len() / 2]),
+            _ => fs::remove_file(scene.file()).unwrap(),
+        }
+        let run = held.let_go(&scene);
+        run.assert_failed(6, "rotated, but not saved");
+        let named = scene.rescue_file();
+        assert!(
+            run.stderr.contains(named.to_str().unwrap()),
+            "{state}: {}",
+            run.stderr
+        );
+        // The other program ends its writing: what it had read before.
+        scene.write(&whole);
+        let run = scene.run(scene.flags());
+        run.token();
+        assert!(
+            run.stderr.contains("it is saved now"),
+            "{state}: {}",
+            run.stderr
+        );
+        assert_eq!(scene.server.spent_seen(), 0, "{state}");
+        scene.assert_sound();
+        assert_eq!(scene.file_names(), ["feishu-config.ini"], "{state}");
+    }
+}
+
+#[test]
 fn a_file_broken_meanwhile_is_left_and_the_pair_kept_beside() {
     let scene = Scene::new();
     let held = HeldRun::start(&scene, Fault::Hold);

@@ -21,7 +21,7 @@ use super::durable::{self, Journal, Lock, Room, Stamp};
 use super::profile::{self, Pair, read_anew};
 use super::profiles::Profiles;
 use super::replay;
-use super::save::{NewTokens, Plan, is_whole, read_settled};
+use super::save::{ANOTHER_TOKEN, NewTokens, Plan, TAKEN_OUT, is_whole, read_settled};
 use super::{Order, SPARE_BYTES, View};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
@@ -412,8 +412,11 @@ impl<'a> Group<'a> {
         self.known = read_settled(self.file, &self.room, &self.known).map_err(words)?;
         let edits = self.entries.iter().map(|entry| {
             let edit = entry.plan.edit_current(&self.known, &entry.reply);
-            let conflict = || "another program put another refresh token there".to_owned();
-            edit.map_err(words)?.ok_or_else(conflict)
+            edit.map_err(words)?.ok_or_else(|| {
+                let is_torn = entry.plan.is_torn_from(&self.known);
+                let why = if is_torn { TAKEN_OUT } else { ANOTHER_TOKEN };
+                why.to_owned()
+            })
         });
         let edits: Vec<Result<Edit<'_>, String>> = edits.collect();
         let sound = edits.iter().flatten();

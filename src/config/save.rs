@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::document::{Document, Edit};
 use super::durable::{self, Lock, Room, SaveError};
@@ -95,7 +95,19 @@ impl<'a> HeldTokens<'a> {
     fn try_save(&mut self) -> Result<Tokens> {
         let (plan, reply) = (&self.plan, &self.reply);
         let file = plan.view.place.file;
-        let current = read_settled(file, &self.room, &plan.view.document);
+        let deadline = Instant::now() + PATIENCE;
+        let mut current = read_settled(file, &self.room, &plan.view.document);
+        let lacks_token = loop {
+            let lacks = current
+                .as_ref()
+                .is_ok_and(|current| plan.is_torn_from(current));
+            if !lacks || Instant::now() >= deadline {
+                break lacks;
+            }
+            // Half of a text, perhaps, of a program that never rests.
+            thread::sleep(LOOK);
+            current = read_settled(file, &self.room, &plan.view.document);
+        };
         let edited = current.and_then(|current| {
             let edit = plan.edit_current(&current, reply)?;
             edit.map(|edit| profile::edited(file, &current, &[edit]))
@@ -104,8 +116,13 @@ impl<'a> HeldTokens<'a> {
         let edited = match edited {
             Ok(Some(edited)) => edited,
             Ok(None) => {
-                let why = "another program put another refresh token there";
-                let rescue = self.keep(Room::keep_aside);
+                let (why, keep): (_, fn(&mut Room, &[u8]) -> _) = if lacks_token {
+                    // If the old token comes back, the next run puts the pair in its place.
+                    (TAKEN_OUT, Room::keep)
+                } else {
+                    (ANOTHER_TOKEN, Room::keep_aside)
+                };
+                let rescue = self.keep(keep);
                 return Err(self.plan.unsaved(why, rescue, &self.reply));
             }
             // Another program broke the file.
@@ -138,6 +155,10 @@ impl Drop for HeldTokens<'_> {
         }
     }
 }
+
+/// What another program did meanwhile.
+pub(super) const ANOTHER_TOKEN: &str = "another program put another refresh token there";
+pub(super) const TAKEN_OUT: &str = "another program took the refresh token out of it";
 
 /// A file that was written so short a time ago may still be being written.
 const UNSETTLED: Duration = Duration::from_millis(200);
@@ -313,6 +334,21 @@ impl<'a> Plan<'a> {
             return self.edit(current, reply).map(Some);
         }
         Ok(None)
+    }
+
+    /// Whether the refresh token that a document held is gone from it, or cut short, and no other has
+    /// its place.
+    pub(super) fn is_torn_from(&self, current: &Document) -> bool {
+        let Some(old) = self.old() else {
+            return false;
+        };
+        let found = Pair::read(self.view.place, current);
+        let found = found.map(|pair| pair.tokens.refresh_token);
+        let is_cut = |found: &SecretString| {
+            let (found, old) = (found.expose_secret(), old.expose_secret());
+            found.len() < old.len() && old.starts_with(found)
+        };
+        found.is_ok_and(|found| found.is_none_or(|found| is_cut(&found)))
     }
 
     /// What the reply changes in a document.
