@@ -110,6 +110,7 @@ pub struct Error {
     hint: Option<Box<Hint>>,
     server: Option<Box<ServerAnswer>>,
     unsaved: Option<Box<Unsaved>>,
+    may_have_spent: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -151,6 +152,16 @@ impl Error {
         self.unsaved.as_ref().map(|unsaved| &unsaved.tokens)
     }
 
+    /// Whether a reply may have been lost, and the refresh token spent.
+    pub(crate) fn may_have_spent(&self) -> bool {
+        self.may_have_spent
+    }
+
+    pub(crate) fn with_doubt(mut self) -> Self {
+        self.may_have_spent = true;
+        self
+    }
+
     /// The same, as lines for the file.
     pub(crate) fn unsaved_lines(&self) -> Option<&SecretString> {
         self.unsaved.as_ref().map(|unsaved| &unsaved.lines)
@@ -163,6 +174,7 @@ impl Error {
             hint: None,
             server: None,
             unsaved: None,
+            may_have_spent: false,
             source: None,
         }
     }
@@ -199,18 +211,6 @@ impl Error {
         let mut error = Error::new(kind, format!("{what} {}: {source}", path.display()));
         error.source = Some(Box::new(source));
         error.with_hint(hint)
-    }
-
-    /// The same, for another who must be told.
-    pub(crate) fn again(&self) -> Self {
-        Error {
-            kind: self.kind,
-            message: self.message.clone(),
-            hint: self.hint.clone(),
-            server: self.server.clone(),
-            unsaved: None,
-            source: None,
-        }
     }
 
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {

@@ -3,12 +3,12 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::document::{Document, Edit};
 use crate::protocol::consent::{Answer, CodeGrant};
 use crate::protocol::device::{DeviceGrant, Polled};
 use crate::protocol::{
     self, Api, App, Credentials, Grant, Refusal, Reply, Response, app_token, consent, device,
 };
+use crate::store::file::document::{Document, Edit};
 
 /// The command line, as help, completions and man pages show it.
 #[must_use]

@@ -60,18 +60,21 @@ mod fail;
 #[doc(hidden)]
 pub mod cli;
 mod client;
-mod config;
 mod error;
 mod exchange;
+mod fleet;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 mod login;
 mod platform;
+mod profile;
 mod protocol;
 mod refresh;
+mod store;
 mod text;
 mod token;
+mod worker;
 
 use std::path::Path;
 use std::thread;
@@ -116,19 +119,15 @@ pub async fn refresh(options: Options) -> Result<Outcome> {
     let (hand_over, result) = oneshot::channel();
     let work = move || {
         // Nobody may be waiting any more; the file has the result all the same.
-        let _ = hand_over.send(refresh::run(&options, &mut Library));
+        let _ = hand_over.send(refresh::run(&options, &mut Library, || {}));
     };
     thread::Builder::new()
         .name("feishu-refresh".to_owned())
         .spawn(work)
-        .map_err(|error| no_thread(&error))?;
+        .map_err(|error| worker::no_thread(&error))?;
     result
         .await
         .unwrap_or_else(|_| Err(Error::new(Kind::Unexpected, "the refresh broke off")))
-}
-
-fn no_thread(error: &std::io::Error) -> Error {
-    Error::temporary(format!("cannot start a thread: {error}; nothing was sent"))
 }
 
 fn options(
@@ -172,8 +171,10 @@ pub mod blocking {
         // A thread of its own, since a runtime cannot be started inside another.
         thread::scope(|scope| {
             let thread = thread::Builder::new()
-                .spawn_scoped(scope, || super::refresh::run(options, &mut Library));
-            let done = thread.map_err(|error| super::no_thread(&error))?.join();
+                .spawn_scoped(scope, || super::refresh::run(options, &mut Library, || {}));
+            let done = thread
+                .map_err(|error| super::worker::no_thread(&error))?
+                .join();
             done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }

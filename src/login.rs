@@ -10,7 +10,6 @@ pub(crate) mod device;
 pub(crate) mod listener;
 pub(crate) mod pages;
 
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -19,13 +18,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::config::{self, Given, LockedFile, LoginOrder, Place};
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
+use crate::profile::{Given, LoginOrder, Origin, Successor};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Secrets};
-use crate::refresh::attempts::tokens;
+use crate::refresh::attempts::{Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Caller, Options, Outcome, failure, locked, outcome};
+use crate::refresh::{Caller, News, Options, Outcome, Story, failure, outcome, runtime};
+use crate::store::file::FileStore;
+use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
 use crate::text::{printable, shortened};
 use crate::token::Tokens;
 
@@ -89,10 +90,10 @@ pub(crate) fn run(
     options: &Options,
     login: &LoginOptions,
     way: &mut dyn Way,
-    caller: &mut dyn Caller,
+    caller: &mut impl Caller,
+    shield: fn(),
 ) -> Result<Outcome> {
-    let path = absolute(options);
-    let attempt = Login::new(options, &path)?;
+    let attempt = Login::new(options, shield)?;
     let redirect_uri = login.redirect_uri.as_ref();
     let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
@@ -109,7 +110,7 @@ pub(crate) fn run(
     let accounts = login.accounts(&attempt.order);
     let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
     // The link is for a person, but its address must be one that secrets may go to.
-    Client::new(accounts, &options.connection())?;
+    Client::new(accounts, &options.connection(shield))?;
     let question = Question {
         page: consent::page(accounts, &asked),
         state,
@@ -125,11 +126,6 @@ pub(crate) fn run(
     result
 }
 
-fn absolute(options: &Options) -> PathBuf {
-    let path = std::path::absolute(&options.config_file);
-    path.unwrap_or_else(|_| options.config_file.clone())
-}
-
 impl LoginOptions {
     /// Where consent is asked for, if that is known: as was said, or as goes with the service.
     fn accounts<'a>(&'a self, order: &LoginOrder) -> Option<&'a str> {
@@ -141,26 +137,25 @@ impl LoginOptions {
 /// A login under way.
 struct Login<'a> {
     options: &'a Options,
-    place: Place<'a>,
     given: Given<'a>,
+    store: FileStore,
     order: LoginOrder,
     client: Client,
+    services: Services,
     /// What is asked for.
     scope: String,
 }
 
 impl<'a> Login<'a> {
     /// Finds out beforehand what can be wrong.
-    fn new(options: &'a Options, path: &'a Path) -> Result<Self> {
-        let place = Place {
-            file: path,
-            profile: &options.profile,
-        };
+    fn new(options: &'a Options, shield: fn()) -> Result<Self> {
         let mut given = options.given();
         // A consent brings a token of v2, whatever the section was for.
         given.api = Some(Api::V2);
         given.refresh_token = None;
-        let order = config::look(place, given)?.login_order()?;
+        given.check()?;
+        let store = FileStore::new(&options.config_file, shield);
+        let order = store.look(&options.profile)?.with(given)?.login_order()?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
             log::warn!(
                 "{}: a login gives a pair of v2, in the place of one of {}; the Python program cannot go on with it",
@@ -168,38 +163,54 @@ impl<'a> Login<'a> {
                 replaced.name()
             );
         }
-        let client = Client::new(&order.base_url, &options.connection())?;
+        let client = Client::new(&order.base_url, &options.connection(shield))?;
         let scope = protocol::scope(options.scope.as_deref().unwrap_or("offline_access"));
         let scope =
             scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
         Ok(Login {
             options,
-            place,
             given,
+            store,
             order,
             client,
+            services: Services::new(options, None, shield),
             scope,
         })
     }
 
     /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
     /// is found out now.
-    fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
-        let file = self.lock(caller)?;
-        caller.defer_signals();
-        drop(file.reserve_for_login()?.release());
-        caller.deliver_signals();
-        Ok(())
+    fn try_room(&self, caller: &mut impl Caller) -> Result<()> {
+        runtime()?.block_on(async {
+            let room = self.room(caller).await?;
+            drop(room.release());
+            caller.deliver_signals();
+            Ok(())
+        })
     }
 
-    fn lock(&self, caller: &mut dyn Caller) -> Result<LockedFile<'a>> {
-        let deadline = self.options.lock_deadline();
-        let lock = || config::lock_for_login(self.place, self.given, deadline);
-        locked(self.place, caller, lock)
+    /// Claims the login, and makes room for its new pair. Signals wait from then on.
+    async fn room(&self, caller: &mut impl Caller) -> Result<Room> {
+        let story = Story {
+            store: &self.store,
+            wanted: Wanted {
+                profile: &self.options.profile,
+                given: self.given,
+                is_for_login: true,
+            },
+            options: self.options,
+            services: &self.services,
+        };
+        let claim = story.claim(caller).await?;
+        caller.defer_signals();
+        match claim.reserve(&Origin::Login, self.given, None).await? {
+            Reserved::Room(room) => Ok(room),
+            Reserved::Changed(_) => Err(Error::temporary("the file was changed just now")),
+        }
     }
 
     /// Exchanges a code for the pair; again, if a failure passes.
-    fn spend(&self, grant: &CodeGrant, caller: &mut dyn Caller) -> Result<Outcome> {
+    fn spend(&self, grant: &CodeGrant, caller: &mut impl Caller) -> Result<Outcome> {
         let judge = |response: &Response| protocol::code_reply(grant, response);
         let mut retries = Retries::new(self.options);
         let mut lost_before = false;
@@ -227,29 +238,50 @@ impl<'a> Login<'a> {
         request: &Request,
         secrets: &Secrets<'_>,
         judge: impl Fn(&Response) -> Reply,
-        caller: &mut dyn Caller,
+        caller: &mut impl Caller,
     ) -> Result<Result<Outcome, Refusal>> {
-        let file = self.lock(caller)?;
-        caller.defer_signals();
-        let room = file.reserve_for_login()?;
+        runtime()?.block_on(self.exchange_in(request, secrets, judge, caller))
+    }
+
+    async fn exchange_in(
+        &self,
+        request: &Request,
+        secrets: &Secrets<'_>,
+        judge: impl Fn(&Response) -> Reply,
+        caller: &mut impl Caller,
+    ) -> Result<Result<Outcome, Refusal>> {
+        let room = self.room(caller).await?;
         let sent_at = Timestamp::now();
-        let runtime = crate::refresh::runtime(caller)?;
-        let reply = crate::exchange::judged(&self.client, request, secrets, judge);
-        let reply = runtime.block_on(reply);
-        runtime.shutdown_background();
+        let reply = crate::exchange::judged(&self.client, request, secrets, judge).await;
         let rotation = match reply {
             Reply::Rotated(rotation) => rotation,
             Reply::Refused(refusal) => {
-                drop(room);
+                drop(room.release());
                 caller.deliver_signals();
                 return Ok(Err(refusal));
             }
         };
         let flaws = rotation.flaws.join(", ");
-        let tokens = whole(&self.order, tokens(rotation, sent_at))?;
-        let saved = room.hold(tokens.clone(), None).save()?;
-        caller.saved(Api::V2, &tokens);
-        let outcome = outcome(saved.tokens.clone(), Api::V2, true);
+        let unusable = rotation.unusable_refresh_token.clone();
+        let tokens = tokens(rotation, sent_at);
+        if unusable.is_none() {
+            check_whole(&self.order, &tokens)?;
+        }
+        let view = room.snapshot().with(self.given)?;
+        let mut successor = Successor::of(&view, &Origin::Login, &room.spent(), tokens);
+        successor.unusable = unusable;
+        let tokens = successor.tokens.clone();
+        let saved = room.save(successor).await?;
+        caller
+            .saved(News {
+                profile: &self.options.profile,
+                api: Api::V2,
+                tokens: &tokens,
+                lock_name: saved.lock_name(),
+            })
+            .await;
+        let outcome = outcome(saved.tokens().clone(), Api::V2, true);
+        let aside = saved.kept_aside().map(std::path::Path::to_owned);
         drop(saved);
         caller.deliver_signals();
         if flaws.is_empty() {
@@ -258,10 +290,11 @@ impl<'a> Login<'a> {
         let subject = &self.order.subject;
         let message =
             format!("{subject}: a reply that says yes, but {flaws}; the pair it gave was saved");
-        Err(Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
+        let error = Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
             "run feishu-refresh: a refresh brings a whole pair",
             "请运行 feishu-refresh：刷新后即可得到完整的令牌",
-        )))
+        ));
+        Err(failure::naming(error, aside.as_deref()))
     }
 
     fn refused(&self, refusal: Refusal, lost_before: bool) -> Error {
@@ -278,8 +311,11 @@ fn random_text() -> Result<SecretString> {
     }
 }
 
-/// The tokens, if there is a pair of them.
-fn whole(order: &LoginOrder, tokens: Tokens) -> Result<Tokens> {
+/// What a login needs a room of.
+type Room = <<FileStore as Store>::Claim as Claim>::Reservation;
+
+/// Refuses tokens that are no pair.
+fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {
     let subject = &order.subject;
     if tokens.refresh_token.is_none() {
         let message =
@@ -289,7 +325,7 @@ fn whole(order: &LoginOrder, tokens: Tokens) -> Result<Tokens> {
             "请为应用开通 offline_access 权限，在安全设置中打开刷新开关并发布版本，然后重新登录",
         )));
     }
-    Ok(tokens)
+    Ok(())
 }
 
 /// The error for a refusal. `lost_before` says whether an earlier request may have brought a pair

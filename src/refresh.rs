@@ -1,16 +1,18 @@
-//! The story of one refresh: lock, read, make room, send, save, hand over. Read this file first.
+//! The story of one refresh: claim, order, reserve, send, save, hand over. Read this file first.
 //!
-//! [`refresh()`] tells it. The types carry its rules: only a locked file can make room, and only room
-//! can save, once. [`attempts`] sends, and alone decides about sending again; one round of the loop
-//! sends one request, so that between any two the file is read anew and signals count. [`failure`]
-//! finds the words for what went wrong and what became of the token.
+//! [`Story::tell`] tells it, for a login alone and for one among many. The types carry its rules: only
+//! a claim can reserve, and only a reservation can save, once. [`attempts`] sends, and alone decides
+//! about sending again; one round of the loop sends one request, so that between any two the store is
+//! read anew and signals count. [`failure`] finds the words for what went wrong and what became of the
+//! token. Which store it is, nobody here knows but [`run`].
 
-pub(crate) mod all;
+mod app_tokens;
 pub(crate) mod attempts;
 pub(crate) mod failure;
+pub(crate) mod pace;
 pub(crate) mod retries;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -18,11 +20,13 @@ use secrecy::SecretString;
 use tokio::runtime::{self, Runtime};
 
 use crate::client::Settings;
-use crate::config::{self, Given, LockedFile, Place, View};
 use crate::error::{Error, Kind, Result};
+use crate::profile::{Given, Origin, Snapshot, Successor, View};
 use crate::protocol::Api;
+use crate::store::file::FileStore;
+use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
 use crate::token::Tokens;
-use attempts::{Answer, Attempts, Clients};
+use attempts::{Answer, Attempts, Received, Services};
 
 /// What to refresh, and how patiently.
 #[derive(Debug, Clone)]
@@ -118,15 +122,19 @@ pub(crate) trait Caller {
     fn defer_signals(&mut self);
     /// Those that waited do their work now, and later ones at once.
     fn deliver_signals(&mut self);
-    /// What a helper thread does first: a signal must not find a thread that lets it through.
-    fn shield_thread(&self) -> fn();
-    /// What a server gave is on disk, perhaps without an access token. The file stays locked, and
+    /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
-    fn saved(&mut self, api: Api, tokens: &Tokens);
+    async fn saved(&mut self, news: News<'_>);
 }
 
-/// What a caller does once a pair is saved.
-pub(crate) type AfterSave = Box<dyn FnOnce() -> Result<()> + Send>;
+/// What a server gave, and the store has.
+pub(crate) struct News<'n> {
+    pub(crate) profile: &'n str,
+    pub(crate) api: Api,
+    pub(crate) tokens: &'n Tokens,
+    /// What a program that is started now must be told, so that it does not wait for this run.
+    pub(crate) lock_name: Option<String>,
+}
 
 /// Does nothing of it.
 pub(crate) struct Library;
@@ -134,143 +142,214 @@ pub(crate) struct Library;
 impl Caller for Library {
     fn defer_signals(&mut self) {}
     fn deliver_signals(&mut self) {}
-    fn shield_thread(&self) -> fn() {
-        || {}
-    }
-    fn saved(&mut self, _: Api, _: &Tokens) {}
+    async fn saved(&mut self, _: News<'_>) {}
 }
 
-/// Spends the profile's refresh token, saves its successor, and returns the new access token.
-///
-/// `before` is what the file said before this run queued for it.
-///
-/// # Errors
-/// See [`Kind`]: each kind says what became of the refresh token. With [`Kind::Unsaved`], signals
-/// are still put off, so that the caller can save what the error holds.
-async fn refresh(
-    options: &Options,
-    place: Place<'_>,
-    before: Option<View<'_>>,
-    caller: &mut dyn Caller,
-) -> Result<Outcome> {
-    let (given, deadline) = (options.given(), options.lock_deadline());
-    let lock = || config::lock(place, given, before.as_ref(), deadline);
-    let mut file = locked(place, caller, lock)?;
-    let clients = Clients::new(options);
-    let mut attempts = Attempts::new(options, &clients);
-    loop {
-        let api = file.view().api();
-        let shared = file.saved_since(before.as_ref(), Timestamp::now());
-        if let Some(saved) = shared.or_else(|| options.lasting(file.view())) {
-            return outcome(saved.clone(), api, false);
-        }
-        let order = file.view().order();
-        let order = order.map_err(|error| attempts.remember(error))?;
-        let client = attempts.client(&order, file.reply_lost())?;
-        let pause;
-        (file, pause) = if let Some(app) = attempts.app_to_ask(&order) {
-            (file, attempts.fetch(&client, &order, app).await?)
-        } else {
+/// The story of one login.
+pub(crate) struct Story<'s, S> {
+    pub(crate) store: &'s S,
+    pub(crate) wanted: Wanted<'s>,
+    pub(crate) options: &'s Options,
+    pub(crate) services: &'s Services,
+}
+
+impl<S: Store> Story<'_, S> {
+    /// Spends the login's refresh token, saves its successor, and returns the new access token.
+    /// `before` is what the store said before this run queued for it.
+    ///
+    /// # Errors
+    /// See [`Kind`]: each kind says what became of the refresh token. With [`Kind::Unsaved`], signals
+    /// are still put off, so that the caller can save what the error holds.
+    pub(crate) async fn tell(
+        &self,
+        mut claim: S::Claim,
+        before: Option<&Snapshot>,
+        caller: &mut impl Caller,
+    ) -> Result<Outcome> {
+        let given = self.wanted.given;
+        let mut attempts = Attempts::new(self.options, self.services);
+        loop {
+            let view = claim.snapshot().with(given)?;
+            let before = before.filter(|_| claim.had_company());
+            let shared = before.and_then(|before| view.refreshed_since(before, Timestamp::now()));
+            if let Some(saved) = shared.or_else(|| self.options.lasting(&view)) {
+                return outcome(saved.clone(), view.api(), false);
+            }
+            let order = view.order().map_err(|error| attempts.remember(error))?;
+            let client = attempts.client(&order, claim.may_be_spent(order.fingerprint()))?;
+            if let Some(app) = attempts.app_to_ask(&order) {
+                let pause = attempts.fetch(&client, &order, app).await?;
+                claim = self.next_turn(claim, pause, caller, &attempts).await?;
+                continue;
+            }
+            let turn = attempts.turn(&order).await?;
             caller.defer_signals();
-            let room = file.reserve(&order);
-            let room = room.map_err(|error| attempts.remember(error))?;
-            match attempts.spend(&client, &order).await? {
-                Answer::Tokens(received) => {
-                    let news = received.tokens.clone();
-                    let saved = room.hold(received.tokens, received.app_token).save()?;
-                    caller.saved(api, &news);
-                    let outcome = outcome(saved.tokens.clone(), api, true);
-                    drop(saved);
+            let origin = Origin::Refresh(&order.refresh_token);
+            let room = match claim.reserve(&origin, given, Some(&order)).await {
+                Ok(Reserved::Room(room)) => room,
+                Ok(Reserved::Changed(changed)) => {
                     caller.deliver_signals();
-                    return received.complaint.map_or(outcome, Err);
+                    claim = changed;
+                    continue;
                 }
-                Answer::Again(pause) => (room.release(), pause),
+                Err(error) => return Err(attempts.remember(error)),
+            };
+            let pause = match attempts.spend(&client, &order).await? {
+                Answer::Again(pause) => pause,
+                Answer::Tokens(received) => {
+                    return self.save(room, &origin, received, caller).await;
+                }
+            };
+            drop(turn);
+            claim = self
+                .next_turn(room.release(), pause, caller, &attempts)
+                .await?;
+        }
+    }
+
+    /// Saves what a server gave, tells of it, and only then hands it over.
+    async fn save(
+        &self,
+        room: <S::Claim as Claim>::Reservation,
+        origin: &Origin<'_>,
+        received: Received,
+        caller: &mut impl Caller,
+    ) -> Result<Outcome> {
+        let view = room.snapshot().with(self.wanted.given)?;
+        let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
+        successor.app_token = received.app_token;
+        successor.unusable = received.unusable;
+        let (api, tokens) = (successor.api, successor.tokens.clone());
+        let saved = room.save(successor).await?;
+        let news = News {
+            profile: self.wanted.profile,
+            api,
+            tokens: &tokens,
+            lock_name: saved.lock_name(),
+        };
+        caller.saved(news).await;
+        let outcome = outcome(saved.tokens().clone(), api, true);
+        let aside = saved.kept_aside().map(Path::to_owned);
+        drop(saved);
+        caller.deliver_signals();
+        match received.complaint {
+            Some(complaint) => Err(failure::naming(complaint, aside.as_deref())),
+            None => outcome,
+        }
+    }
+
+    /// Claims the login. While the store is there only by this run's making, signals wait: none must
+    /// leave an empty one behind.
+    pub(crate) async fn claim(&self, caller: &mut impl Caller) -> Result<S::Claim> {
+        if self.store.must_be_made() {
+            caller.defer_signals();
+        }
+        let deadline = self.options.lock_deadline();
+        let claim = self.store.claim(self.wanted, deadline).await?;
+        if !claim.has_made() {
+            caller.deliver_signals();
+        }
+        Ok(claim)
+    }
+
+    /// Waits for the next request, and reads the login anew.
+    async fn next_turn(
+        &self,
+        mut claim: S::Claim,
+        pause: Duration,
+        caller: &mut impl Caller,
+        attempts: &Attempts<'_>,
+    ) -> Result<S::Claim> {
+        let rest = async {
+            if pause.is_zero() {
+                // So short a time that another run hardly gets in between.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(pause).await;
             }
         };
-        file = next_turn(file, pause, options, caller)
-            .await
-            .map_err(|error| attempts.remember(error))?;
+        // Nothing is at stake until then.
+        let next = if claim.has_made() {
+            // Given up, so that a signal leaves none behind.
+            drop(claim);
+            caller.deliver_signals();
+            rest.await;
+            self.claim(caller).await
+        } else {
+            caller.deliver_signals();
+            rest.await;
+            claim.look_again().await.map(|()| claim)
+        };
+        next.map_err(|error| attempts.remember(error))
     }
 }
 
-/// Waits for the next request, and reads the file anew.
-async fn next_turn<'a>(
-    file: LockedFile<'a>,
-    pause: Duration,
-    options: &'a Options,
-    caller: &mut dyn Caller,
-) -> Result<LockedFile<'a>> {
-    // Nothing is at stake until then. A file that this run made is given up, so that a signal
-    // leaves none behind.
-    let place = file.view().place();
-    let kept = Some(file).filter(|file| !file.is_made());
-    caller.deliver_signals();
-    if pause.is_zero() {
-        // So short a time that another run hardly gets in between.
-        tokio::task::yield_now().await;
-    } else {
-        tokio::time::sleep(pause).await;
-    }
-    let deadline = options.lock_deadline();
-    if let Some(file) = kept {
-        return file.again(deadline);
-    }
-    locked(place, caller, || {
-        config::lock(place, options.given(), None, deadline)
-    })
-}
-
-/// Locks a file. While this run's own making of it is all that there is of it, signals wait: none
-/// must leave an empty file behind.
-pub(crate) fn locked<'a>(
-    place: Place<'_>,
-    caller: &mut dyn Caller,
-    lock: impl FnOnce() -> Result<LockedFile<'a>>,
-) -> Result<LockedFile<'a>> {
-    if !place.file.exists() {
-        caller.defer_signals();
-    }
-    let file = lock()?;
-    if !file.is_made() {
-        caller.deliver_signals();
-    }
-    Ok(file)
-}
-
-/// Does what the options ask, on this thread.
-pub(crate) fn run(options: &Options, caller: &mut dyn Caller) -> Result<Outcome> {
-    // Whoever reads a message may not know the directory it was written in.
-    let path = std::path::absolute(&options.config_file);
-    let path = path.unwrap_or_else(|_| options.config_file.clone());
-    let place = Place {
-        file: &path,
-        profile: &options.profile,
-    };
-    let before = config::look(place, options.given()).ok();
+/// Does what the options ask, on this thread. `shield` is what a thread does first that this starts.
+pub(crate) fn run(options: &Options, caller: &mut impl Caller, shield: fn()) -> Result<Outcome> {
+    let store = FileStore::new(&options.config_file, shield);
+    let given = options.given();
+    given.check()?;
+    let before = store.look(&options.profile).ok();
+    let view = before.as_ref().and_then(|before| before.with(given).ok());
     // No lock, no runtime, no TLS: this is asked before every call of an API.
-    if let Some((view, tokens)) = before.as_ref().and_then(|v| Some((v, options.lasting(v)?))) {
-        config::warn_if_readable_by_others(place);
+    if let Some(view) = &view
+        && let Some(tokens) = options.lasting(view)
+    {
+        store.warn_if_readable_by_others();
         return outcome(tokens.clone(), view.api(), false);
     }
-    let runtime = runtime(caller)?;
-    let result = runtime.block_on(refresh(options, place, before, caller));
-    // A name look-up that hangs must not outlast the time-out that gave up on it.
-    runtime.shutdown_background();
-    result
+    let services = Services::new(options, None, shield);
+    let story = Story {
+        store: &store,
+        wanted: Wanted {
+            profile: &options.profile,
+            given,
+            is_for_login: false,
+        },
+        options,
+        services: &services,
+    };
+    let result = runtime()?.block_on(async {
+        let claim = story.claim(caller).await?;
+        story.tell(claim, before.as_ref(), caller).await
+    });
+    or_saved(result, view.as_ref(), options)
 }
 
-/// What drives the requests, on this thread.
-pub(crate) fn runtime(caller: &dyn Caller) -> Result<Runtime> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_start(caller.shield_thread())
-        .build();
+/// Where a token that lasts for a while is good enough, and nothing can have been spent: the saved one,
+/// as long as it is valid at all.
+pub(crate) fn or_saved(
+    result: Result<Outcome>,
+    view: Option<&View<'_>>,
+    options: &Options,
+) -> Result<Outcome> {
+    let error = match result {
+        Err(error) if error.kind() == Kind::Temporary && !error.may_have_spent() => error,
+        result => return result,
+    };
+    let view = view.filter(|_| options.min_ttl.is_some());
+    let saved = view.and_then(|view| {
+        let tokens = view.lasting(SignedDuration::ZERO, Timestamp::now())?;
+        outcome(tokens.clone(), view.api(), false).ok()
+    });
+    match saved {
+        Some(saved) => {
+            log::warn!("{error}; the saved token is still valid, and is used");
+            Ok(saved)
+        }
+        None => Err(error),
+    }
+}
+
+/// What drives the requests, on this thread. It starts no other.
+pub(crate) fn runtime() -> Result<Runtime> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))
 }
 
 impl Options {
-    /// The tokens of a file, if they last as long as was asked.
-    fn lasting<'v>(&self, view: &'v View<'_>) -> Option<&'v Tokens> {
+    /// The saved tokens, if they last as long as was asked.
+    pub(crate) fn lasting<'v>(&self, view: &View<'v>) -> Option<&'v Tokens> {
         let least = SignedDuration::try_from(self.min_ttl?).unwrap_or(SignedDuration::MAX);
         view.lasting(least, Timestamp::now())
     }
@@ -281,10 +360,11 @@ impl Options {
     }
 
     /// How to connect.
-    pub(crate) fn connection(&self) -> Settings {
+    pub(crate) fn connection(&self, shield: fn()) -> Settings {
         Settings {
             timeout: self.timeout,
             ca_cert: self.ca_cert.clone(),
+            shield,
         }
     }
 
@@ -304,7 +384,7 @@ impl Options {
     }
 }
 
-/// The outcome that goes with tokens of a file.
+/// The outcome that goes with saved tokens.
 pub(crate) fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outcome> {
     let access_token = tokens.access_token.ok_or_else(|| {
         Error::new(

@@ -51,10 +51,14 @@ pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
     let Some((program, arguments)) = command.split_first() else {
         return Error::config("no command to run");
     };
-    let error = programs::turn_into(Command::new(program).args(arguments).env(
+    let mut command = Command::new(program);
+    command.args(arguments).env(
         output::variable(outcome.api),
         outcome.access_token.expose_secret(),
-    ));
+    );
+    // What renews the login is not the command's.
+    command.env_remove("FEISHU_REFRESH_TOKEN");
+    let error = programs::turn_into(&mut command);
     let kind = if outcome.refreshed {
         // A wrong command, but a token was spent for it.
         Kind::Unexpected

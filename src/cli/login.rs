@@ -39,17 +39,18 @@ pub(super) fn run(
         program.masks = Some(&mut *console.stdout);
     }
     let wait = way.wait;
+    let shield = Mask::shield_thread;
     let stderr = &mut *console.stderr;
     let result = if way.device {
         let mut show = |prompt: &_| show_prompt(stderr, prompt);
-        login::device::run(options, &login, &mut show, wait, &mut program)
+        login::device::run(options, &login, &mut show, wait, &mut program, shield)
     } else if way.paste {
         let mut way = Paste {
             stdin: mem::replace(&mut console.stdin, Box::new(io::empty())),
             stderr,
             wait,
         };
-        login::run(options, &login, &mut way, &mut program)
+        login::run(options, &login, &mut way, &mut program, shield)
     } else {
         let mut way = InBrowser {
             stderr,
@@ -58,7 +59,7 @@ pub(super) fn run(
             listener: None,
             browser: None,
         };
-        login::run(options, &login, &mut way, &mut program)
+        login::run(options, &login, &mut way, &mut program, shield)
     };
     let outcome = program.result(result)?;
     let failure = program.failure.take();

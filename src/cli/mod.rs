@@ -6,11 +6,11 @@
 //! - No message repeats a stray argument: it may be a secret (P10).
 //! - No write that fails can panic: the pair is on disk by then.
 
-mod all;
 mod args;
 mod bar;
 pub(crate) mod completions;
 mod exec;
+mod fleet;
 pub(crate) mod help;
 mod hook;
 mod log;
@@ -25,10 +25,9 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
+use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::protocol::Api;
-use crate::refresh::{self, Caller, Options, Outcome};
-use crate::token::Tokens;
+use crate::refresh::{self, Caller, News, Options, Outcome};
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
 use status::Survey;
@@ -51,6 +50,7 @@ pub struct Console<'a> {
 
 /// Runs the program once; returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
+    programs::forbid_core_dumps();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let report = Report::new(console.env, usage::wants_json(&arguments));
     let mut profile = None;
@@ -88,7 +88,7 @@ fn dispatch(
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
     report.is_about(asked.login_arguments(&options, console));
     let done = match asked.task() {
-        Task::Refresh if is_for_all => return all::run(&asked, &options, console, mask, report),
+        Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),
         Task::Status => {
             let one = !is_for_all && asked.names_profile(console.env);
@@ -105,7 +105,7 @@ fn dispatch(
         Task::Exec { command } => {
             exec::find(command, (console.env)("PATH").as_deref())?;
             let mut program = Program::new(&asked, &options, mask);
-            let result = refresh::run(&options, &mut program);
+            let result = refresh::run(&options, &mut program, Mask::shield_thread);
             let outcome = program.result(result)?;
             program.failure.map_or(Ok(()), Err)?;
             Err(exec::replace(command, &outcome))
@@ -132,7 +132,7 @@ fn main_job(
     if let Sink::Github(_) = sink {
         program.masks = Some(&mut *console.stdout);
     }
-    let result = refresh::run(options, &mut program);
+    let result = refresh::run(options, &mut program, Mask::shield_thread);
     let outcome = program.result(result)?;
     let failure = program.failure.take();
     sink.print(console.stdout, options, &outcome)?;
@@ -186,11 +186,8 @@ impl Caller for Program<'_> {
         }
     }
 
-    fn shield_thread(&self) -> fn() {
-        Mask::shield_thread
-    }
-
-    fn saved(&mut self, api: Api, tokens: &Tokens) {
+    async fn saved(&mut self, news: News<'_>) {
+        let tokens = news.tokens;
         if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
             let secrets = [&tokens.access_token, &tokens.refresh_token];
             for secret in secrets.into_iter().flatten() {
@@ -200,8 +197,7 @@ impl Caller for Program<'_> {
             let _ = masks.flush();
         }
         if let Some(command) = self.hook {
-            let work = hook::work(command, self.options, &self.options.profile, api, tokens);
-            self.failure = work().err();
+            self.failure = hook::work(command, self.options, &news)().err();
         }
     }
 }

@@ -10,10 +10,11 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::output::line;
-use crate::config::{self, Held, Next, Status};
 use crate::error::{Error, Hint, Kind, Result};
+use crate::profile::standing::{self, Held, Next, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
+use crate::store::file::FileStore;
 use crate::text::printable;
 
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ struct StatusJson<'a> {
     next: String,
     config_file: String,
     mode: Option<String>,
-    rescue_files: Vec<String>,
+    journals: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -42,7 +43,7 @@ pub(super) struct Survey {
     profiles: Vec<Status>,
     config_file: PathBuf,
     mode: Option<u32>,
-    rescue_files: Vec<PathBuf>,
+    journals: Vec<PathBuf>,
     now: Timestamp,
 }
 
@@ -52,8 +53,8 @@ impl Survey {
     /// # Errors
     /// [`Kind::Config`] if the file cannot be read or understood, or has no profile.
     pub(super) fn of(options: &Options, one: bool) -> Result<Self> {
-        let file = std::path::absolute(&options.config_file);
-        let file = file.unwrap_or_else(|_| options.config_file.clone());
+        let store = FileStore::new(&options.config_file, || {});
+        let file = store.path().to_owned();
         let now = Timestamp::now();
         let given = |profile: &str| {
             let mut given = options.given();
@@ -62,7 +63,15 @@ impl Survey {
             given
         };
         let named = Some(options.profile.as_str()).filter(|_| one);
-        let profiles = config::status(&file, named, &given, now)?;
+        let foreseen = store.foreseen(named)?;
+        let profiles = foreseen
+            .logins
+            .into_iter()
+            .map(|(name, snapshot)| match snapshot {
+                Ok(snapshot) => standing::status(&snapshot, given(&name), now),
+                Err(error) => Ok(Status::unreadable(name, &error)),
+            });
+        let profiles: Vec<Status> = profiles.collect::<Result<_>>()?;
         if profiles.is_empty() {
             let message = format!("{} has no section with a token", file.display());
             return Err(Error::config(message).with_hint(Hint::fixed(
@@ -72,8 +81,8 @@ impl Survey {
         }
         Ok(Survey {
             profiles,
-            mode: config::mode(&file),
-            rescue_files: config::rescue_files(&file),
+            mode: store.mode(),
+            journals: foreseen.journals,
             config_file: file,
             now,
         })
@@ -124,7 +133,7 @@ impl Survey {
                 next: words(&status.next),
                 config_file: self.config_file.display().to_string(),
                 mode: self.mode.map(|mode| format!("{mode:04o}")),
-                rescue_files: self.rescue_files.iter().map(shown).collect(),
+                journals: self.journals.iter().map(shown).collect(),
             })
         };
         self.profiles.iter().map(object).collect()
@@ -164,8 +173,8 @@ impl Survey {
             }
         }
         text.push('\n');
-        for rescue in &self.rescue_files {
-            let said = format!("{}: a pair to be put back by the next run", shown(rescue));
+        for journal in &self.journals {
+            let said = format!("{}: a pair to be put back by the next run", shown(journal));
             text.push_str(&paint(said, YELLOW));
             text.push('\n');
         }

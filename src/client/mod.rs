@@ -10,19 +10,27 @@ mod tls;
 
 use std::error::Error as _;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::thread;
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
 use secrecy::ExposeSecret;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{Request, Response};
 
 /// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
 const LONGEST_REPLY: usize = 1 << 20;
+
+/// A time-out counts only after so long a further look at the connection (P8).
+const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
 
 /// A connection that was idle for longer is not used again.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);
@@ -34,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// A file with further CA certificates to trust.
     pub(crate) ca_cert: Option<PathBuf>,
+    /// What a thread does first: a signal must not find one that lets it through.
+    pub(crate) shield: fn(),
 }
 
 /// A connection to one service. Clones share it.
@@ -41,6 +51,8 @@ pub(crate) struct Settings {
 pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
+    /// How long one attempt may take.
+    timeout: Duration,
 }
 
 /// Why there is no whole reply.
@@ -77,7 +89,9 @@ impl Client {
             .pool_idle_timeout(LONGEST_IDLE)
             // A little less, so that it is known where the time went.
             .connect_timeout(timeout.mul_f64(0.9))
-            .timeout(timeout);
+            .dns_resolver(Resolver {
+                shield: settings.shield,
+            });
         if is_loopback(&base) {
             // A name that a resolver could send elsewhere is not a loopback address.
             let port = base.port_or_known_default().unwrap_or_default();
@@ -89,11 +103,42 @@ impl Client {
             builder = builder.no_proxy().resolve_to_addrs("localhost", &local);
         }
         let http = builder.build().map_err(|error| failed(&error))?;
-        Ok(Client { http, base })
+        Ok(Client {
+            http,
+            base,
+            timeout,
+        })
     }
 
     /// Sends one request, once, and waits for the whole reply.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
+        let mut response = None;
+        let ended = {
+            let mut exchange = pin!(self.exchange(request, &mut response));
+            match timeout(self.timeout, &mut exchange).await {
+                Ok(ended) => ended,
+                // This program may have been stopped: what has arrived meanwhile counts.
+                Err(_) => match timeout(ONE_MORE_LOOK, &mut exchange).await {
+                    Ok(ended) => ended,
+                    Err(_) => Err(too_late(self.timeout)),
+                },
+            }
+        };
+        match ended {
+            Ok(()) => Ok(response.unwrap_or_default()),
+            Err(error) => Err(SendError {
+                partial: response,
+                ..error
+            }),
+        }
+    }
+
+    /// The same without a time-out; what comes of the reply is in `response`, also if it breaks off.
+    async fn exchange(
+        &self,
+        request: &Request,
+        response: &mut Option<Response>,
+    ) -> Result<(), SendError> {
         let mut builder = self
             .http
             .post(self.url(request))
@@ -106,33 +151,25 @@ impl Client {
         fail_point!("after-send");
         let text = |value: &HeaderValue| Some(value.to_str().ok()?.to_owned());
         let headers = reply.headers().iter();
-        let mut response = Response {
+        let response = response.insert(Response {
             status: reply.status().as_u16(),
             headers: headers
                 .filter_map(|(name, v)| Some((name.to_string(), text(v)?)))
                 .collect(),
             body: Vec::new(),
-        };
-        loop {
-            let error = match reply.chunk().await {
-                Ok(None) => return Ok(response),
-                Ok(Some(chunk)) if response.body.len() + chunk.len() <= LONGEST_REPLY => {
-                    response.body.extend_from_slice(&chunk);
-                    continue;
-                }
-                Ok(Some(_)) => SendError {
+        });
+        while let Some(chunk) = reply.chunk().await.map_err(|error| failure(&error))? {
+            if response.body.len() + chunk.len() > LONGEST_REPLY {
+                return Err(SendError {
                     message: "the reply is longer than any of a token endpoint".to_owned(),
                     maybe_sent: true,
                     untrusted: false,
                     partial: None,
-                },
-                Err(error) => failure(&error),
-            };
-            return Err(SendError {
-                partial: Some(response),
-                ..error
-            });
+                });
+            }
+            response.body.extend_from_slice(&chunk);
         }
+        Ok(())
     }
 
     /// Where a request goes.
@@ -147,6 +184,44 @@ impl Client {
     /// The service's name, for messages.
     pub(crate) fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
+    }
+}
+
+/// The error for a reply that did not come. A connection was there by then: that has a shorter limit.
+fn too_late(limit: Duration) -> SendError {
+    SendError {
+        message: format!("no reply in time ({} s)", limit.as_secs_f64()),
+        maybe_sent: true,
+        untrusted: false,
+        partial: None,
+    }
+}
+
+/// Looks names up on threads of its own: one that hangs holds up nothing, and a thread that cannot be
+/// had is an error.
+struct Resolver {
+    shield: fn(),
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (sender, receiver) = oneshot::channel();
+        let shield = self.shield;
+        let look_up = move || {
+            shield();
+            let found = (name.as_str(), 0).to_socket_addrs();
+            // Whoever asked may have given up.
+            let _ = sender.send(found);
+        };
+        let thread = thread::Builder::new().spawn(look_up);
+        Box::pin(async move {
+            thread?;
+            let found = receiver
+                .await
+                .map_err(|_| io::Error::other("the look-up broke off"))?;
+            let addresses: Addrs = Box::new(found?);
+            Ok(addresses)
+        })
     }
 }
 

@@ -7,12 +7,12 @@ use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Login, LoginOptions, absolute, denied};
+use super::{Login, LoginOptions, denied};
 use crate::client::Client;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
 use crate::protocol::{Refusal, Reply, Verdict};
-use crate::refresh::{Caller, Options, Outcome};
+use crate::refresh::{Caller, Options, Outcome, runtime};
 
 /// How much longer to wait once the server calls the asking too quick (RFC 8628, 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
@@ -26,10 +26,10 @@ pub(crate) fn run(
     login: &LoginOptions,
     show: &mut dyn FnMut(&Prompt),
     wait: Duration,
-    caller: &mut dyn Caller,
+    caller: &mut impl Caller,
+    shield: fn(),
 ) -> Result<Outcome> {
-    let path = absolute(options);
-    let attempt = Login::new(options, &path)?;
+    let attempt = Login::new(options, shield)?;
     // It is shown the app's secret, and so never guessed.
     let accounts = login.accounts(&attempt.order).ok_or_else(|| {
         Error::config("it is not known where this service asks for consent").with_hint(Hint::fixed(
@@ -37,22 +37,20 @@ pub(crate) fn run(
             "尚未发送任何请求；请用 --accounts-url 指定授权主机",
         ))
     })?;
-    let accounts = Client::new(accounts, &options.connection())?;
+    let accounts = Client::new(accounts, &options.connection(shield))?;
     attempt.try_room(caller)?;
-    let prompt = prompt(&attempt, &accounts, caller)?;
+    let prompt = prompt(&attempt, &accounts)?;
     show(&prompt);
     let wait = wait.min(Duration::from_secs(prompt.expires_in));
     poll(&attempt, prompt, Instant::now() + wait, caller)
 }
 
 /// Asks for what the user is to be shown.
-fn prompt(attempt: &Login<'_>, accounts: &Client, caller: &dyn Caller) -> Result<Prompt> {
+fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
     let app = &attempt.order.app;
-    let runtime = crate::refresh::runtime(caller)?;
     let request = device::request(app, &attempt.scope);
     let secrets = device::secrets(app);
-    let sent = runtime.block_on(crate::exchange::send(accounts, &request, &secrets));
-    runtime.shutdown_background();
+    let sent = runtime()?.block_on(crate::exchange::send(accounts, &request, &secrets));
     let prompt = match sent {
         Ok(response) => device::prompt(app, &response),
         Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),
@@ -65,7 +63,7 @@ fn poll(
     attempt: &Login<'_>,
     prompt: Prompt,
     deadline: Instant,
-    caller: &mut dyn Caller,
+    caller: &mut impl Caller,
 ) -> Result<Outcome> {
     let mut interval = Duration::from_secs(prompt.interval);
     let grant = DeviceGrant {

@@ -32,6 +32,8 @@ pub(crate) struct Rotation {
     pub(crate) access_token: Option<SecretString>,
     pub(crate) expires_in: Option<u64>,
     pub(crate) refresh_token: Option<SecretString>,
+    /// A refresh token that no file can hold, with line ends or control characters in it.
+    pub(crate) unusable_refresh_token: Option<SecretString>,
     pub(crate) refresh_expires_in: Option<u64>,
     /// What the access token may be used for.
     pub(crate) scope: Option<String>,
@@ -270,6 +272,10 @@ fn rotation(
     let mut take = |name, flaw| secret(fields, name).or_flaw(flaw, &mut flaws);
     let access_token = take("access_token", "its access_token is not one");
     let refresh_token = take("refresh_token", "its refresh_token is not one");
+    let unusable = match fields.get("refresh_token") {
+        Some(value) if refresh_token.is_none() => json::string(value),
+        _ => None,
+    };
     if access_token.is_none() && flaws.is_empty() {
         flaws.push("it has no access_token");
     }
@@ -288,6 +294,9 @@ fn rotation(
         access_token,
         expires_in,
         refresh_token,
+        unusable_refresh_token: unusable
+            .filter(|token| !token.trim().is_empty())
+            .map(SecretString::from),
         refresh_expires_in,
         scope,
         flaws,

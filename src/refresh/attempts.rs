@@ -11,12 +11,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use super::app_tokens::AppTokens;
+use super::pace::{Pace, Turn};
 use super::retries::{self, Retries};
 use super::{Options, failure};
 use crate::client::{Client, Settings};
-use crate::config::{AppProof, Order};
 use crate::error::{Error, Result};
 use crate::exchange;
+use crate::profile::{AppProof, Order};
 use crate::protocol::{Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token};
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
@@ -26,6 +28,8 @@ pub(super) struct Received {
     pub(super) tokens: Tokens,
     /// An app token that was fetched on the way.
     pub(super) app_token: Option<AppToken>,
+    /// A refresh token that no file can hold.
+    pub(super) unusable: Option<SecretString>,
     /// What else in the reply was wrong; to be raised once the tokens are safe.
     pub(super) complaint: Option<Error>,
 }
@@ -38,23 +42,32 @@ pub(super) enum Answer {
     Again(Duration),
 }
 
-/// One client for each service: requests to it share its connections.
-pub(super) struct Clients {
+/// What all requests of a run share: a client for each host, the app tokens that were fetched, and,
+/// where there are many logins, whose turn it is.
+pub(crate) struct Services {
     settings: Settings,
     clients: RefCell<HashMap<String, Client>>,
+    pub(super) app_tokens: AppTokens,
+    pub(super) pace: Option<Pace>,
 }
 
-impl Clients {
-    pub(super) fn new(options: &Options) -> Self {
-        Clients {
-            settings: options.connection(),
+impl Services {
+    pub(crate) fn new(options: &Options, pace: Option<Pace>, shield: fn()) -> Self {
+        Services {
+            settings: options.connection(shield),
             clients: RefCell::default(),
+            app_tokens: AppTokens::new(options),
+            pace,
         }
+    }
+
+    pub(crate) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_ref()
     }
 
     /// # Errors
     /// [`crate::Kind::Config`] if the address is none that secrets may be sent to.
-    fn of(&self, base_url: &str) -> Result<Client> {
+    fn client(&self, base_url: &str) -> Result<Client> {
         let mut clients = self.clients.borrow_mut();
         if let Some(client) = clients.get(base_url) {
             return Ok(client.clone());
@@ -65,9 +78,9 @@ impl Clients {
     }
 }
 
-/// The requests for one profile.
-pub(super) struct Attempts<'c> {
-    clients: &'c Clients,
+/// The requests for one login.
+pub(super) struct Attempts<'s> {
+    services: &'s Services,
     retries: Retries,
     /// The token that was sent without a clear answer, if there is one.
     maybe_spent: Option<Fingerprint>,
@@ -79,41 +92,38 @@ pub(super) struct Attempts<'c> {
     refused_app_token: Option<SecretString>,
     /// Why none could be fetched, so that one about to end must do.
     app_refusal: Option<Refusal>,
-    /// Whether the last request had an answer.
-    was_answered: bool,
-    /// How long the last answer asked to wait.
-    asked_wait: Option<Duration>,
 }
 
-impl<'c> Attempts<'c> {
-    pub(super) fn new(options: &Options, clients: &'c Clients) -> Self {
+impl<'s> Attempts<'s> {
+    pub(super) fn new(options: &Options, services: &'s Services) -> Self {
         Attempts {
-            clients,
+            services,
             retries: Retries::new(options),
             maybe_spent: None,
             base_url: String::new(),
             app_token: None,
             refused_app_token: None,
             app_refusal: None,
-            was_answered: true,
-            asked_wait: None,
         }
     }
 
-    /// Whether the last request had an answer.
-    pub(super) fn was_answered(&self) -> bool {
-        self.was_answered
-    }
-
-    /// How long the last answer asked to wait, if it did.
-    pub(super) fn asked_wait(&self) -> Option<Duration> {
-        self.asked_wait
-    }
-
     /// Learns from a refusal, or from there being none.
-    fn learn(&mut self, refusal: Option<&Refusal>) {
-        self.was_answered = refusal.is_none_or(|refusal| refusal.is_answer);
-        self.asked_wait = refusal.and_then(|refusal| refusal.wait);
+    fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
+        if let Some(pace) = &self.services.pace {
+            pace.learn(order, refusal);
+        }
+    }
+
+    /// Waits until something may be sent for this order.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if the server is not to be asked any more.
+    pub(super) async fn turn(&self, order: &Order) -> Result<Option<Turn>> {
+        let Some(pace) = &self.services.pace else {
+            return Ok(None);
+        };
+        let turn = pace.turn(order, self.is_again()).await;
+        turn.map(Some).map_err(|error| self.remember(error))
     }
 
     /// Whether an attempt has failed before.
@@ -121,21 +131,20 @@ impl<'c> Attempts<'c> {
         self.retries.is_begun()
     }
 
-    /// The client for what a file orders. `reply_lost` says whether an earlier run may have sent the
-    /// token.
+    /// The client for an order. `reply_lost` says whether an earlier run may have sent the token.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if its address is none that secrets may be sent to.
     pub(super) fn client(&mut self, order: &Order, reply_lost: bool) -> Result<Client> {
         if reply_lost {
-            self.maybe_spent = Some(Fingerprint::of(&order.refresh_token));
+            self.maybe_spent = Some(order.fingerprint());
         }
         if self.base_url != order.base_url {
             // Another host gets a token of its own.
             self.app_token = None;
             self.base_url.clone_from(&order.base_url);
         }
-        let client = self.clients.of(&order.base_url);
+        let client = self.services.client(&order.base_url);
         client.map_err(|error| self.remember(error))
     }
 
@@ -160,41 +169,71 @@ impl<'c> Attempts<'c> {
         app.filter(|_| is_needed && self.app_token.is_none())
     }
 
-    /// Fetches an app token; says how long to wait before the next request.
+    /// Fetches an app token, or takes the one that was fetched for another login; says how long to wait
+    /// before the next request.
     pub(super) async fn fetch(
         &mut self,
         client: &Client,
         order: &Order,
         app: &App,
     ) -> Result<Duration> {
+        let known = self.services.app_tokens.of(order, app);
+        let mut known = known.lock().await;
+        if let Some(pause) = known.pause() {
+            return Ok(pause);
+        }
+        if let Some(token) = known.token(self.refused_app_token.as_ref()) {
+            self.app_token = Some(token);
+            return Ok(Duration::ZERO);
+        }
+        let refusal = match known.refusal() {
+            Some(refusal) => refusal.clone(),
+            None => match self.ask_for_app_token(client, order, app).await? {
+                Ok(token) => {
+                    known.learn(&token);
+                    self.app_token = Some(token);
+                    return Ok(Duration::ZERO);
+                }
+                Err(refusal) => refusal,
+            },
+        };
+        self.app_refusal = Some(refusal.clone());
+        if self.can_do_without(order, &refusal) {
+            known.give_up(refusal);
+            return Ok(Duration::ZERO);
+        }
+        let words = |refusal| failure::no_app_token(client, order, refusal);
+        match known.pause_or_give_up(refusal, words) {
+            Ok(pause) => Ok(pause),
+            Err(error) => Err(self.remember(error)),
+        }
+    }
+
+    /// Asks for an app token, once.
+    async fn ask_for_app_token(
+        &self,
+        client: &Client,
+        order: &Order,
+        app: &App,
+    ) -> Result<Result<AppToken, Refusal>> {
+        let _turn = self.turn(order).await?;
         let sent_at = Timestamp::now();
         let secrets = &app.secrets();
         let sent = exchange::send(client, &app_token::request(app), secrets).await;
-        let refusal = match sent.map(|response| app_token::reply(app, &response)) {
-            Ok(Ok(granted)) => {
-                self.app_token = Some(AppToken {
-                    expires_at: end(sent_at, granted.expires_in),
-                    token: granted.token,
-                });
-                self.learn(None);
-                return Ok(Duration::ZERO);
-            }
-            Ok(Err(refusal)) => refusal,
-            Err(lost) => Refusal {
+        let asked = match sent.map(|response| app_token::reply(app, &response)) {
+            Ok(Ok(granted)) => Ok(AppToken {
+                expires_at: end(sent_at, granted.expires_in),
+                token: granted.token,
+            }),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(lost) => Err(Refusal {
                 // It had no refresh token with it.
                 maybe_spent: false,
                 ..exchange::no_reply(lost, secrets)
-            },
+            }),
         };
-        self.learn(Some(&refusal));
-        self.app_refusal = Some(refusal.clone());
-        if self.can_do_without(order, &refusal) {
-            return Ok(Duration::ZERO);
-        }
-        let pause = self.pause_or(refusal, |refusal| {
-            failure::no_app_token(client, order, refusal)
-        });
-        pause.map_err(|error| self.remember(error))
+        self.learn(order, asked.as_ref().err());
+        Ok(asked)
     }
 
     /// Whether a token that is about to end must do, where no other can be had.
@@ -205,44 +244,6 @@ impl<'c> Attempts<'c> {
             log::info!("no new app_access_token: the old one is about to end, but will do");
         }
         can
-    }
-
-    /// The app token that was fetched.
-    pub(super) fn app_token(&self) -> Option<&AppToken> {
-        self.app_token.as_ref()
-    }
-
-    /// Why none could be fetched.
-    pub(super) fn app_refusal(&self) -> Option<&Refusal> {
-        self.app_refusal.as_ref()
-    }
-
-    /// Whether this is the app token that the server called bad.
-    pub(super) fn has_refused(&self, app: &AppToken) -> bool {
-        let refused = self.refused_app_token.as_ref();
-        refused.is_some_and(|refused| token::same(refused, &app.token))
-    }
-
-    /// Uses an app token that was fetched for another profile.
-    pub(super) fn share(&mut self, app: AppToken) {
-        self.app_token = Some(app);
-    }
-
-    /// Goes on without an app token, where another profile has found that none can be had.
-    ///
-    /// # Errors
-    /// Why none can be had, if one is needed.
-    pub(super) fn share_refusal(
-        &mut self,
-        client: &Client,
-        order: &Order,
-        refusal: &Refusal,
-    ) -> Result<()> {
-        self.app_refusal = Some(refusal.clone());
-        if self.can_do_without(order, refusal) {
-            return Ok(());
-        }
-        Err(self.remember(failure::no_app_token(client, order, refusal.clone())))
     }
 
     /// Spends the refresh token.
@@ -262,12 +263,12 @@ impl<'c> Attempts<'c> {
         .await
         {
             Reply::Rotated(rotation) => {
-                self.learn(None);
+                self.learn(order, None);
                 return self.received(client, order, rotation, sent_at);
             }
             Reply::Refused(refusal) => refusal,
         };
-        self.learn(Some(&refusal));
+        self.learn(order, Some(&refusal));
         let is_renewable = order.app.renewable().is_some();
         let refused = match grant.credentials {
             Credentials::AppToken(token) if is_renewable => Some(token),
@@ -282,7 +283,7 @@ impl<'c> Attempts<'c> {
             self.app_token = None;
             return Ok(Answer::Again(Duration::ZERO));
         }
-        let token = Fingerprint::of(&order.refresh_token);
+        let token = order.fingerprint();
         let lost_before = self.maybe_spent == Some(token);
         if refusal.maybe_spent {
             self.maybe_spent = Some(token);
@@ -317,22 +318,18 @@ impl<'c> Attempts<'c> {
         sent_at: Timestamp,
     ) -> Result<Answer> {
         let complaint = failure::flawed(client, order, &rotation);
-        let mut tokens = tokens(rotation, sent_at);
+        let unusable = rotation.unusable_refresh_token.clone();
+        let tokens = tokens(rotation, sent_at);
+        let has_any = tokens.access_token.is_some() || tokens.refresh_token.is_some();
         match complaint {
-            Some(error) if tokens.access_token.is_none() && tokens.refresh_token.is_none() => {
-                return Err(error);
-            }
+            Some(error) if !has_any && unusable.is_none() => return Err(error),
             Some(_) => {}
-            None => {
-                warn_of_old_token(order, tokens.refresh_token.as_ref());
-                // A server that does not rotate: then the token that was sent is the one to keep.
-                let sent = &order.refresh_token;
-                tokens.refresh_token.get_or_insert_with(|| sent.clone());
-            }
+            None => warn_of_old_token(order, tokens.refresh_token.as_ref()),
         }
         Ok(Answer::Tokens(Received {
             tokens,
             app_token: self.app_token.take(),
+            unusable,
             complaint,
         }))
     }

@@ -1,8 +1,10 @@
 //! The words for a refresh that failed: what happened, what became of the token, what to do next.
 
+use std::path::Path;
+
 use crate::client::Client;
-use crate::config::Order;
 use crate::error::{Error, Hint, Kind, ServerAnswer};
+use crate::profile::Order;
 use crate::protocol::{Authentication, Refusal, Rotation, Verdict};
 
 const AGAIN: Hint = Hint::fixed("run again later", "请稍后重试");
@@ -64,7 +66,12 @@ pub(super) fn refused(
         Verdict::AppToken if order.api.authentication() != Authentication::AppToken => None,
         _ => refusal.hint.cloned(),
     };
-    error(client, order, refusal, fate).with_hint(own.unwrap_or(hint))
+    let error = error(client, order, refusal, fate).with_hint(own.unwrap_or(hint));
+    if maybe_lost {
+        error.with_doubt()
+    } else {
+        error
+    }
 }
 
 /// The error for an `app_access_token` that could not be had.
@@ -111,7 +118,9 @@ fn error(client: &Client, order: &Order, refusal: Refusal, fate: &str) -> Error 
 pub(super) fn after_lost_reply(error: &Error) -> Error {
     let message =
         format!("{error}; a reply may have been lost before, and the refresh token spent");
-    let told = Error::new(error.kind(), message).with_hint(SOON);
+    let told = Error::new(error.kind(), message)
+        .with_hint(SOON)
+        .with_doubt();
     match error.server() {
         Some(server) => told.with_server(server.clone()),
         None => told,
@@ -124,6 +133,9 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
         return None;
     }
     let saved = match (&rotation.refresh_token, &rotation.access_token) {
+        _ if rotation.unusable_refresh_token.is_some() => {
+            "the refresh token it gave has characters that no file can hold"
+        }
         (Some(_), _) => "the refresh token it gave was saved",
         (None, Some(_)) => "the access token it gave was saved, the old refresh token stays",
         (None, None) => "the file is as it was, but its refresh token may be spent",
@@ -148,6 +160,27 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
             .with_hint(hint)
             .with_server(answer),
     )
+}
+
+/// The same error, with the place where a refresh token was put that no file can hold.
+pub(crate) fn naming(error: Error, kept: Option<&Path>) -> Error {
+    let Some(kept) = kept else {
+        return error;
+    };
+    let message = format!("{error}; it is kept in {}", kept.display());
+    let server = error.server().cloned().unwrap_or_default();
+    Error::new(error.kind(), message)
+        .with_server(server)
+        .with_hint(Hint::naming(
+            format!(
+                "log in again: feishu-refresh login; what the server gave is in {}",
+                kept.display()
+            ),
+            format!(
+                "请重新登录：feishu-refresh login；服务器返回的内容保存在 {}",
+                kept.display()
+            ),
+        ))
 }
 
 /// Code and log id, as a message shows them.

@@ -18,6 +18,7 @@ const DOUBLINGS: u32 = 4;
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 
 /// The further attempts that a run has.
+#[derive(Clone)]
 pub(crate) struct Retries {
     max_wait: Duration,
     /// How many attempts may follow the first.

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{
     DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown,
 };
@@ -19,20 +19,6 @@ use crate::platform::Fixed;
 /// Names one file on this machine, whatever its path.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
-}
-
-/// What changes whenever a file does: which one it is, its length and its clocks.
-pub(crate) type State = (u64, u64, u64, (i64, i64), (i64, i64));
-
-/// The state of a file.
-pub(crate) fn state(metadata: &Metadata) -> State {
-    (
-        metadata.dev(),
-        metadata.ino(),
-        metadata.len(),
-        (metadata.mtime(), metadata.mtime_nsec()),
-        (metadata.ctime(), metadata.ctime_nsec()),
-    )
 }
 
 /// Options that open at once even what is not a file, so that it can be looked at and refused.
@@ -55,6 +41,15 @@ pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     OpenOptions::new()
         .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+/// The same, to write to it.
+pub(crate) fn open_unlinked_to_write(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    OpenOptions::new()
+        .write(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)
 }
@@ -96,9 +91,9 @@ pub(crate) fn stand_in_for_lock(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Marks a rescue file as that of a living run.
-pub(crate) fn claim(rescue: &File) -> Result<(), TryLockError> {
-    rescue.try_lock()
+/// Marks a file as that of a living run.
+pub(crate) fn claim(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
 }
 
 /// A path with its links resolved.
@@ -126,9 +121,15 @@ pub(crate) fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Whether a file is this user's, under one name, and nobody else's to read or write.
+/// Whether this is a regular file of one name, of this user or of the owner of `model`.
+pub(crate) fn is_ours(metadata: &Metadata, model: &Metadata) -> bool {
+    let uid = metadata.uid();
+    metadata.is_file() && metadata.nlink() == 1 && (uid == user() || uid == model.uid())
+}
+
+/// Whether a file is nobody's to read or write but its owner's.
 pub(crate) fn is_private(metadata: &Metadata) -> bool {
-    metadata.uid() == user() && metadata.nlink() == 1 && metadata.mode() & 0o077 == 0
+    metadata.mode() & 0o077 == 0
 }
 
 /// Gives `file` the owner and group of `model`; an error if that is not allowed.
@@ -148,12 +149,6 @@ pub(crate) fn take_mode(file: &File, model: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))
 }
 
-/// Whether `file` was last changed before or when `other` was last written, by the system's clock,
-/// which no program can set back.
-pub(crate) fn is_unchanged_since(file: &Metadata, other: &Metadata) -> bool {
-    (file.ctime(), file.ctime_nsec()) <= (other.mtime(), other.mtime_nsec())
-}
-
 /// The mode bits, where files have such.
 #[expect(clippy::unnecessary_wraps, reason = "another system has none")]
 pub(crate) fn mode(metadata: &Metadata) -> Option<u32> {
@@ -171,18 +166,23 @@ pub(crate) fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// Sets space aside. The file stays empty where the system knows how to reserve, and holds NULs
-/// where it does not.
-pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
-    // What writes beyond this limit is killed; a reservation is not.
+/// Refuses a length that files must not have: what writes beyond it is killed.
+pub(crate) fn check_length(bytes: u64) -> io::Result<()> {
     let limit = getrlimit(Resource::Fsize).current;
-    if limit.is_some_and(|limit| limit < bytes) {
-        return Err(Errno::FBIG.into());
+    match limit {
+        Some(limit) if limit < bytes => Err(Errno::FBIG.into()),
+        _ => Ok(()),
     }
-    match kernel::allocate(file, bytes) {
+}
+
+/// Sets space aside from this place on. The file keeps its length where the system knows how to
+/// reserve, and gets NULs where it does not.
+pub(crate) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    check_length(offset + bytes)?;
+    match kernel::allocate(file, offset, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-            io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
-            file.flush()
+            let nuls = vec![0; usize::try_from(bytes).unwrap_or_default()];
+            write_all_at(file, &nuls, offset)
         }
         done => Ok(done?),
     }
@@ -190,7 +190,8 @@ pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
 
 /// Sets space aside for a file that has a text already, where the system knows how to.
 pub(crate) fn reserve_beyond(file: &File, bytes: u64) -> io::Result<()> {
-    match kernel::allocate(file, bytes) {
+    check_length(bytes)?;
+    match kernel::allocate(file, 0, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         done => Ok(done?),
     }

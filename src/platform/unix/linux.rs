@@ -7,12 +7,24 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, StatxAttributes, StatxFlags, fallocate, getxattr, statx,
 };
 use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::platform::Fixed;
 
+/// Takes away the permission to dump, which a program gets back when another takes its place.
+pub(super) fn forbid_core_dumps() {
+    // A kernel that knows no such thing writes what it wants.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Does what starts another program, or becomes one: that may be dumped again.
+pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
+    start()
+}
+
 /// Sets space aside and leaves the file's length alone.
-pub(super) fn allocate(file: &File, bytes: u64) -> Result<(), Errno> {
-    retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes))
+pub(super) fn allocate(file: &File, offset: u64, bytes: u64) -> Result<(), Errno> {
+    retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes))
 }
 
 /// What Linux knows of a path beyond its metadata. A kernel too old to tell lets the rename

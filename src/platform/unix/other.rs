@@ -2,13 +2,40 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::platform::Fixed;
 
+/// Lowers the limit on the length of core dumps to nothing.
+pub(super) fn forbid_core_dumps() {
+    let limit = getrlimit(Resource::Core);
+    LIMIT.get_or_init(|| limit.clone());
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    let _ = setrlimit(Resource::Core, none);
+}
+
+/// The limit that this program was started with.
+static LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Does what starts another program, or becomes one, with the limit that this program was started with.
+pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
+    let Some(limit) = LIMIT.get() else {
+        return start();
+    };
+    let _ = setrlimit(Resource::Core, limit.clone());
+    let done = start();
+    forbid_core_dumps();
+    done
+}
+
 /// They reserve only by changing the file's length.
-pub(super) fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
+pub(super) fn allocate(_file: &File, _offset: u64, _bytes: u64) -> Result<(), Errno> {
     Err(Errno::OPNOTSUPP)
 }
 

@@ -3,8 +3,9 @@
 //! They are masked, not handled: once the mask is gone, a signal that waited does its default work,
 //! and one that was ignored when the program started is still ignored.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
@@ -35,22 +36,51 @@ impl Seen {
     /// Hands them back, to this thread.
     fn raise(&self) {
         let seen = self.signals.swap(0, Ordering::Relaxed);
-        for signal in deferred().iter().filter(|s| seen & (1 << *s as i32) != 0) {
+        for signal in named().iter().filter(|s| seen & (1 << *s as i32) != 0) {
             let _ = raise(signal);
         }
     }
 }
 
-/// The signals that wait.
+/// The signals that wait: all that would end the program. Those that stop it and let it go on, and those
+/// that tell of something, are not among them.
 fn deferred() -> SigSet {
-    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-    signals.into_iter().collect()
+    const OTHERS: [Signal; 7] = [
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGCONT,
+        Signal::SIGCHLD,
+        Signal::SIGWINCH,
+        Signal::SIGURG,
+    ];
+    let mut signals = SigSet::all();
+    OTHERS.into_iter().for_each(|signal| signals.remove(signal));
+    signals
+}
+
+/// Those among them that have names.
+fn named() -> SigSet {
+    let deferred = deferred();
+    Signal::iterator()
+        .filter(|signal| deferred.contains(*signal))
+        .collect()
+}
+
+/// The mask that this program was started with, once a thread has put signals off.
+static ORIGINAL: OnceLock<SigSet> = OnceLock::new();
+
+/// The mask that this program was started with.
+pub(super) fn original() -> SigSet {
+    let current = || SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
+    *ORIGINAL.get_or_init(current)
 }
 
 impl Mask {
     /// From now on, signals wait.
     pub(crate) fn defer(&mut self) {
         if self.before.is_none() {
+            original();
             // It fails for an unknown `how` alone.
             self.before = deferred().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
         }
@@ -105,12 +135,14 @@ impl Gate {
     }
 
     /// Has `tell` called for each signal that waits. It does its work when signals are delivered.
-    pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) {
+    ///
+    /// # Errors
+    /// If the system has no thread.
+    pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) -> io::Result<()> {
         let (seen, open) = (self.seen.clone(), self.open);
-        // Without a thread, a signal waits until the end.
-        let _ = thread::Builder::new().spawn(move || {
+        let watch = move || {
             Mask::shield_thread();
-            while let Ok(signal) = deferred().wait() {
+            while let Ok(signal) = named().wait() {
                 seen.note(signal);
                 if seen.are_free.load(Ordering::Relaxed) {
                     let _ = open.thread_set_mask();
@@ -119,6 +151,7 @@ impl Gate {
                 }
                 tell();
             }
-        });
+        };
+        thread::Builder::new().spawn(watch).map(drop)
     }
 }

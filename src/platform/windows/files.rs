@@ -5,7 +5,7 @@
 
 use std::env;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf, Prefix};
 
@@ -20,18 +20,6 @@ const NOT_THROUGH_A_LINK: u32 = 0x0020_0000;
 
 /// A path longer than this needs its long form.
 const LONGEST_PLAIN_PATH: usize = 259;
-
-/// When a file was made, when it was last written, and its length.
-pub(crate) type State = (u64, u64, u64);
-
-/// The state of a file.
-pub(crate) fn state(metadata: &Metadata) -> State {
-    (
-        metadata.creation_time(),
-        metadata.last_write_time(),
-        metadata.file_size(),
-    )
-}
 
 /// Tells one file from another, asked for both at one moment. The time of its making alone would not:
 /// a file that takes another's name soon after may get that, too. The time of its last write is no help:
@@ -56,6 +44,14 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
 pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
+        .custom_flags(EVEN_A_FOLDER | NOT_THROUGH_A_LINK)
+        .open(path)
+}
+
+/// The same, to write to it.
+pub(crate) fn open_unlinked_to_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
         .custom_flags(EVEN_A_FOLDER | NOT_THROUGH_A_LINK)
         .open(path)
 }
@@ -122,10 +118,10 @@ pub(crate) fn stand_in_for_lock(path: &Path) -> io::Result<Option<File>> {
     file.map(Some)
 }
 
-/// Marks a rescue file as that of a living run. It needs no mark: the lock beside the configuration
+/// Marks a file as that of a living run. It needs no mark: the lock beside the configuration
 /// file keeps other runs away, and a locked file could not take that file's place.
 #[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
-pub(crate) fn claim(_rescue: &File) -> Result<(), TryLockError> {
+pub(crate) fn claim(_file: &File) -> Result<(), TryLockError> {
     Ok(())
 }
 
@@ -167,6 +163,11 @@ pub(crate) fn user() -> u32 {
     0
 }
 
+/// Whether this is a regular file: whose it is, its folder says.
+pub(crate) fn is_ours(metadata: &Metadata, _model: &Metadata) -> bool {
+    metadata.is_file()
+}
+
 /// Whether a file is this user's alone, as all are in the user's own folders.
 pub(crate) fn is_private(_metadata: &Metadata) -> bool {
     true
@@ -184,11 +185,6 @@ pub(crate) fn take_mode(_file: &File, _model: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `file` was last written before or when `other` was.
-pub(crate) fn is_unchanged_since(file: &Metadata, other: &Metadata) -> bool {
-    file.last_write_time() <= other.last_write_time()
-}
-
 /// There are no mode bits.
 pub(crate) fn mode(_metadata: &Metadata) -> Option<u32> {
     None
@@ -202,10 +198,16 @@ pub(crate) fn mode_if_readable_by_others(_metadata: &Metadata) -> Option<u32> {
 /// The file system keeps a journal of its names, and a folder cannot be synced.
 pub(crate) fn sync_folder(_folder: &Path) {}
 
+/// There is no limit but the disk's.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(crate) fn check_length(_bytes: u64) -> io::Result<()> {
+    Ok(())
+}
+
 /// Sets space aside by filling it with NULs.
-pub(crate) fn reserve(file: &mut File, bytes: u64) -> io::Result<()> {
-    io::copy(&mut io::Read::take(io::repeat(0), bytes), file)?;
-    file.flush()
+pub(crate) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let nuls = vec![0; usize::try_from(bytes).unwrap_or_default()];
+    write_all_at(file, &nuls, offset)
 }
 
 /// Space beyond a text cannot be set aside without changing the file.

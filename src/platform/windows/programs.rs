@@ -1,29 +1,47 @@
 //! Programs: finding, starting and standing in for others.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::windows::io::AsHandle;
 use std::os::windows::process::CommandExt;
 use std::path::Path;
-use std::process::{self, Command, Stdio};
+use std::process::{self, Command, ExitStatus, Stdio};
 
 use super::signals::Mask;
 
 /// What runs a command line.
 pub(crate) const SHELL: &str = "cmd";
 
-/// The shell with this command line, ready to start.
-pub(crate) fn shell(command_line: &str) -> Command {
+/// Runs a command line in a shell, with this text on its stdin and its stdout on our stderr, and waits
+/// for its end. It gets the environment with one more variable.
+pub(crate) fn run_shell(
+    command_line: &str,
+    stdin: &str,
+    variable: Option<(&str, &str)>,
+) -> io::Result<ExitStatus> {
     let mut shell = Command::new(SHELL);
     // /S takes the outer quotes away and leaves the rest as it is; /D keeps out what the registry
     // would have each shell run first.
     shell.raw_arg(format!("/D /S /C \"{command_line}\""));
-    shell
+    let stderr = io::stderr().as_handle().try_clone_to_owned();
+    let stdout = stderr.map_or_else(|_| Stdio::null(), Stdio::from);
+    let mut child = shell
+        .envs(variable)
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A command need not read what it is told.
+        let _ = pipe.write_all(stdin.as_bytes());
+    }
+    child.wait()
 }
 
-/// Stderr, for a command to write to.
-pub(crate) fn stderr() -> io::Result<Stdio> {
-    let stderr = io::stderr().as_handle().try_clone_to_owned();
-    stderr.map(Stdio::from)
+/// There are none here unless somebody asks for them.
+pub(crate) fn forbid_core_dumps() {}
+
+/// Whether there is a process of this number: taken for granted, since asking needs unsafe code.
+pub(crate) fn is_running(_id: u32) -> bool {
+    true
 }
 
 /// Whether a file can be started as a program, under this name or with the `.exe` left out.

@@ -155,11 +155,13 @@ impl Gate {
     }
 
     /// Has `tell` called for each that waits. It does its work when they are delivered.
-    pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) {
+    #[expect(clippy::unnecessary_wraps, reason = "other systems need a thread")]
+    pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) -> io::Result<()> {
         let mut interruptions = Interruptions::lock();
         if interruptions.came {
             tell();
         }
         interruptions.tell = Some(tell);
+        Ok(())
     }
 }

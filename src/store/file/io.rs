@@ -1,32 +1,8 @@
-//! The careful file: the only place that locks, writes, renames or syncs.
-//!
-//! Promises:
-//! - One at a time (P4). A [`Lock`] is held on the file itself, so that runs which reach it by
-//!   different paths exclude each other.
-//! - Room first (P1). A [`Room`] exists only once the way of saving is chosen and the new text's
-//!   space is reserved.
-//! - Whole or untouched (P3). The new text is written beside the file and renamed over it; where
-//!   that cannot be, a synced rescue copy comes first, and a torn file is known by its first byte.
-//! - Nothing lost (P7). A text that cannot be saved stays in a rescue file, in the first of a few
-//!   places that takes it; the next run finds it there ([`Lock::leftovers`]). A run over many
-//!   profiles keeps a [`Journal`] there, until all is saved.
-//!
-//! The types carry the order: only a lock makes room, only room saves.
-
-mod journal;
-mod lock;
-mod rescue;
-mod room;
+//! Reading files, and telling them apart.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek};
 use std::path::Path;
-use std::time::Duration;
-
-pub(super) use journal::{Entries, Journal, entries};
-pub(super) use lock::Lock;
-pub(super) use rescue::{Leftover, has_leftover, is_torn, pending, pending_put_backs};
-pub(super) use room::{Room, SaveError};
 
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
@@ -75,32 +51,7 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
     }
 }
 
-/// Tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(files::State);
-
-/// The state of a file; none if there is none.
-pub(super) fn stamp(path: &Path) -> Option<Stamp> {
-    fs::metadata(path)
-        .ok()
-        .map(|metadata| Stamp(files::state(&metadata)))
-}
-
-/// How long ago a file was last written; none if that is not known.
-pub(super) fn age(path: &Path) -> Option<Duration> {
-    let written = fs::metadata(path).and_then(|found| found.modified());
-    written.ok()?.elapsed().ok()
-}
-
-/// Whether a file was not changed after another was written; also if there is none.
-pub(super) fn is_unchanged_since(path: &Path, other: &Path) -> bool {
-    match (fs::metadata(path), fs::metadata(other)) {
-        (Ok(file), Ok(other)) => files::is_unchanged_since(&file, &other),
-        (found, _) => found.is_err(),
-    }
-}
-
-fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {
+pub(super) fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     let mut bytes = Vec::with_capacity(usize::try_from(length.min(LONGEST_FILE)).unwrap_or(0) + 1);
     file.rewind()
@@ -113,7 +64,7 @@ fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn check_regular(path: &Path, file: &File) -> Result<Metadata> {
+pub(super) fn check_regular(path: &Path, file: &File) -> Result<Metadata> {
     let metadata = file.metadata();
     let metadata = metadata.map_err(|error| Error::file("cannot read", path, error))?;
     if metadata.is_file() {
@@ -126,7 +77,7 @@ fn check_regular(path: &Path, file: &File) -> Result<Metadata> {
 }
 
 /// Whether a path leads to this very file, links followed.
-fn is_same(path: &Path, file: &File) -> bool {
+pub(super) fn is_same(path: &Path, file: &File) -> bool {
     match (fs::metadata(path), file.metadata()) {
         (Ok(named), Ok(open)) => files::identity(&named) == files::identity(&open),
         _ => false,

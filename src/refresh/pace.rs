@@ -7,7 +7,7 @@
 //! - Few requests are under way to one host, and so few connections. A host that answers none of them
 //!   is given up.
 //! - Who asks again goes before those that have not asked yet: a reply may have been lost.
-//! - Nothing is sent while the lanes are closed.
+//! - Nothing is sent while it is closed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,9 +18,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::attempts::Attempts;
-use crate::config::{AppProof, Order};
 use crate::error::{Error, Hint, Result};
+use crate::profile::{AppProof, Order};
+use crate::protocol::Refusal;
 use crate::token::Fingerprint;
 
 /// How many requests to one host may be under way.
@@ -29,8 +29,8 @@ const MOST_UNDER_WAY: usize = 16;
 /// A host that left so many requests in a row without an answer is asked no more.
 const MOST_SILENT: u32 = 48;
 
-/// The lanes of a run.
-pub(super) struct Lanes {
+/// The pace of a run over many logins.
+pub(crate) struct Pace {
     spacing: Duration,
     /// The longest wait that a server may ask for.
     max_wait: Duration,
@@ -64,9 +64,9 @@ pub(super) struct Turn {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Lanes {
-    pub(super) fn new(spacing: Duration, max_wait: Duration) -> Self {
-        Lanes {
+impl Pace {
+    pub(crate) fn new(spacing: Duration, max_wait: Duration) -> Self {
+        Pace {
             spacing,
             max_wait,
             hosts: RefCell::default(),
@@ -132,15 +132,15 @@ impl Lanes {
     }
 
     /// Learns from what came of a request.
-    pub(super) fn learn(&self, order: &Order, attempts: &Attempts<'_>) {
+    pub(super) fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
         let host = self.host(order);
-        let silent = if attempts.was_answered() {
+        let silent = if refusal.is_none_or(|refusal| refusal.is_answer) {
             0
         } else {
             host.silent.get() + 1
         };
         host.silent.set(silent);
-        if let Some(wait) = attempts.asked_wait() {
+        if let Some(wait) = refusal.and_then(|refusal| refusal.wait) {
             let lane = self.lane(order);
             let until = Instant::now() + wait;
             lane.held_until.set(lane.held_until.get().max(until));
@@ -148,17 +148,12 @@ impl Lanes {
     }
 
     /// Lets nobody send.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.is_closed.set(true);
     }
 
-    /// Whether nobody may send.
-    pub(super) fn is_closed(&self) -> bool {
-        self.is_closed.get()
-    }
-
     /// Lets those that wait go on.
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.is_closed.set(false);
         self.opened.notify_waiters();
     }

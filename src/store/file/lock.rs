@@ -6,23 +6,28 @@
 //! - A file that was replaced while this run queued is noticed: the queueing starts over at the new
 //!   one, and never goes on past its deadline.
 //! - A file that a run had to make goes with it if it stays empty.
+//! - A run inside a hook is told at once that it would wait for the run that waits for the hook.
 
+use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{check_regular, does_not_exist, is_same, read};
+use super::io::{check_regular, does_not_exist, is_same};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::platform::files;
+use crate::platform::{files, programs};
 
 /// How often a lock that others hold is tried again: the work under it takes about one round trip.
 const LOCK_POLL: Duration = Duration::from_millis(10);
 
+/// Names the runs that hold a file and wait for a hook to end: a process and a path on each line.
+pub(crate) const HOLDERS: &str = "FEISHU_REFRESH_HOOK_OF";
+
 /// The right to be the only run that reads, spends and writes this file.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(super) struct Lock {
     /// Where the file really is, links resolved.
     pub(super) path: PathBuf,
     pub(super) file: File,
@@ -34,20 +39,63 @@ pub(crate) struct Lock {
     _stand_in: Option<File>,
 }
 
+/// Waits politely for others, until a deadline.
+pub(super) struct Queue<'q> {
+    path: &'q Path,
+    deadline: Instant,
+    told: bool,
+}
+
+impl<'q> Queue<'q> {
+    pub(super) fn new(path: &'q Path, deadline: Instant) -> Self {
+        Queue {
+            path,
+            deadline,
+            told: false,
+        }
+    }
+
+    /// Waits a little.
+    ///
+    /// # Errors
+    /// [`Kind::Temporary`] past the deadline; [`Kind::Config`] if the other waits for this run.
+    pub(super) fn wait(&mut self) -> Result<()> {
+        if is_held_for_a_hook(self.path) {
+            let message = format!(
+                "{} is held by the run that started this one as its --on-refresh command, and waits for its end; nothing was sent",
+                self.path.display()
+            );
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "read the new token from the command's stdin instead",
+                "请改为从该命令的标准输入读取新令牌",
+            )));
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(busy(self.path));
+        }
+        if !self.told {
+            log::info!("waiting for another run on {}", self.path.display());
+            self.told = true;
+        }
+        thread::sleep(LOCK_POLL.min(left));
+        Ok(())
+    }
+}
+
 impl Lock {
-    /// Waits for the file's lock until `deadline`. A missing file is made, empty, unless there is
+    /// Takes the file's lock, or queues for it. A missing file is made, empty, unless there is
     /// something that this run must be told then.
     ///
     /// # Errors
     /// [`Kind::Temporary`] if other runs hold the lock for longer; [`Kind::Config`] if the file
     /// cannot be opened or its file system has no locks.
-    pub(crate) fn acquire(
+    pub(super) fn acquire(
         path: &Path,
         if_missing: Option<&Hint>,
-        deadline: Instant,
+        queue: &mut Queue<'_>,
     ) -> Result<Self> {
         let mut made = false;
-        let mut told = false;
         loop {
             let mut opened = open(path, if_missing)?;
             made |= opened.made;
@@ -79,34 +127,29 @@ impl Lock {
                     return Err(Error::file("cannot lock", path, error).with_kind(Kind::Config));
                 }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(busy(path));
-            }
-            if !told {
-                log::info!("waiting for another run on {}", path.display());
-                told = true;
-            }
             // Whoever has the lock may want to put another file in its place.
             drop((opened, stand_in));
-            thread::sleep(LOCK_POLL.min(left));
+            queue.wait()?;
         }
     }
 
-    /// The file as it is now, by its path: a program that knows no locks may have replaced it.
-    pub(crate) fn read(&self) -> Result<Vec<u8>> {
-        let gone = || Error::config(format!("{} has vanished", self.path.display()));
-        read(&self.path)?.ok_or_else(gone)
-    }
-
     /// Whether the path still leads to the file that is locked.
-    pub(crate) fn is_current(&self) -> bool {
+    pub(super) fn is_current(&self) -> bool {
         is_same(&self.path, &self.file)
     }
 
     /// Whether this run made the file.
-    pub(crate) fn is_made(&self) -> bool {
+    pub(super) fn is_made(&self) -> bool {
         self.made
+    }
+
+    /// What a program that this run starts and waits for must find in [`HOLDERS`].
+    pub(super) fn name(&self) -> String {
+        let own = format!("{} {}", std::process::id(), self.path.display());
+        match env::var(HOLDERS) {
+            Ok(others) => format!("{others}\n{own}"),
+            Err(_) => own,
+        }
     }
 }
 
@@ -122,6 +165,22 @@ impl Drop for Lock {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether a run that waits for this one to end holds the file. One that has ended holds nothing: a
+/// service that a hook started may run for long.
+fn is_held_for_a_hook(path: &Path) -> bool {
+    let Ok(holders) = env::var(HOLDERS) else {
+        return false;
+    };
+    let path = files::real_path(path).unwrap_or_else(|_| path.to_owned());
+    holders.lines().any(|holder| {
+        let Some((id, held)) = holder.split_once(' ') else {
+            return false;
+        };
+        let id = id.parse().ok();
+        Path::new(held) == path && id.is_some_and(programs::is_running)
+    })
 }
 
 /// A file that is open, but perhaps another run's.
@@ -170,7 +229,7 @@ fn real_path(path: &Path, file: &File) -> Result<Option<PathBuf>> {
     }
 }
 
-pub(super) fn busy(path: &Path) -> Error {
+fn busy(path: &Path) -> Error {
     let message = format!("another run is still working on {}", path.display());
     Error::temporary(message).with_hint(Hint::fixed(
         "run again later, or wait longer with --lock-timeout",

@@ -8,10 +8,11 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::profile::{Place, key};
-use super::view::{Given, View, is_bare, more_than_a_token};
+use super::given::{is_bare, more_than_a_token};
+use super::{Given, LoginId, View, key};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, App, Authentication};
+use crate::token::Fingerprint;
 
 /// An app token with less left than this is not used if another can be had.
 const APP_TOKEN_RESERVE: SignedDuration = SignedDuration::from_mins(5);
@@ -27,6 +28,13 @@ pub(crate) struct Order {
     /// What the new token is narrowed to.
     pub(crate) scope: Option<String>,
     pub(crate) app: AppProof,
+}
+
+impl Order {
+    /// The fingerprint of the token that it spends.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.refresh_token)
+    }
 }
 
 /// What a login sends, and where to.
@@ -72,14 +80,15 @@ impl AppProof {
 impl View<'_> {
     /// What to send, and where.
     pub(crate) fn order(&self) -> Result<Order> {
-        let own = &self.profile.pair.tokens.refresh_token;
-        let refresh_token = self.new_token().or(own.as_ref());
+        let own = self.tokens().refresh_token.as_ref();
+        let refresh_token = self.new_token().or(own);
         let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
         self.check_bare(key::REFRESH_TOKEN, refresh_token)?;
+        self.check_unspent(refresh_token)?;
         let app = self.app_proof(Timestamp::now())?;
         Ok(Order {
-            subject: self.place.to_string(),
-            api: self.api,
+            subject: self.login().to_string(),
+            api: self.api(),
             base_url: self.base_url(&app)?,
             refresh_token: refresh_token.clone(),
             scope: self.scope()?,
@@ -90,11 +99,11 @@ impl View<'_> {
     /// What a login needs of the file.
     pub(crate) fn login_order(&self) -> Result<LoginOrder> {
         let held = self.tokens().refresh_token.is_some();
-        let replaced = self.profile.pair.api.filter(|_| held);
+        let replaced = self.profile().pair.api.filter(|_| held);
         if replaced == Some(Api::Open115) {
             let message = format!(
                 "{}: holds a login of 115, which this one is not",
-                self.place
+                self.login()
             );
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "log in to another section, with -p; or take its refresh_token away",
@@ -106,21 +115,21 @@ impl View<'_> {
             .ok_or_else(|| self.lacks(self.missing_app_key()))?;
         let base_url = self.base_url(&AppProof::App(app.clone()))?;
         Ok(LoginOrder {
-            subject: self.place.to_string(),
+            subject: self.login().to_string(),
             base_url,
             app,
-            redirect_uri: self.profile.redirect_uri.clone(),
+            redirect_uri: self.profile().redirect_uri.clone(),
             replaced,
         })
     }
 
     /// What the new token is to be narrowed to.
     pub(super) fn scope(&self) -> Result<Option<String>> {
-        let Some(asked) = self.given.scope else {
+        let Some(asked) = self.given().scope else {
             return Ok(None);
         };
-        if self.api != Api::V2 {
-            let message = format!("{}: a scope can be named with api v2 alone", self.place);
+        if self.api() != Api::V2 {
+            let message = format!("{}: a scope can be named with api v2 alone", self.login());
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "leave --scope away; the token is as wide as the user's consent",
                 "请去掉 --scope；令牌的权限以用户授权为准",
@@ -134,7 +143,7 @@ impl View<'_> {
 
     /// What shows the endpoint which app asks.
     fn app_proof(&self, now: Timestamp) -> Result<AppProof> {
-        match self.api.authentication() {
+        match self.api().authentication() {
             Authentication::None => Ok(AppProof::None),
             Authentication::App => match self.app()? {
                 Some(app) => Ok(AppProof::App(app)),
@@ -143,11 +152,11 @@ impl View<'_> {
             Authentication::AppToken => {
                 let app = self.app();
                 let has_app = matches!(app, Ok(Some(_)));
-                let own = self.profile.app_access_token.as_ref();
+                let own = self.profile().app_access_token.as_ref();
                 let own = own.filter(|_| !self.is_for_another_app());
                 // Its expiry only advises: with nothing better, it is tried.
                 let lasting = own.filter(|_| !has_app || self.app_token_lasts(now));
-                if let Some(token) = self.given.app_access_token.or(lasting) {
+                if let Some(token) = self.given().app_access_token.or(lasting) {
                     self.check_bare(key::APP_ACCESS_TOKEN, token)?;
                     return Ok(AppProof::Token {
                         token: token.clone(),
@@ -171,22 +180,22 @@ impl View<'_> {
 
     /// Whether the app that was named is not the one that the file's app token is of.
     pub(super) fn is_for_another_app(&self) -> bool {
-        let (given, own) = (self.given.app_id, self.profile.app_id.as_deref());
+        let (given, own) = (self.given().app_id, self.profile().app_id.as_deref());
         given.zip(own).is_some_and(|(given, own)| given != own)
     }
 
     fn app_token_lasts(&self, now: Timestamp) -> bool {
         let lasts = |end: Timestamp| end.duration_since(now) > APP_TOKEN_RESERVE;
-        self.profile.app_expires_at.is_none_or(lasts)
+        self.profile().app_expires_at.is_none_or(lasts)
     }
 
     fn app_id(&self) -> Option<&str> {
-        self.given.app_id.or(self.profile.app_id.as_deref())
+        self.given().app_id.or(self.profile().app_id.as_deref())
     }
 
     fn app_secret(&self) -> Option<&SecretString> {
-        let own = self.profile.app_secret.as_ref();
-        self.given.app_secret.or(own)
+        let own = self.profile().app_secret.as_ref();
+        self.given().app_secret.or(own)
     }
 
     /// App id, secret and ticket, if there are both of the first two.
@@ -194,9 +203,9 @@ impl View<'_> {
         let (Some(id), Some(secret)) = (self.app_id(), self.app_secret()) else {
             return Ok(None);
         };
-        let own = self.profile.app_ticket.as_ref();
+        let own = self.profile().app_ticket.as_ref();
         let own = own.filter(|_| !self.is_for_another_app());
-        let ticket = self.given.app_ticket.or(own);
+        let ticket = self.given().app_ticket.or(own);
         self.check_bare(key::APP_ID, &id.into())?;
         self.check_bare(key::APP_SECRET, secret)?;
         ticket.map_or(Ok(()), |ticket| self.check_bare(key::APP_TICKET, ticket))?;
@@ -221,18 +230,18 @@ impl View<'_> {
     /// Where to send it. Secrets from outside go to no host that only the file names: a
     /// checked-out file must not be able to pull a CI's secrets.
     fn base_url(&self, app: &AppProof) -> Result<String> {
-        let api = self.api;
-        if let Some(given) = self.given.base_url {
+        let api = self.api();
+        if let Some(given) = self.given().base_url {
             return Ok(given.to_owned());
         }
         // What all profiles share may be Lark's address, and this one 115's.
-        let shared = self.profile.shared_base_url.as_ref();
+        let shared = self.profile().shared_base_url.as_ref();
         let shared = shared.filter(|shared| !api.is_foreign(shared));
-        let named = self.profile.base_url.as_ref().or(shared);
-        let Some(named) = named.filter(|_| !self.given.lark) else {
-            return Ok(api.home(self.given.lark).to_owned());
+        let named = self.profile().base_url.as_ref().or(shared);
+        let Some(named) = named.filter(|_| !self.given().lark) else {
+            return Ok(api.home(self.given().lark).to_owned());
         };
-        let given = &self.given;
+        let given = self.given();
         let app_from_outside = given.app_secret.is_some() || given.app_ticket.is_some();
         let from_outside = match app {
             AppProof::None => false,
@@ -246,10 +255,10 @@ impl View<'_> {
         if (from_outside || self.new_token().is_some()) && !Api::is_vendor(named) {
             // An address may hold a password.
             let host = named.rsplit('@').next().unwrap_or_default();
-            let file = self.place.file.display();
+            let file = &self.login().store;
             let message = format!(
                 "{}: secrets from flags or environment are not sent to {host}, which only {file} names",
-                self.place
+                self.login()
             );
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "nothing was sent; if you trust that host, name it yourself with --base-url",
@@ -264,24 +273,26 @@ impl View<'_> {
         if is_bare(value.expose_secret()) {
             return Ok(());
         }
-        Err(more_than_a_token(&format!("{}: {key}", self.place)))
+        Err(more_than_a_token(&format!("{}: {key}", self.login())))
     }
 
     fn missing(&self, key: &str) -> Error {
-        let Place { file, profile } = self.place;
-        let file = file.display();
-        if !self.document.has_section(profile) {
+        let LoginId {
+            store: file,
+            profile,
+        } = self.login();
+        if !self.snapshot().exists {
             let message = format!("{file} has no section [{profile}]");
             let given = Given {
-                api: Some(self.api),
-                ..self.given
+                api: Some(self.api()),
+                ..*self.given()
             };
             return Error::config(message).with_hint(given.missing());
         }
-        if key == key::REFRESH_TOKEN && self.given.refresh_token.is_some() {
+        if key == key::REFRESH_TOKEN && self.given().refresh_token.is_some() {
             let message = format!(
                 "{}: the refresh token given is spent, its successor is gone",
-                self.place
+                self.login()
             );
             return Error::config(message).with_hint(Hint::fixed(
                 "log in again: feishu-refresh login",
@@ -292,7 +303,7 @@ impl View<'_> {
     }
 
     fn lacks(&self, key: &str) -> Error {
-        Error::config(format!("{}: no {key}, and none given", self.place)).with_hint(match key {
+        Error::config(format!("{}: no {key}, and none given", self.login())).with_hint(match key {
             key::REFRESH_TOKEN => Hint::fixed(
                 "get one with feishu-refresh login, or give one once with -r",
                 "请用 feishu-refresh login 获取，或用 -r 传入一次",

@@ -1,4 +1,4 @@
-//! A run over all profiles, as a person or a program watches it.
+//! A run over many logins, as a person or a program watches it.
 //!
 //! With `-o json` stdout gets one object a line, in the order of the file, and stderr one for each
 //! failure at the end. Else a failure is one line on stderr, the moment it is known, and a summary the
@@ -10,12 +10,12 @@ use std::io::Write;
 use super::args::{Asked, Output};
 use super::bar::Bar;
 use super::output::{self, Report};
-use super::{Console, Program, hook, log};
-use crate::config::News;
+use super::{Console, hook, log};
 use crate::error::{Error, Hint, Kind, Result};
+use crate::fleet::{self, AfterSave, Audience, Helper, Settled};
 use crate::platform::signals::{Gate, Mask};
-use crate::refresh::all::{Audience, Helper, Settled, run as refresh_all};
-use crate::refresh::{AfterSave, Options, Outcome};
+use crate::refresh::{News, Options, Outcome};
+use crate::worker::no_thread;
 
 /// Refreshes all profiles; returns the exit code.
 pub(super) fn run(
@@ -47,14 +47,15 @@ pub(super) fn run(
         hook: asked.on_refresh().map(str::to_owned),
         options: options.clone(),
     };
-    let mut program = Program::new(asked, options, mask);
+    // The working thread lets them through until something is at stake.
+    mask.defer();
     // A stderr that nobody reads must not hold up the work.
     log::from_a_thread();
-    let ran = refresh_all(
+    let ran = fleet::run(
         options,
         asked.spacing(),
-        &mut program,
         Box::new(helper),
+        Mask::shield_thread,
         &mut board,
     );
     log::end_thread();
@@ -85,14 +86,13 @@ impl Helper for Hands {
         self.gate.let_go();
     }
 
-    fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) {
-        self.gate.watch(tell);
+    fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) -> Result<()> {
+        self.gate.watch(tell).map_err(|error| no_thread(&error))
     }
 
-    fn after_save(&mut self, profile: &str, news: &News<'_>) -> Option<AfterSave> {
+    fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave> {
         let command = self.hook.as_deref()?;
-        let work = hook::work(command, &self.options, profile, news.api, news.tokens);
-        Some(work)
+        Some(hook::work(command, &self.options, news))
     }
 }
 
@@ -144,11 +144,11 @@ struct Board<'b> {
 }
 
 impl Audience for Board<'_> {
-    fn expect(&mut self, profiles: &[String]) {
-        self.profiles = profiles.to_vec();
+    fn expect(&mut self, profiles: Vec<String>) {
         self.results = profiles.iter().map(|_| None).collect();
+        self.profiles = profiles;
         if self.has_bar {
-            self.bar = Some(Bar::new(profiles.len()));
+            self.bar = Some(Bar::new(self.profiles.len()));
             log::draw_over(self.bar.clone());
         }
     }

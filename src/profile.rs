@@ -1,0 +1,184 @@
+//! What a login is: its keys, which source of a value wins, what is sent where, and what a reply
+//! changes. Knows no file: a store says what it holds ([`Snapshot`]), and keeps what comes of it
+//! ([`Successor`]).
+//!
+//! [`Given`] came from outside, a [`View`] puts it beside a snapshot, an [`Order`] is what one refresh
+//! sends, [`SpentTokens`] remembers which tokens are of no use any more.
+
+mod given;
+pub(crate) mod order;
+mod spent;
+pub(crate) mod standing;
+mod successor;
+mod view;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use crate::error::Result;
+use crate::protocol::Api;
+use crate::token::{Fingerprint, Tokens};
+pub(crate) use given::Given;
+pub(crate) use order::{AppProof, LoginOrder, Order};
+pub(crate) use spent::SpentTokens;
+pub(crate) use successor::{Origin, Successor};
+pub(crate) use view::{View, twin};
+
+/// The names of what a login holds, in a file and in messages.
+pub(crate) mod key {
+    pub(crate) const API: &str = "api";
+    pub(crate) const BASE_URL: &str = "base_url";
+    pub(crate) const APP_ID: &str = "app_id";
+    pub(crate) const APP_SECRET: &str = "app_secret";
+    pub(crate) const APP_TICKET: &str = "app_ticket";
+    pub(crate) const APP_ACCESS_TOKEN: &str = "app_access_token";
+    pub(crate) const APP_EXPIRES_AT: &str = "app_access_token_expires_at";
+    pub(crate) const SCOPE: &str = "scope";
+    pub(crate) const REDIRECT_URI: &str = "redirect_uri";
+    pub(crate) const REFRESH_TOKEN: &str = "refresh_token";
+    pub(crate) const REFRESH_EXPIRES_AT: &str = "refresh_token_expires_at";
+    pub(crate) const REFRESH_SPENT: &str = "refresh_token_spent";
+
+    use crate::protocol::Api;
+
+    /// Where the access token stands: 115's is no user's.
+    pub(crate) fn access_token(api: Api) -> &'static str {
+        match api {
+            Api::Open115 => "access_token",
+            Api::V1 | Api::Oidc | Api::V2 => "user_access_token",
+        }
+    }
+
+    /// Where its expiry stands.
+    pub(crate) fn access_expires_at(api: Api) -> &'static str {
+        match api {
+            Api::Open115 => "access_token_expires_at",
+            Api::V1 | Api::Oidc | Api::V2 => "user_access_token_expires_at",
+        }
+    }
+}
+
+/// Which login, for messages: a profile, and the store that keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoginId {
+    pub(crate) profile: String,
+    /// The file's path.
+    pub(crate) store: String,
+}
+
+impl fmt::Display for LoginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] of {}", self.profile, self.store)
+    }
+}
+
+/// What a store says of a login at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) login: LoginId,
+    /// Whether the store has such a login at all, be it an empty one.
+    pub(crate) exists: bool,
+    pub(crate) profile: Profile,
+    /// The tokens that are known to be spent, and by which profiles.
+    pub(crate) spent_by: Arc<HashMap<Fingerprint, String>>,
+}
+
+impl Snapshot {
+    /// This login, seen together with what was given from outside.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if its api is not known.
+    pub(crate) fn with<'v>(&'v self, given: Given<'v>) -> Result<View<'v>> {
+        View::of(self, given)
+    }
+
+    /// The fingerprint of its refresh token.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.profile.pair.fingerprint()
+    }
+}
+
+/// What a login holds, and what all logins of its store share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Profile {
+    /// The login's own address, and the shared one.
+    pub(crate) base_url: Option<String>,
+    pub(crate) shared_base_url: Option<String>,
+    pub(crate) app_id: Option<String>,
+    pub(crate) app_secret: Option<SecretString>,
+    /// A ticket belongs to an app: the shared one is not taken for a login's own app.
+    pub(crate) app_ticket: Option<SecretString>,
+    pub(crate) app_access_token: Option<SecretString>,
+    pub(crate) app_expires_at: Option<Timestamp>,
+    /// Where a browser is sent back to after a consent.
+    pub(crate) redirect_uri: Option<String>,
+    pub(crate) pair: Pair,
+}
+
+/// A pair, and what is known of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pair {
+    /// The endpoint that it belongs to; none if this program does not know it.
+    pub(crate) api: Option<Api>,
+    pub(crate) tokens: Tokens,
+    pub(crate) spent: SpentTokens,
+}
+
+impl Profile {
+    /// Reads every key that this program uses, so that one which readers could disagree about is
+    /// refused whether this run needs it or not. `own` looks a key up in the login itself, `shared`
+    /// among what all share.
+    pub(crate) fn read(
+        own: impl Fn(&str) -> Result<Option<String>>,
+        shared: impl Fn(&str) -> Result<Option<String>>,
+    ) -> Result<Self> {
+        let (app_id, app_ticket) = (own(key::APP_ID)?, own(key::APP_TICKET)?);
+        let shared_ticket = shared(key::APP_TICKET)?.filter(|_| app_id.is_none());
+        Ok(Profile {
+            base_url: own(key::BASE_URL)?,
+            shared_base_url: shared(key::BASE_URL)?,
+            app_id: app_id.or(shared(key::APP_ID)?),
+            app_secret: own(key::APP_SECRET)?
+                .or(shared(key::APP_SECRET)?)
+                .map(SecretString::from),
+            app_ticket: app_ticket.or(shared_ticket).map(SecretString::from),
+            app_access_token: own(key::APP_ACCESS_TOKEN)?.map(SecretString::from),
+            app_expires_at: own(key::APP_EXPIRES_AT)?.and_then(|time| time.parse().ok()),
+            redirect_uri: shared(key::REDIRECT_URI)?,
+            pair: Pair::read(own)?,
+        })
+    }
+}
+
+impl Pair {
+    pub(crate) fn read(own: impl Fn(&str) -> Result<Option<String>>) -> Result<Self> {
+        let secret = |key| Ok::<_, crate::Error>(own(key)?.map(SecretString::from));
+        // A time that cannot be read is one that is not known: expiries only advise.
+        let time = |key| Ok::<_, crate::Error>(own(key)?.and_then(|time| time.parse().ok()));
+        let api = own(key::API)?.map_or(Some(Api::V1), |name| Api::named(&name));
+        let keys = api.unwrap_or(Api::V1);
+        Ok(Pair {
+            api,
+            tokens: Tokens {
+                access_token: secret(key::access_token(keys))?,
+                access_expires_at: time(key::access_expires_at(keys))?,
+                scope: match api {
+                    Some(api) if api.names_scope() => own(key::SCOPE)?,
+                    _ => None,
+                },
+                refresh_token: secret(key::REFRESH_TOKEN)?,
+                refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,
+            },
+            spent: SpentTokens::parse(&own(key::REFRESH_SPENT)?.unwrap_or_default()),
+        })
+    }
+
+    /// The fingerprint of its refresh token.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.tokens.refresh_token.as_ref().map(Fingerprint::of)
+    }
+}

@@ -1,0 +1,94 @@
+//! What came from outside a store: checked before any store is touched.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::key;
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{Api, Authentication};
+use crate::token;
+
+/// What came from outside the store, by flag, environment or a caller's argument.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) app_access_token: Option<&'a SecretString>,
+    pub(crate) refresh_token: Option<&'a SecretString>,
+    pub(crate) app_id: Option<&'a str>,
+    pub(crate) app_secret: Option<&'a SecretString>,
+    pub(crate) app_ticket: Option<&'a SecretString>,
+    pub(crate) scope: Option<&'a str>,
+    pub(crate) api: Option<Api>,
+    pub(crate) lark: bool,
+    pub(crate) base_url: Option<&'a str>,
+}
+
+impl Given<'_> {
+    /// Whether it needs nothing from a file.
+    pub(crate) fn is_enough(&self) -> bool {
+        let app = self.app_id.is_some() && self.app_secret.is_some();
+        let proves_app = match self.api.unwrap_or(Api::V1).authentication() {
+            Authentication::AppToken => self.app_access_token.is_some() || app,
+            Authentication::App => app,
+            Authentication::None => true,
+        };
+        self.refresh_token.is_some() && proves_app
+    }
+
+    /// What a run must give that is to make a file or a section.
+    pub(crate) fn missing(&self) -> Hint {
+        match self.api.unwrap_or(Api::V1).authentication() {
+            Authentication::AppToken => Hint::fixed(
+                "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret (or -a in their place); -c and -p name another",
+                "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次；-c 和 -p 可另行指定",
+            ),
+            Authentication::App => Hint::fixed(
+                "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret; -c and -p name another",
+                "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret 运行一次；-c 和 -p 可另行指定",
+            ),
+            Authentication::None => Hint::fixed(
+                "-c and -p name another; a run with -r makes it",
+                "可用 -c 和 -p 另行指定；用 -r 运行一次即可创建",
+            ),
+        }
+    }
+
+    /// Refuses what cannot be meant, before any file is touched.
+    pub(crate) fn check(&self) -> Result<()> {
+        let app_id = self.app_id.map(SecretString::from);
+        let values = [
+            (key::APP_ACCESS_TOKEN, self.app_access_token),
+            (key::REFRESH_TOKEN, self.refresh_token),
+            (key::APP_ID, app_id.as_ref()),
+            (key::APP_SECRET, self.app_secret),
+            (key::APP_TICKET, self.app_ticket),
+        ];
+        values
+            .into_iter()
+            .try_for_each(|(name, value)| check_given(name, value))
+    }
+}
+
+fn check_given(name: &str, value: Option<&SecretString>) -> Result<()> {
+    match value.map(ExposeSecret::expose_secret) {
+        Some("") => Err(
+            Error::config(format!("the {name} given is empty")).with_hint(Hint::fixed(
+                "a variable in the script that calls may be unset",
+                "调用脚本中的变量可能未设置",
+            )),
+        ),
+        Some(text) if !is_bare(text) => Err(more_than_a_token(&format!("the {name} given"))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a value is a token and nothing else.
+pub(crate) fn is_bare(text: &str) -> bool {
+    token::is_sendable(text) && !text.starts_with(['"', '\''])
+}
+
+/// The server would only call the whole invalid, as if a new consent were needed.
+pub(crate) fn more_than_a_token(what: &str) -> Error {
+    Error::config(format!("{what} holds more than a token")).with_hint(Hint::fixed(
+        "take away quotes, spaces and comments around it, or put the real one in place of an example; nothing was sent",
+        "请去掉其前后的引号、空格和注释，或将示例换成真实的值；尚未发送任何请求",
+    ))
+}

@@ -1,0 +1,105 @@
+//! How a login stands, and what a next run would do with it.
+
+use jiff::Timestamp;
+
+use super::{AppProof, Given, Snapshot};
+use crate::error::{Error, Result};
+use crate::protocol::Api;
+use crate::token::Fingerprint;
+
+/// One profile, as it stands.
+pub(crate) struct Status {
+    pub(crate) profile: String,
+    /// None if this program does not know it.
+    pub(crate) api: Option<Api>,
+    pub(crate) access_token: Option<Held>,
+    pub(crate) refresh_token: Option<Held>,
+    pub(crate) next: Next,
+}
+
+impl Status {
+    /// That of a login which cannot be read.
+    pub(crate) fn unreadable(profile: String, error: &Error) -> Self {
+        Status {
+            profile,
+            api: None,
+            access_token: None,
+            refresh_token: None,
+            next: Next::Fail(error.to_string()),
+        }
+    }
+}
+
+/// A token that a store holds.
+pub(crate) struct Held {
+    pub(crate) fingerprint: Fingerprint,
+    /// When it ends, if the store says so.
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// What a next run would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    Refresh,
+    /// Fetch an app token first.
+    FetchAndRefresh,
+    /// End in an error that a person can put right in the store or the call.
+    Fail(String),
+    /// End in an error: there is no refresh token.
+    NoToken,
+    /// End in an error: the refresh token has come to its end.
+    Expired,
+}
+
+impl Next {
+    /// Whether a refresh can work, as far as the file tells.
+    pub(crate) fn can_work(&self) -> bool {
+        matches!(self, Next::Refresh | Next::FetchAndRefresh)
+    }
+}
+
+/// How a login stands.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if what was given cannot be meant.
+pub(crate) fn status(snapshot: &Snapshot, given: Given<'_>, now: Timestamp) -> Result<Status> {
+    given.check()?;
+    let login = &snapshot.login;
+    let fail = |error: &Error| {
+        // Whose it is, the reader knows.
+        let message = error.to_string();
+        let why = message.strip_prefix(&format!("{login}: "));
+        Next::Fail(why.unwrap_or(&message).to_owned())
+    };
+    let profile = login.profile.clone();
+    let view = match snapshot.with(given) {
+        Ok(view) => view,
+        Err(error) => {
+            return Ok(Status {
+                next: fail(&error),
+                ..Status::unreadable(profile, &error)
+            });
+        }
+    };
+    let tokens = view.tokens();
+    let held = |token, expires_at| Held {
+        fingerprint: Fingerprint::of(token),
+        expires_at,
+    };
+    let access_token = tokens.access_token.as_ref();
+    let refresh_token = tokens.refresh_token.as_ref();
+    let has_ended = tokens.refresh_expires_at.is_some_and(|end| end <= now);
+    Ok(Status {
+        profile,
+        api: Some(view.api()),
+        access_token: access_token.map(|token| held(token, tokens.access_expires_at)),
+        refresh_token: refresh_token.map(|token| held(token, tokens.refresh_expires_at)),
+        next: match view.order() {
+            Err(_) if refresh_token.is_none() && given.refresh_token.is_none() => Next::NoToken,
+            Err(error) => fail(&error),
+            Ok(_) if has_ended && view.new_token().is_none() => Next::Expired,
+            Ok(order) if matches!(order.app, AppProof::Fetch { .. }) => Next::FetchAndRefresh,
+            Ok(_) => Next::Refresh,
+        },
+    })
+}

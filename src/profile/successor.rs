@@ -1,0 +1,202 @@
+//! What a server gave, and whose place it takes: all that a store must know to save it, in this run or
+//! in a later one.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Pair, SpentTokens, View, key};
+use crate::protocol::Api;
+use crate::token::{self, AppToken, Fingerprint, Tokens};
+
+/// How many spent tokens a successor remembers, so that an old copy of the file is known as one.
+const MOST_SPENT: usize = 16;
+
+/// A pair that a server gave.
+#[derive(Debug, Clone)]
+pub(crate) struct Successor {
+    pub(crate) profile: String,
+    /// The endpoint that it is of.
+    pub(crate) api: Api,
+    /// With a refresh token; the one that was sent, if the server gave no other.
+    pub(crate) tokens: Tokens,
+    /// An app token that was fetched on the way.
+    pub(crate) app_token: Option<AppToken>,
+    /// Whether the refresh token lives as long as the one before it.
+    pub(crate) keeps_refresh_expiry: bool,
+    /// The token that was spent for it; none if a user consented.
+    pub(crate) predecessor: Option<Fingerprint>,
+    /// The token that the store held when this was asked for.
+    pub(crate) held: Option<Fingerprint>,
+    /// The tokens of this login that were spent before it, the latest last.
+    pub(crate) spent: Vec<Fingerprint>,
+    /// What the store lists as spent from now on, if that changes.
+    pub(crate) listed: Option<SpentTokens>,
+    /// A refresh token that no file can hold: it stays in the journal.
+    pub(crate) unusable: Option<SecretString>,
+}
+
+/// Where a pair comes from.
+pub(crate) enum Origin<'o> {
+    /// From spending a refresh token.
+    Refresh(&'o SecretString),
+    /// From a user's consent.
+    Login,
+}
+
+impl Origin<'_> {
+    /// The token that is spent.
+    pub(crate) fn sent(&self) -> Option<Fingerprint> {
+        match self {
+            Origin::Refresh(sent) => Some(Fingerprint::of(sent)),
+            Origin::Login => None,
+        }
+    }
+}
+
+impl Successor {
+    /// What a reply brings to a login that looks like this. `spent_before` are the tokens that it is
+    /// known to have spent.
+    pub(crate) fn of(
+        view: &View<'_>,
+        origin: &Origin<'_>,
+        spent_before: &[Fingerprint],
+        mut tokens: Tokens,
+    ) -> Self {
+        let held = view.snapshot().fingerprint();
+        let known = &view.snapshot().profile.pair.spent;
+        let (mut spent, mut keeps_refresh_expiry) = (spent_before.to_vec(), false);
+        let mut listed = None;
+        match origin {
+            Origin::Refresh(sent_token) => {
+                let sent = Fingerprint::of(sent_token);
+                let is_new = view.new_token().is_some();
+                // A server that does not rotate: then the token that was sent is the one to keep.
+                let new = tokens
+                    .refresh_token
+                    .get_or_insert_with(|| (*sent_token).clone());
+                let rotated = !token::same(new, sent_token);
+                if is_new {
+                    spent.clear();
+                }
+                if rotated {
+                    spent.retain(|token| *token != sent);
+                    spent.push(sent);
+                }
+                keeps_refresh_expiry = !is_new && !(rotated && view.api().extends_refresh_token());
+                let given = view.given().refresh_token.map(Fingerprint::of);
+                if is_new {
+                    listed = Some(SpentTokens::begun_with(sent));
+                } else if rotated {
+                    listed = Some(known.after(given, sent));
+                }
+            }
+            Origin::Login => {
+                let new = tokens.refresh_token.as_ref().map(Fingerprint::of);
+                listed = new.map(|new| known.after_login(new, held));
+            }
+        }
+        let new = tokens.refresh_token.as_ref().map(Fingerprint::of);
+        spent.retain(|token| Some(*token) != new);
+        spent.drain(..spent.len().saturating_sub(MOST_SPENT));
+        Successor {
+            profile: view.snapshot().login.profile.clone(),
+            api: view.api(),
+            tokens,
+            app_token: None,
+            keeps_refresh_expiry,
+            predecessor: origin.sent(),
+            held,
+            spent,
+            listed,
+            unusable: None,
+        }
+    }
+
+    /// A successor that touches every key that one can.
+    pub(crate) fn trial(profile: &str, api: Api) -> Self {
+        let token = SecretString::from("trial");
+        let end = Some(Timestamp::UNIX_EPOCH);
+        Successor {
+            profile: profile.to_owned(),
+            api,
+            tokens: Tokens {
+                access_token: Some(token.clone()),
+                access_expires_at: end,
+                scope: Some("trial".to_owned()),
+                refresh_token: Some(token.clone()),
+                refresh_expires_at: end,
+            },
+            app_token: Some(AppToken {
+                token: token.clone(),
+                expires_at: end,
+            }),
+            keeps_refresh_expiry: false,
+            predecessor: None,
+            held: None,
+            spent: Vec::new(),
+            listed: Some(SpentTokens::begun_with(Fingerprint::of(&token))),
+            unusable: None,
+        }
+    }
+
+    /// The fingerprint of its refresh token.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.tokens.refresh_token.as_ref().map(Fingerprint::of)
+    }
+
+    /// The fingerprint of its access token.
+    pub(crate) fn access_fingerprint(&self) -> Option<Fingerprint> {
+        self.tokens.access_token.as_ref().map(Fingerprint::of)
+    }
+
+    /// The keys that it changes and their new values, in the order a person would write them. An empty
+    /// value is to be emptied where it stands. What the reply did not give stays as it was (P5).
+    pub(crate) fn values(&self, old: &Pair) -> Vec<(&'static str, String)> {
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+        let text = |secret: &SecretString| secret.expose_secret().to_owned();
+        let mut values = Vec::new();
+        if old.api != Some(self.api) {
+            // Else the next run would take the pair to an endpoint that refuses it.
+            values.push((key::API, self.api.name().to_owned()));
+        }
+        if let Some(app) = &self.app_token {
+            values.push((key::APP_ACCESS_TOKEN, text(&app.token)));
+            values.push((key::APP_EXPIRES_AT, time(app.expires_at)));
+        }
+        let tokens = &self.tokens;
+        if let Some(token) = &tokens.access_token {
+            let expires_at = time(tokens.access_expires_at);
+            values.push((key::access_token(self.api), text(token)));
+            values.push((key::access_expires_at(self.api), expires_at));
+            if self.api.names_scope() {
+                values.push((key::SCOPE, tokens.scope.clone().unwrap_or_default()));
+            }
+        }
+        if let Some(token) = &tokens.refresh_token {
+            values.push((key::REFRESH_TOKEN, text(token)));
+            if !self.keeps_refresh_expiry || tokens.refresh_expires_at.is_some() {
+                values.push((key::REFRESH_EXPIRES_AT, time(tokens.refresh_expires_at)));
+            }
+            let listed = self.listed.as_ref();
+            values.extend(listed.map(|listed| (key::REFRESH_SPENT, listed.to_string())));
+        }
+        values
+    }
+
+    /// The pair as lines that a person can put into a file.
+    pub(crate) fn lines(&self) -> SecretString {
+        let line = |key, value: &str| format!("{key} = {value}\n");
+        let secret = |key, token: &Option<SecretString>| match token {
+            Some(token) => line(key, token.expose_secret()),
+            None => String::new(),
+        };
+        let mut lines = line(key::API, self.api.name());
+        lines.push_str(&secret(
+            key::access_token(self.api),
+            &self.tokens.access_token,
+        ));
+        lines.push_str(&secret(key::REFRESH_TOKEN, &self.tokens.refresh_token));
+        lines.push_str(&secret(key::REFRESH_TOKEN, &self.unusable));
+        lines.into()
+    }
+}

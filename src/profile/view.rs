@@ -1,0 +1,135 @@
+//! A login as its store says it, seen together with what was given from outside.
+//!
+//! Promises:
+//! - Saved tokens are shared only with a run that asks for no others (P4).
+//! - A token that another login is known to have spent is not sent (P9).
+
+use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::given::is_bare;
+use super::{Given, LoginId, Order, Pair, Profile, Snapshot};
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{self, Api};
+use crate::token::{self, Fingerprint, Tokens};
+
+/// A login, and what was given.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'v> {
+    snapshot: &'v Snapshot,
+    given: Given<'v>,
+    /// The endpoint this login is refreshed at.
+    api: Api,
+}
+
+impl<'v> View<'v> {
+    pub(super) fn of(snapshot: &'v Snapshot, given: Given<'v>) -> Result<Self> {
+        let api = given.api.or(snapshot.profile.pair.api);
+        Ok(View {
+            snapshot,
+            given,
+            api: api.ok_or_else(|| unknown_api(&snapshot.login))?,
+        })
+    }
+
+    pub(crate) fn snapshot(&self) -> &'v Snapshot {
+        self.snapshot
+    }
+
+    pub(crate) fn given(&self) -> &Given<'v> {
+        &self.given
+    }
+
+    /// The endpoint this login is refreshed at.
+    pub(crate) fn api(&self) -> Api {
+        self.api
+    }
+
+    pub(super) fn login(&self) -> &'v LoginId {
+        &self.snapshot.login
+    }
+
+    pub(super) fn profile(&self) -> &'v Profile {
+        &self.snapshot.profile
+    }
+
+    /// The saved tokens.
+    pub(crate) fn tokens(&self) -> &'v Tokens {
+        &self.profile().pair.tokens
+    }
+
+    /// Whether an order still stands: the refresh token that it sends is the one to send.
+    pub(crate) fn holds(&self, order: &Order) -> bool {
+        let current = self.new_token().or(self.tokens().refresh_token.as_ref());
+        current.is_some_and(|current| token::same(current, &order.refresh_token))
+    }
+
+    /// The saved tokens, if the access token lives longer than `least` and nothing else is asked
+    /// for: no new refresh token, no other scope or endpoint.
+    pub(crate) fn lasting(&self, least: SignedDuration, now: Timestamp) -> Option<&'v Tokens> {
+        let pair = &self.profile().pair;
+        let token = pair.tokens.access_token.as_ref()?;
+        let lasts = pair.tokens.access_expires_at?.duration_since(now) > least;
+        let is_own = pair.api == Some(self.api) && self.new_token().is_none();
+        let is_own = is_own && is_bare(token.expose_secret()) && !self.is_for_another_app();
+        (lasts && is_own && self.scope_fits("")).then_some(&pair.tokens)
+    }
+
+    /// The saved tokens, if they are valid, others than those seen `before`, and what this run asks
+    /// for (P4).
+    pub(crate) fn refreshed_since(&self, before: &Snapshot, now: Timestamp) -> Option<&'v Tokens> {
+        let (print, old) = (self.snapshot.fingerprint(), before.fingerprint());
+        let last = before.profile.pair.tokens.scope.as_deref();
+        let tokens = self.lasting(SignedDuration::ZERO, now);
+        let changed = print.is_some() && print != old;
+        tokens.filter(|_| changed && self.scope_fits(last.unwrap_or_default()))
+    }
+
+    /// Whether the saved token is as wide as this run asks; without a wish, as wide as the last.
+    fn scope_fits(&self, last: &str) -> bool {
+        let saved = self.tokens().scope.as_deref().unwrap_or_default();
+        match self.scope() {
+            Ok(Some(asked)) => protocol::covers(saved, &asked) && protocol::covers(&asked, saved),
+            Ok(None) => !self.api.names_scope() || protocol::covers(saved, last),
+            Err(_) => false,
+        }
+    }
+
+    /// The refresh token given from outside, unless the login knows it: then it stands for its
+    /// successor (P9).
+    pub(crate) fn new_token(&self) -> Option<&'v SecretString> {
+        let given = self.given.refresh_token?;
+        let Pair { tokens, spent, .. } = &self.profile().pair;
+        let own = tokens.refresh_token.as_ref();
+        let known =
+            own.is_some_and(|own| token::same(own, given)) || spent.lists(Fingerprint::of(given));
+        (!known).then_some(given)
+    }
+
+    /// Refuses a token that another login is known to have spent.
+    pub(super) fn check_unspent(&self, token: &SecretString) -> Result<()> {
+        let owner = self.snapshot.spent_by.get(&Fingerprint::of(token));
+        match owner {
+            Some(owner) if *owner != self.login().profile => Err(twin(self.login(), owner)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The error for a second login with one refresh token: sent twice, it could end both.
+pub(crate) fn twin(login: &LoginId, owner: &str) -> Error {
+    let message = format!(
+        "{login}: has the refresh token of [{owner}], which works once; nothing was sent for it"
+    );
+    Error::config(message).with_hint(Hint::fixed(
+        "give each profile a login of its own: feishu-refresh login -p NAME",
+        "请为每个 profile 单独登录：feishu-refresh login -p 名称",
+    ))
+}
+
+fn unknown_api(login: &LoginId) -> Error {
+    Error::config(format!("{login}: the api is not known")).with_hint(Hint::naming(
+        format!("api can be: {}", Api::names()),
+        format!("api 可取值：{}", Api::names()),
+    ))
+}

@@ -1,0 +1,111 @@
+//! App tokens: each is fetched once, and shared by all logins of its app.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Options;
+use super::retries::{self, Retries};
+use crate::error::{Error, Result};
+use crate::profile::Order;
+use crate::protocol::{App, Refusal};
+use crate::token::{self, AppToken, Fingerprint};
+
+/// What has been learned of each app's token.
+pub(super) struct AppTokens {
+    retries: Retries,
+    apps: RefCell<HashMap<String, Rc<Mutex<Known>>>>,
+}
+
+/// What is known of one app's token.
+pub(super) struct Known {
+    /// The one that was fetched last.
+    token: Option<AppToken>,
+    /// Whether that is a second one, since the first was called bad.
+    is_second: bool,
+    /// Why none can be had.
+    refusal: Option<Refusal>,
+    retries: Retries,
+    /// When it may be asked for again, after a failure that passes.
+    not_before: Option<Instant>,
+}
+
+impl AppTokens {
+    pub(super) fn new(options: &Options) -> Self {
+        AppTokens {
+            retries: Retries::new(options),
+            apps: RefCell::default(),
+        }
+    }
+
+    pub(super) fn of(&self, order: &Order, app: &App) -> Rc<Mutex<Known>> {
+        let text = |secret: &SecretString| Fingerprint::of(secret).to_string();
+        let ticket = app.ticket.as_ref().map(text).unwrap_or_default();
+        let secret = text(&app.secret);
+        let key = [&order.base_url, &app.id, &secret, &ticket].map(String::as_str);
+        let mut apps = self.apps.borrow_mut();
+        let new = || {
+            Rc::new(Mutex::new(Known {
+                token: None,
+                is_second: false,
+                refusal: None,
+                retries: self.retries.clone(),
+                not_before: None,
+            }))
+        };
+        Rc::clone(apps.entry(key.join("\n")).or_insert_with(new))
+    }
+}
+
+impl Known {
+    /// How long it must not be asked for.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let left = self.not_before?.checked_duration_since(Instant::now())?;
+        Some(left).filter(|left| !left.is_zero())
+    }
+
+    /// The token that was fetched, unless it is the one that the server called bad, and the first.
+    pub(super) fn token(&self, refused: Option<&SecretString>) -> Option<AppToken> {
+        let token = self.token.as_ref()?;
+        let is_bad = refused.is_some_and(|refused| token::same(refused, &token.token));
+        (self.is_second || !is_bad).then(|| token.clone())
+    }
+
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    pub(super) fn learn(&mut self, token: &AppToken) {
+        self.is_second = self.token.is_some();
+        self.token = Some(token.clone());
+    }
+
+    pub(super) fn give_up(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+
+    /// How long to wait before it is asked for again, or the error that the refusal ends in, for all.
+    pub(super) fn pause_or_give_up(
+        &mut self,
+        mut refusal: Refusal,
+        words: impl FnOnce(Refusal) -> Error,
+    ) -> Result<Duration> {
+        let pause = match self.refusal {
+            Some(_) => None,
+            None => self.retries.pause(&mut refusal),
+        };
+        let error = words(refusal.clone());
+        let Some(pause) = pause else {
+            self.give_up(refusal);
+            return Err(error);
+        };
+        retries::tell(&error, pause);
+        self.not_before = Some(Instant::now() + pause);
+        Ok(pause)
+    }
+}

@@ -1,0 +1,130 @@
+//! What the story asks of a place that keeps logins. Above this, nobody knows which place it is.
+//!
+//! Promises of every store:
+//! - A [`Claim`] is the right to be the only run, anywhere, that spends this login's token (P4).
+//! - A [`Reservation`] is the proof that an answer can be saved (P1). It saves one pair, once.
+//! - A pair that was handed to [`Reservation::save`] is not lost: it is in the store, or where the
+//!   error says, or in the error itself (P7).
+//!
+//! The types carry the order: only a store gives a claim, only a claim a reservation.
+
+pub(crate) mod file;
+
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::token::{Fingerprint, Tokens};
+
+/// A place that keeps logins.
+pub(crate) trait Store {
+    type Claim: Claim;
+
+    /// What it says of a login. Waits for nobody.
+    fn look(&self, profile: &str) -> Result<Snapshot>;
+
+    /// The same for all logins that have a refresh token, in the store's order.
+    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
+
+    /// Whether a claim must make the store first. If the run fails, it is gone again: no signal must
+    /// come between.
+    fn must_be_made(&self) -> bool;
+
+    /// Waits until this run alone may spend this login, until `deadline`. Whatever dead runs left is
+    /// in the store by then. `before` is what the store said before.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if another run holds it for longer.
+    async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Self::Claim>;
+
+    /// The same for all logins that have a refresh token, in the store's order.
+    async fn claim_all(
+        &self,
+        given: Given<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<Named<Self::Claim>>>;
+}
+
+/// A login's name, and what came of asking for it.
+pub(crate) type Named<T> = (String, Result<T>);
+
+/// The login that a claim is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'w> {
+    pub(crate) profile: &'w str,
+    pub(crate) given: Given<'w>,
+    /// Whether the login may be missing, since a consent brings it.
+    pub(crate) is_for_login: bool,
+}
+
+/// The right to be the only run that spends a login.
+pub(crate) trait Claim: Sized {
+    type Reservation: Reservation<Claim = Self>;
+
+    /// What the store says of the login.
+    fn snapshot(&self) -> &Snapshot;
+
+    /// Whether another run can have refreshed the login while this one waited: not if this run itself
+    /// put back what a dead one had left.
+    fn had_company(&self) -> bool;
+
+    /// Whether a run died after it had sent this token, and nobody knows what came of it.
+    fn may_be_spent(&self, token: Fingerprint) -> bool;
+
+    /// Whether the store is there only by this claim, and gone without it.
+    fn has_made(&self) -> bool;
+
+    /// Reads the login again: a program that knows no claims may have changed it.
+    async fn look_again(&mut self) -> Result<()>;
+
+    /// Makes room for what `origin` will bring. None of it is made if the store says something else
+    /// by now than the order does: then the claim comes back, with what it says.
+    ///
+    /// # Errors
+    /// What keeps a pair from being saved; nothing is spent by then.
+    async fn reserve(
+        self,
+        origin: &Origin<'_>,
+        given: Given<'_>,
+        order: Option<&Order>,
+    ) -> Result<Reserved<Self>>;
+}
+
+/// What came of a wish to reserve.
+pub(crate) enum Reserved<C: Claim> {
+    Room(C::Reservation),
+    Changed(C),
+}
+
+/// The proof that one pair can be saved.
+pub(crate) trait Reservation: Sized {
+    type Claim: Claim<Reservation = Self>;
+    type Saved: Saved;
+
+    /// What the login's tokens were when it was made, and which are known to be spent.
+    fn snapshot(&self) -> &Snapshot;
+
+    /// The tokens that this login is known to have spent, the latest last.
+    fn spent(&self) -> Vec<Fingerprint>;
+
+    /// Saves a pair. The first thing that it does is to write the pair down.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsaved`], naming what holds the pair, or with the pair itself.
+    async fn save(self, successor: Successor) -> Result<Self::Saved>;
+
+    /// Gives the room back, where there is nothing to save.
+    fn release(self) -> Self::Claim;
+}
+
+/// A pair that is saved. The login stays claimed as long as this lives.
+pub(crate) trait Saved {
+    /// What the login holds now.
+    fn tokens(&self) -> &Tokens;
+
+    /// What a program that is started now must be told, so that it does not wait for this run.
+    fn lock_name(&self) -> Option<String>;
+
+    /// Where a refresh token was put that no store can take.
+    fn kept_aside(&self) -> Option<&std::path::Path>;
+}

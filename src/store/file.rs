@@ -1,0 +1,373 @@
+//! The embedded store: an INI file that people and other programs read and write, too.
+//!
+//! Promises:
+//! - One run at a time works on a file; those that queued share what the first one got (P4).
+//! - A key that readers could disagree about is refused before anything is sent, whether this run
+//!   needs it or not.
+//! - No pair is lost: the argument stands in [`session`].
+//!
+//! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away,
+//! [`disk`] writes, [`journal`] keeps [`record`]s. [`replay`] says what records mean for a text,
+//! [`settle`] brings the file to that, and [`session`] holds it all together for a run. [`legacy`]
+//! knows what version 0.1 left.
+
+mod disk;
+pub(crate) mod document;
+mod io;
+mod journal;
+mod legacy;
+mod lock;
+mod patience;
+mod record;
+mod replay;
+mod sections;
+mod session;
+mod settle;
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use secrecy::ExposeSecret;
+
+use super::{Claim, Named, Reservation, Reserved, Saved, Store, Wanted};
+use crate::error::{Error, Hint, Result};
+use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::token::{Fingerprint, Tokens};
+use crate::worker::Worker;
+pub(crate) use lock::HOLDERS;
+use sections::{Place, Text};
+use session::Session;
+
+/// What a section can grow by, beyond twice its tokens' length: the keys and the times.
+const SPARE_SECTION: u64 = 2 << 10;
+
+/// An INI file with logins.
+pub(crate) struct FileStore {
+    path: PathBuf,
+    /// What a thread does first that this store starts.
+    shield: fn(),
+    /// What the file said when it was looked at.
+    seen: RefCell<Option<Arc<Text>>>,
+}
+
+impl FileStore {
+    /// The store at this path.
+    pub(crate) fn new(path: &Path, shield: fn()) -> Self {
+        // Whoever reads a message may not know the directory it was written in.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        FileStore {
+            path,
+            shield,
+            seen: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reports a file that others can read, with the command that mends it.
+    pub(crate) fn warn_if_readable_by_others(&self) {
+        io::warn_if_readable_by_others(&self.path);
+    }
+
+    /// Who may do what with the file, as chmod counts it; none if it cannot be told.
+    pub(crate) fn mode(&self) -> Option<u32> {
+        io::mode(&self.path)
+    }
+
+    fn place<'p>(&'p self, profile: &'p str) -> Place<'p> {
+        Place {
+            file: &self.path,
+            profile,
+        }
+    }
+
+    fn read(&self) -> Result<Option<Arc<Text>>> {
+        let bytes = io::read(&self.path)?;
+        let text = bytes
+            .map(|bytes| Text::parse(&self.path, &bytes))
+            .transpose()?;
+        self.seen.replace(text.clone());
+        Ok(text)
+    }
+
+    fn snapshots(&self, text: &Text, names: Vec<String>) -> Vec<Named<Snapshot>> {
+        let snapshot = |name: String| {
+            let snapshot = text.snapshot(self.place(&name));
+            (name, snapshot)
+        };
+        names.into_iter().map(snapshot).collect()
+    }
+
+    /// The logins as the next run will see them, once it has put back what dead runs left; the one
+    /// named, or all sections that hold a token, or have a place for one. Changes nothing. With them
+    /// the journals that hold something for the next run.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if the file cannot be understood, or has no section of that name.
+    pub(crate) fn foreseen(&self, profile: Option<&str>) -> Result<Foreseen> {
+        let (journals, entries, whole) = journal::pending(&self.path);
+        let mut bytes = io::read(&self.path)?;
+        if bytes.as_deref().is_some_and(disk::is_torn) {
+            bytes = whole.map(String::into_bytes).or(bytes);
+        }
+        if bytes.is_none() && journals.is_empty() {
+            return Err(io::does_not_exist(&self.path));
+        }
+        let text = Text::parse(&self.path, &bytes.unwrap_or_default())?;
+        let aim = settle::Aim {
+            file: &self.path,
+            entries: &entries,
+            given: None,
+            spare: 0,
+        };
+        let text = aim.replay(&text)?.0.unwrap_or(text);
+        let names = if let Some(name) = profile {
+            sections::check_name(name)?;
+            if !text.document.has_section(name) {
+                let file = self.path.display();
+                return Err(Error::config(format!("{file} has no section [{name}]")));
+            }
+            vec![name.to_owned()]
+        } else {
+            text.places_for_tokens()
+        };
+        Ok(Foreseen {
+            logins: self.snapshots(&text, names),
+            journals,
+        })
+    }
+
+    fn no_logins(&self) -> Error {
+        let message = format!(
+            "{} has no section with a refresh_token",
+            self.path.display()
+        );
+        Error::config(message).with_hint(Hint::fixed(
+            "feishu-refresh login makes one; -c names another file",
+            "可用 feishu-refresh login 创建；用 -c 指定其他文件",
+        ))
+    }
+}
+
+/// What the next run will see.
+pub(crate) struct Foreseen {
+    pub(crate) logins: Vec<Named<Snapshot>>,
+    /// The journals that hold something for it.
+    pub(crate) journals: Vec<PathBuf>,
+}
+
+impl Store for FileStore {
+    type Claim = FileClaim;
+
+    fn look(&self, profile: &str) -> Result<Snapshot> {
+        sections::check_name(profile)?;
+        let text = match self.read()? {
+            Some(text) => text,
+            None => Text::parse(&self.path, b"")?,
+        };
+        text.snapshot(self.place(profile))
+    }
+
+    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
+        let text = self.read()?;
+        let text = text.ok_or_else(|| io::does_not_exist(&self.path))?;
+        Ok(self.snapshots(&text, text.logins()))
+    }
+
+    fn must_be_made(&self) -> bool {
+        !self.path.exists()
+    }
+
+    async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<FileClaim> {
+        let Wanted { profile, given, .. } = wanted;
+        sections::check_name(profile)?;
+        given.check()?;
+        // A file is made only for a run that brings what belongs in it.
+        let brings_it = wanted.is_for_login || given.is_enough();
+        let missing = (!brings_it).then(|| given.missing());
+        let token = given
+            .refresh_token
+            .map(|token| (profile, Fingerprint::of(token)));
+        let seen = self.seen.borrow().clone();
+        let session = Session::open(&self.path, token, seen.as_ref(), missing.as_ref(), deadline)?;
+        FileClaim::of(Rc::new(session), profile)
+    }
+
+    async fn claim_all(
+        &self,
+        given: Given<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<Named<FileClaim>>> {
+        given.check()?;
+        let saver = Worker::start(self.shield)?;
+        let missing = Some(given.missing());
+        let seen = self.seen.borrow().clone();
+        let mut session =
+            Session::open(&self.path, None, seen.as_ref(), missing.as_ref(), deadline)?;
+        let names = session.text().logins();
+        if names.is_empty() {
+            return Err(self.no_logins());
+        }
+        let snapshots = self.snapshots(&session.text(), names);
+        let sound = || {
+            snapshots
+                .iter()
+                .filter_map(|(_, snapshot)| snapshot.as_ref().ok())
+        };
+        session.share(saver, sound().map(growth).sum());
+        let known = |snapshot: &Snapshot| {
+            let api = snapshot.profile.pair.api?;
+            Some((snapshot.login.profile.clone(), api))
+        };
+        session.prove_all(&sound().filter_map(known).collect::<Vec<_>>());
+        let session = Rc::new(session);
+        let claim = |(name, snapshot): Named<Snapshot>| {
+            let claim = snapshot.map(|snapshot| FileClaim {
+                had_company: !session.was_put_back(),
+                session: Rc::clone(&session),
+                snapshot,
+            });
+            (name, claim)
+        };
+        Ok(snapshots.into_iter().map(claim).collect())
+    }
+}
+
+/// What a section can grow by, if its tokens do not more than double.
+fn growth(snapshot: &Snapshot) -> u64 {
+    let tokens = &snapshot.profile.pair.tokens;
+    let tokens = [&tokens.access_token, &tokens.refresh_token];
+    let lengths = tokens
+        .into_iter()
+        .flatten()
+        .map(|token| token.expose_secret().len());
+    SPARE_SECTION + 2 * lengths.sum::<usize>() as u64
+}
+
+/// A section of a file that no other run can touch.
+pub(crate) struct FileClaim {
+    session: Rc<Session>,
+    snapshot: Snapshot,
+    had_company: bool,
+}
+
+impl FileClaim {
+    fn of(session: Rc<Session>, profile: &str) -> Result<Self> {
+        Ok(FileClaim {
+            snapshot: session.snapshot(profile)?,
+            had_company: !session.was_put_back(),
+            session,
+        })
+    }
+}
+
+impl Claim for FileClaim {
+    type Reservation = FileReservation;
+
+    fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    fn had_company(&self) -> bool {
+        self.had_company
+    }
+
+    fn may_be_spent(&self, token: Fingerprint) -> bool {
+        self.session.may_be_spent(token)
+    }
+
+    fn has_made(&self) -> bool {
+        self.session.has_made()
+    }
+
+    async fn look_again(&mut self) -> Result<()> {
+        self.session.look_again().await?;
+        self.snapshot = self.session.snapshot(&self.snapshot.login.profile)?;
+        self.had_company = false;
+        Ok(())
+    }
+
+    async fn reserve(
+        mut self,
+        origin: &Origin<'_>,
+        given: Given<'_>,
+        order: Option<&Order>,
+    ) -> Result<Reserved<Self>> {
+        let had_company = self.had_company;
+        self.look_again().await?;
+        self.had_company = had_company;
+        let view = self.snapshot.with(given)?;
+        if order.is_some_and(|order| !view.holds(order)) {
+            return Ok(Reserved::Changed(self));
+        }
+        let profile = &self.snapshot.login.profile;
+        let room = self.session.reserve(profile, view.api(), origin.sent());
+        Ok(Reserved::Room(FileReservation {
+            room: room.await?,
+            snapshot: self.snapshot,
+        }))
+    }
+}
+
+/// Room for a section's new pair.
+pub(crate) struct FileReservation {
+    room: session::Reserved,
+    snapshot: Snapshot,
+}
+
+impl Reservation for FileReservation {
+    type Claim = FileClaim;
+    type Saved = FileSaved;
+
+    fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    fn spent(&self) -> Vec<Fingerprint> {
+        self.room.session().spent(&self.snapshot)
+    }
+
+    async fn save(self, successor: Successor) -> Result<FileSaved> {
+        let session = Rc::clone(self.room.session());
+        let (tokens, kept_aside) = session.save(successor).await?;
+        Ok(FileSaved {
+            session,
+            tokens,
+            kept_aside,
+        })
+    }
+
+    fn release(self) -> FileClaim {
+        FileClaim {
+            session: Rc::clone(self.room.session()),
+            snapshot: self.snapshot,
+            had_company: false,
+        }
+    }
+}
+
+/// A pair on disk. The file stays locked as long as this lives.
+pub(crate) struct FileSaved {
+    session: Rc<Session>,
+    tokens: Tokens,
+    kept_aside: Option<PathBuf>,
+}
+
+impl Saved for FileSaved {
+    fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    fn lock_name(&self) -> Option<String> {
+        self.session.lock_name()
+    }
+
+    fn kept_aside(&self) -> Option<&Path> {
+        self.kept_aside.as_deref()
+    }
+}

@@ -1,0 +1,262 @@
+//! The locked file, and the two ways in which a new text gets into it.
+//!
+//! Promises:
+//! - The way is chosen and the space is set aside before anything is sent (P1).
+//! - Whole or untouched (P3). The new text is written beside the file and renamed over it; where that
+//!   cannot be, it is in the journal first, synced, and a file that is written half is known by its
+//!   first byte.
+//! - `FILE.new` is never read by anybody.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use super::io::{is_same, read};
+use super::journal::{Journal, with_suffix};
+use super::lock::Lock;
+use super::record::Record;
+use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::{Fixed, files};
+
+/// A locked file.
+#[derive(Debug)]
+pub(super) struct Disk {
+    // Dropped first, so that the lock outlives what it protects.
+    room: Option<Room>,
+    pub(super) lock: Lock,
+}
+
+/// Space for a new text, and how it gets into the file.
+#[derive(Debug)]
+enum Room {
+    /// The new file takes the old one's place.
+    Rename(NewFile),
+    /// The text is copied into the file, once the journal has it: for a file that is a mount point,
+    /// has other names or an access list, lies in a folder that cannot be written, or belongs to a
+    /// user whom a new file could not be given to.
+    InPlace,
+}
+
+impl Disk {
+    pub(super) fn new(lock: Lock) -> Self {
+        Disk { room: None, lock }
+    }
+
+    /// Chooses the way of saving and sets aside space for a text of up to `bytes`.
+    ///
+    /// # Errors
+    /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<()> {
+        match &self.room {
+            Some(Room::Rename(new)) => {
+                let reserved = files::reserve(&new.file, 0, bytes);
+                return reserved.map_err(|error| self.no_room_beside(error));
+            }
+            Some(Room::InPlace) => return self.reserve_in_place(bytes),
+            None => {}
+        }
+        let Lock { path, file, .. } = &self.lock;
+        // An editor may have put another in its place: then that is the one to replace.
+        let old = fs::metadata(path).or_else(|_| file.metadata());
+        let old = old.map_err(|error| Error::file("cannot read", path, error))?;
+        match files::fixed(path, &old) {
+            Some(reason @ (Fixed::Replaced | Fixed::Immutable)) => {
+                return Err(cannot_change(path, reason));
+            }
+            Some(Fixed::MountPoint | Fixed::HardLinks | Fixed::AccessList) => {
+                return self.reserve_in_place(bytes);
+            }
+            None => {}
+        }
+        match NewFile::make(path, &old, bytes) {
+            Ok(new) => self.room = Some(Room::Rename(new)),
+            Err(error) if is_full(&error) || !self.lock.writable => {
+                return Err(self.no_room_beside(error));
+            }
+            Err(_) => return self.reserve_in_place(bytes),
+        }
+        Ok(())
+    }
+
+    fn reserve_in_place(&mut self, bytes: u64) -> Result<()> {
+        let Lock { path, file, .. } = &self.lock;
+        if !self.lock.writable {
+            let error = io::Error::from(io::ErrorKind::PermissionDenied);
+            return Err(Error::file("cannot write", path, error));
+        }
+        files::reserve_beyond(file, bytes)
+            .map_err(|error| Error::file("no room for new tokens of", path, error))?;
+        self.room = Some(Room::InPlace);
+        Ok(())
+    }
+
+    fn no_room_beside(&self, error: io::Error) -> Error {
+        Error::file("no room for new tokens beside", &self.lock.path, error)
+    }
+
+    /// Whether a new text must be in the journal before the file is touched.
+    pub(super) fn needs_text_in_journal(&self) -> bool {
+        matches!(self.room, Some(Room::InPlace))
+    }
+
+    /// Gives the space back.
+    pub(super) fn release(&mut self) {
+        self.room = None;
+    }
+
+    /// The file as it is now, by its path: a program that knows no locks may have replaced it. None if
+    /// it has vanished.
+    pub(super) fn read(&self) -> Result<Option<Vec<u8>>> {
+        read(&self.lock.path)
+    }
+
+    /// Puts `text` into the file, durably (P2, P3).
+    pub(super) fn write(&mut self, text: &str, journal: Option<&Journal>) -> io::Result<()> {
+        match self.room.take() {
+            Some(Room::Rename(new)) => self.replace(new, text, journal),
+            Some(Room::InPlace) => {
+                self.room = Some(Room::InPlace);
+                self.write_over(text, journal)
+            }
+            None => Err(io::Error::other("there is no room for it")),
+        }
+    }
+
+    fn replace(
+        &mut self,
+        mut new: NewFile,
+        text: &str,
+        journal: Option<&Journal>,
+    ) -> io::Result<()> {
+        fail_point!("before-write");
+        new.write(text)?;
+        fail_point!("after-write");
+        let lock = &mut self.lock;
+        // Who may use it may have changed meanwhile.
+        if let Ok(old) = fs::metadata(&lock.path) {
+            files::take_owner(&new.file, &old)?;
+            files::take_mode(&new.file, &old)?;
+        }
+        fail_point!("before-fsync");
+        new.file.sync_all()?;
+        fail_point!("after-fsync");
+        if !is_same(&new.path, &new.file) {
+            return Err(io::Error::other("the file written beside it is gone"));
+        }
+        fail_point!("before-rename");
+        if let Err(error) = files::rename_over(&new.path, &new.file, &lock.path, &mut lock.file) {
+            // A mount point that nothing told us of, or rights that were taken away.
+            if !lock.writable {
+                return Err(error);
+            }
+            drop(new);
+            self.room = Some(Room::InPlace);
+            return self.write_over(text, journal);
+        }
+        // The next run queues at the old file or at the new: both are locked.
+        mem::swap(&mut lock.file, &mut new.file);
+        fail_point!("after-rename");
+        if let Some(folder) = lock.path.parent() {
+            files::sync_folder(folder);
+        }
+        fail_point!("after-folder-fsync");
+        Ok(())
+    }
+
+    fn write_over(&self, text: &str, journal: Option<&Journal>) -> io::Result<()> {
+        if !self.lock.is_current() {
+            return Err(io::Error::other("another program replaced it meanwhile"));
+        }
+        fail_point!("before-text");
+        let journal = journal.ok_or_else(|| io::Error::other("no journal takes the text"))?;
+        journal.append(&Record::Text(text.to_owned()))?;
+        journal.sync()?;
+        fail_point!("after-text");
+        self.overwrite(text)
+    }
+
+    /// Writes a text that the journal has over the file. Whoever reads the file later knows whether
+    /// all of it came: the first byte is NUL, which no sound file has, until the rest is on disk.
+    pub(super) fn overwrite(&self, text: &str) -> io::Result<()> {
+        let (file, text) = (&self.lock.file, text.as_bytes());
+        files::write_all_at(file, &[0], 0)?;
+        file.sync_all()?;
+        files::write_all_at(file, text.get(1..).unwrap_or_default(), 1)?;
+        file.set_len(text.len() as u64)?;
+        file.sync_all()?;
+        fail_point!("amid-in-place-write");
+        files::write_all_at(file, &text[..text.len().min(1)], 0)?;
+        file.sync_all()?;
+        fail_point!("after-in-place-write");
+        Ok(())
+    }
+}
+
+/// Whether a text is the beginning of a write that did not end: see [`Disk::overwrite`].
+pub(super) fn is_torn(text: &[u8]) -> bool {
+    text.first() == Some(&0)
+}
+
+/// The file that is to take the old one's place. It goes if it does not.
+#[derive(Debug)]
+struct NewFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl NewFile {
+    fn make(path: &Path, old: &Metadata, bytes: u64) -> io::Result<Self> {
+        let path = with_suffix(path, ".new");
+        let file = match files::create_private(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A dead run's: a live one would hold the lock.
+                fs::remove_file(&path)?;
+                files::create_private(&path)?
+            }
+            made => made?,
+        };
+        let new = NewFile { file, path };
+        files::claim(&new.file)?;
+        files::take_owner(&new.file, old)?;
+        files::reserve(&new.file, 0, bytes)?;
+        Ok(new)
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        files::write_all_at(&self.file, text.as_bytes(), 0)?;
+        // Gives back what was set aside and not needed: the file may keep it for ever.
+        self.file.set_len(text.len() as u64)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if is_same(&self.path, &self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn cannot_change(path: &Path, reason: Fixed) -> Error {
+    let path = path.display();
+    if reason == Fixed::Replaced {
+        let message = format!("{path} was replaced behind its mount");
+        return Error::new(Kind::Config, message).with_hint(Hint::fixed(
+            "mount its folder instead of the file, so that a new file is seen",
+            "请挂载该文件所在的目录，而不是文件本身",
+        ));
+    }
+    Error::new(
+        Kind::Config,
+        format!("{path} or its folder cannot be changed"),
+    )
+    .with_hint(files::how_to_make_changeable())
+}

@@ -1,0 +1,211 @@
+//! What the pairs of a journal mean for a file's text. Pure: no disk, no clock.
+//!
+//! A pair takes the place of a token from which it came, however old the text is that holds that
+//! token, and of nothing else ([`Entry::follows`]). That is the whole of recovery: a save, what a dead
+//! run left, and an old copy that another program wrote over the file are all brought in order by it.
+//!
+//! Promises:
+//! - Pairs apply in any order until none applies, and each at most once.
+//! - A pair that a later one has replaced is not applied.
+//! - What does not fit is said, and never changes the text.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::document::{Document, Edit};
+use super::sections::{self, Place};
+use crate::error::Result;
+use crate::profile::{Pair, Successor};
+use crate::token::Fingerprint;
+
+/// Where a pair was found, and so what it may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// This run received it.
+    Own,
+    /// A dead run's journal beside the file.
+    Beside,
+    /// A dead run's journal in another place, which may be of another file of that name.
+    Elsewhere,
+    /// It was in the file once, as the state folder remembers.
+    Done,
+}
+
+/// A pair of a journal.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) pair: Arc<Successor>,
+    pub(super) source: Source,
+    /// Whether it was read back from the file.
+    pub(super) is_saved: bool,
+}
+
+/// What a section holds, as far as replaying goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct State {
+    refresh: Option<Fingerprint>,
+    access: Option<Fingerprint>,
+}
+
+impl Entry {
+    /// Whether it is still to be seen in the file.
+    pub(super) fn is_open(&self) -> bool {
+        self.source != Source::Done && !self.is_saved
+    }
+
+    /// Whether the pair takes the place of this token. `given` is what this run was given from
+    /// outside, if the file does not know it.
+    fn follows(&self, refresh: Option<Fingerprint>, given: Option<Fingerprint>) -> bool {
+        let Successor {
+            predecessor,
+            held,
+            spent,
+            ..
+        } = &*self.pair;
+        let is_open = self.source != Source::Done;
+        let Some(token) = refresh else {
+            return match self.source {
+                Source::Own => held.is_none(),
+                Source::Beside => true,
+                Source::Elsewhere | Source::Done => false,
+            };
+        };
+        let came_from = *predecessor == Some(token) || spent.contains(&token);
+        let was_held = is_open && *held == Some(token);
+        let is_given = is_open && given.is_some() && given == *predecessor;
+        came_from || was_held || is_given
+    }
+
+    fn state(&self) -> State {
+        State {
+            refresh: self.pair.fingerprint(),
+            access: self.pair.access_fingerprint(),
+        }
+    }
+}
+
+/// What came of replaying.
+pub(super) struct Replay<'e> {
+    /// What the text lacks.
+    pub(super) edits: Vec<Edit<'e>>,
+    /// For each entry whether the text has it once these are made, or has what came after it.
+    pub(super) fits: Vec<bool>,
+}
+
+/// Replays pairs onto a text. `given` is a profile, and the token that this run was given for it.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if a section cannot be understood.
+pub(super) fn replay<'e>(
+    place: Place<'_>,
+    document: &Document,
+    entries: &'e [Entry],
+    given: Option<(&str, Fingerprint)>,
+) -> Result<Replay<'e>> {
+    let mut by_profile: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        by_profile
+            .entry(&entry.pair.profile)
+            .or_default()
+            .push(index);
+    }
+    let mut replay = Replay {
+        edits: Vec::new(),
+        fits: vec![false; entries.len()],
+    };
+    for (profile, indices) in by_profile {
+        let old = sections::pair(place.of(profile), document)?;
+        let given = given.filter(|(name, token)| *name == profile && !old.spent.lists(*token));
+        let section = Section {
+            entries,
+            indices: &indices,
+            given: given.map(|(_, token)| token),
+        };
+        let last = section.replay(&old, &mut replay.fits);
+        if let Some(last) = last {
+            let pair = &entries[last].pair;
+            replay
+                .edits
+                .push(sections::edit(place, document, &old, pair)?);
+        }
+    }
+    // Their order in the text, so that the same input gives the same output.
+    replay.edits.sort_by_key(|edit| edit.section);
+    Ok(replay)
+}
+
+/// The pairs of one profile.
+struct Section<'s> {
+    entries: &'s [Entry],
+    indices: &'s [usize],
+    given: Option<Fingerprint>,
+}
+
+impl Section<'_> {
+    /// Applies what applies; returns the last that did.
+    fn replay(&self, old: &Pair, fits: &mut [bool]) -> Option<usize> {
+        let mut state = State {
+            refresh: old.fingerprint(),
+            access: old.tokens.access_token.as_ref().map(Fingerprint::of),
+        };
+        // What is known to have been replaced.
+        let mut spent: HashSet<Fingerprint> = old.spent.iter().collect();
+        spent.retain(|token| state.refresh != Some(*token));
+        let mut last = None;
+        // A later record of the same token is of a server that does not rotate.
+        let superseded = |index: usize| {
+            let print = self.entries[index].pair.fingerprint();
+            let mut later = self.indices.iter().filter(|later| **later > index);
+            later.any(|later| self.entries[*later].pair.fingerprint() == print)
+        };
+        let mut waiting: Vec<usize> = self.indices.to_vec();
+        loop {
+            let applies = |index: &usize| {
+                let entry = &self.entries[*index];
+                let new = entry.state();
+                let is_spent = new.refresh.is_some_and(|token| spent.contains(&token));
+                if is_spent || superseded(*index) {
+                    return false;
+                }
+                let is_same = new.refresh == state.refresh;
+                let is_open = entry.source != Source::Done;
+                // The token has not changed, but what came with it.
+                let renews =
+                    is_same && is_open && new.access.is_some() && new.access != state.access;
+                renews || !is_same && entry.follows(state.refresh, self.given)
+            };
+            let Some(at) = waiting.iter().position(applies) else {
+                break;
+            };
+            let index = waiting.remove(at);
+            let pair = &self.entries[index].pair;
+            spent.extend(pair.spent.iter().copied());
+            spent.extend(
+                state
+                    .refresh
+                    .filter(|_| pair.fingerprint() != state.refresh),
+            );
+            state = self.entries[index].state();
+            fits[index] = true;
+            last = Some(index);
+        }
+        for &index in &waiting {
+            let print = self.entries[index].pair.fingerprint();
+            let is_there = print.is_some() && print == state.refresh;
+            let is_replaced = print.is_some_and(|token| spent.contains(&token));
+            fits[index] = is_there || is_replaced || self.known_replaced(index, &state);
+        }
+        last
+    }
+
+    /// Whether a pair that is in place names this one as spent.
+    fn known_replaced(&self, index: usize, state: &State) -> bool {
+        let print = self.entries[index].pair.fingerprint();
+        let in_place = |other: &&usize| {
+            let other = &self.entries[**other];
+            other.pair.fingerprint() == state.refresh
+                && print.is_some_and(|print| other.pair.spent.contains(&print))
+        };
+        self.indices.iter().any(|other| in_place(&other))
+    }
+}

@@ -1,0 +1,222 @@
+//! Sections of the file as logins, and the other way round.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use super::document::{Document, Edit, Problem};
+use crate::error::{Error, Hint, Result};
+use crate::profile::{LoginId, Pair, Profile, Snapshot, SpentTokens, Successor, key};
+use crate::protocol::Api;
+use crate::token::Fingerprint;
+
+/// Section with what all logins share.
+const SHARED_SECTION: &str = "ID";
+
+/// Section in which the Python package keeps what a login needs.
+const LOGIN_SECTION: &str = "LOGIN_CODE";
+
+/// Which file, and which section of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) file: &'a Path,
+    pub(super) profile: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The place of another section in the same file.
+    pub(super) fn of<'b>(self, profile: &'b str) -> Place<'b>
+    where
+        'a: 'b,
+    {
+        Place {
+            file: self.file,
+            profile,
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] of {}", self.profile, self.file.display())
+    }
+}
+
+/// A text of the file, understood.
+pub(super) struct Text {
+    pub(super) document: Document,
+    /// The tokens that its sections are known to have spent, once somebody asks.
+    spent_by: OnceLock<Arc<HashMap<Fingerprint, String>>>,
+}
+
+impl Text {
+    /// # Errors
+    /// [`crate::Kind::Config`], with the lines that are wrong.
+    pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Arc<Self>> {
+        let document = Document::parse(bytes).map_err(|problems| wrong(file, &problems))?;
+        Ok(Text::of(document))
+    }
+
+    pub(super) fn of(document: Document) -> Arc<Self> {
+        Arc::new(Text {
+            document,
+            spent_by: OnceLock::new(),
+        })
+    }
+
+    /// The same text read again, if it has not changed.
+    pub(super) fn parse_anew(file: &Path, bytes: &[u8], known: &Arc<Self>) -> Result<Arc<Self>> {
+        if known.document.text().as_bytes() == bytes {
+            return Ok(Arc::clone(known));
+        }
+        Text::parse(file, bytes)
+    }
+
+    /// What one section says.
+    pub(super) fn snapshot(&self, place: Place<'_>) -> Result<Snapshot> {
+        let spent_by = self.spent_by.get_or_init(|| self.spent_tokens(place.file));
+        let own = |key: &str| value(place, &self.document, key);
+        let shared = |key: &str| {
+            let section = if key == key::REDIRECT_URI {
+                LOGIN_SECTION
+            } else {
+                SHARED_SECTION
+            };
+            value(place.of(section), &self.document, key)
+        };
+        Ok(Snapshot {
+            login: LoginId {
+                profile: place.profile.to_owned(),
+                store: place.file.display().to_string(),
+            },
+            exists: self.document.has_section(place.profile),
+            profile: Profile::read(own, shared)?,
+            spent_by: Arc::clone(spent_by),
+        })
+    }
+
+    /// Every section's spent tokens, but for the one that it holds.
+    fn spent_tokens(&self, file: &Path) -> Arc<HashMap<Fingerprint, String>> {
+        let mut spent_by = HashMap::new();
+        for profile in self.document.sections() {
+            let place = Place { file, profile };
+            let own = |key| value(place, &self.document, key).ok().flatten();
+            let Some(listed) = own(key::REFRESH_SPENT) else {
+                continue;
+            };
+            let held = own(key::REFRESH_TOKEN).map(|token| Fingerprint::of(&token.into()));
+            let spent = SpentTokens::parse(&listed);
+            for token in spent.iter().filter(|token| Some(*token) != held) {
+                spent_by.insert(token, profile.to_owned());
+            }
+        }
+        Arc::new(spent_by)
+    }
+
+    /// The fingerprints of all refresh tokens that it holds.
+    pub(super) fn tokens(&self) -> HashSet<Fingerprint> {
+        let token = |name| self.document.value(name, key::REFRESH_TOKEN).ok().flatten();
+        let tokens = self.document.sections().filter_map(token);
+        tokens.map(|token| Fingerprint::of(&token.into())).collect()
+    }
+
+    /// The names of the sections that have a refresh token, or something that cannot be read in the
+    /// place of one, in the order of the file.
+    pub(super) fn logins(&self) -> Vec<String> {
+        let has_token = |name: &&str| {
+            let value = self.document.value(name, key::REFRESH_TOKEN);
+            value.map_or(true, |value| value.is_some_and(|value| !value.is_empty()))
+        };
+        let names = self.document.sections().filter(has_token);
+        names.map(str::to_owned).collect()
+    }
+
+    /// The names of the sections that hold a token, or have a place for one.
+    pub(super) fn places_for_tokens(&self) -> Vec<String> {
+        let keys = [
+            key::REFRESH_TOKEN,
+            key::access_token(Api::V1),
+            key::access_token(Api::Open115),
+        ];
+        let has_place = |name: &&str| {
+            let has = |key: &&str| !matches!(self.document.value(name, key), Ok(None));
+            keys.iter().any(has)
+        };
+        let names = self.document.sections().filter(has_place);
+        names.map(str::to_owned).collect()
+    }
+}
+
+/// A value of the file; none if it is missing or empty.
+fn value(place: Place<'_>, document: &Document, key: &str) -> Result<Option<String>> {
+    let value = document.value(place.profile, key);
+    let value = value.map_err(|problem| wrong(place.file, &[problem]))?;
+    Ok(value.filter(|value| !value.is_empty()))
+}
+
+/// A section's pair.
+pub(super) fn pair(place: Place<'_>, document: &Document) -> Result<Pair> {
+    Pair::read(|key| value(place, document, key))
+}
+
+/// What a pair changes in a document. What is not known is emptied where it stands, and not added
+/// where it does not.
+pub(super) fn edit<'e>(
+    place: Place<'_>,
+    document: &Document,
+    old: &Pair,
+    new: &'e Successor,
+) -> Result<Edit<'e>> {
+    let mut values = Vec::new();
+    for (key, value) in new.values(old) {
+        let stands = document.value(&new.profile, key);
+        let stands = stands.map_err(|problem| wrong(place.file, &[problem]))?;
+        if stands.is_some() || !value.is_empty() {
+            values.push((key, value));
+        }
+    }
+    Ok(Edit {
+        section: &new.profile,
+        values,
+    })
+}
+
+/// The document with these edits.
+pub(super) fn edited(file: &Path, document: &Document, edits: &[Edit<'_>]) -> Result<Document> {
+    let edits: Vec<_> = edits.iter().collect();
+    let edited = document.with(&edits);
+    edited.map_err(|problem| wrong(file, &[problem]))
+}
+
+/// Refuses what cannot be the name of a section.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if crate::token::is_plausible(name) && !name.contains(']') && name != "DEFAULT" {
+        return Ok(());
+    }
+    Err(
+        Error::config("the profile's name cannot be that of a section").with_hint(Hint::fixed(
+            "a profile is a section of the file, like TOKEN; [DEFAULT] is none",
+            "profile 是配置文件中的一个节，例如 TOKEN；[DEFAULT] 不能用作 profile",
+        )),
+    )
+}
+
+/// How many problems of a file one message names.
+const PROBLEMS_SHOWN: usize = 3;
+
+fn wrong(file: &Path, problems: &[Problem]) -> Error {
+    let shown: Vec<String> = problems
+        .iter()
+        .take(PROBLEMS_SHOWN)
+        .map(Problem::to_string)
+        .collect();
+    let mut message = format!("{}: {}", file.display(), shown.join("; "));
+    if let Some(more) = problems.len().checked_sub(PROBLEMS_SHOWN + 1) {
+        message.push_str(&format!("; and {} more", more + 1));
+    }
+    Error::config(message).with_hint(Hint::fixed(
+        "nothing was sent; mend the lines so that every INI reader takes them alike",
+        "尚未发送任何请求；请修正这些行，使各种 INI 解析器的理解一致",
+    ))
+}

@@ -1,0 +1,88 @@
+//! Brings the file to what the journal says. A save, what a dead run left, and an old copy that
+//! another program wrote over the file all go this way.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::journal::Journal;
+use super::patience::Patience;
+use super::replay::{Entry, replay};
+use super::sections::{self, Place, Text};
+use crate::error::{Error, Result};
+use crate::token::Fingerprint;
+
+/// Another program may write between any two looks; not for ever.
+const MOST_ROUNDS: usize = 5;
+
+/// What the file is to say.
+pub(super) struct Aim<'a> {
+    /// The path, as messages show it.
+    pub(super) file: &'a Path,
+    pub(super) entries: &'a [Entry],
+    /// A profile, and the token that this run was given for it.
+    pub(super) given: Option<(&'a str, Fingerprint)>,
+    /// The space to set aside for a text, beyond its length.
+    pub(super) spare: u64,
+}
+
+impl Aim<'_> {
+    /// Reads the file, puts what it lacks into it, and reads it back, until it lacks nothing. Says for
+    /// each entry whether the file has it, and leaves in `text` what the file says.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or with writing it. The journal has all of it.
+    pub(super) fn settle(
+        &self,
+        disk: &mut Disk,
+        journal: Option<&Journal>,
+        text: &mut Arc<Text>,
+    ) -> Result<Vec<bool>> {
+        let mut patience = Patience::long();
+        let mut rounds = 0;
+        loop {
+            let bytes = disk.read()?;
+            // What has vanished has no text; it comes back with what belongs into it.
+            let found = bytes.as_deref().unwrap_or_default();
+            let looked = Text::parse_anew(self.file, found, text)
+                .and_then(|found| Ok((self.replay(&found)?, found)));
+            let is_sound = |fits: &[bool]| {
+                let mut open = self.entries.iter().zip(fits);
+                open.all(|(entry, fits)| *fits || !entry.is_open())
+            };
+            let waits = !matches!(&looked, Ok(((_, fits), _)) if is_sound(fits));
+            if waits && patience.wait(bytes.as_deref()) {
+                continue;
+            }
+            let ((next, fits), found) = looked?;
+            *text = found;
+            let Some(next) = next else {
+                return Ok(fits);
+            };
+            if rounds == MOST_ROUNDS {
+                let message = format!("another program goes on writing {}", self.file.display());
+                return Err(Error::temporary(message));
+            }
+            rounds += 1;
+            disk.reserve(next.document.text().len() as u64 + self.spare)?;
+            disk.write(next.document.text(), journal)
+                .map_err(|error| Error::file("cannot write", self.file, error))?;
+            *text = next;
+        }
+    }
+
+    /// The text that the file should have, if it is another; and what fits it.
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    pub(super) fn replay(&self, text: &Text) -> Result<(Option<Arc<Text>>, Vec<bool>)> {
+        let place = Place {
+            file: self.file,
+            profile: "",
+        };
+        let replay = replay(place, &text.document, self.entries, self.given)?;
+        if replay.edits.is_empty() {
+            return Ok((None, replay.fits));
+        }
+        let edited = sections::edited(self.file, &text.document, &replay.edits)?;
+        Ok((Some(Text::of(edited)), replay.fits))
+    }
+}
