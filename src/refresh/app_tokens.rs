@@ -28,8 +28,9 @@ pub(super) struct Known {
     token: Option<AppToken>,
     /// Whether that is a second one, since the first was called bad.
     is_second: bool,
-    /// Why none can be had.
+    /// Why none can be had; for good, or as long as an old one will do.
     refusal: Option<Refusal>,
+    is_final: bool,
     retries: Retries,
     /// When it may be asked for again, after a failure that passes.
     not_before: Option<Instant>,
@@ -54,6 +55,7 @@ impl AppTokens {
                 token: None,
                 is_second: false,
                 refusal: None,
+                is_final: false,
                 retries: self.retries.clone(),
                 not_before: None,
             }))
@@ -80,12 +82,18 @@ impl Known {
         self.refusal.as_ref()
     }
 
+    /// Whether nobody need ask any more.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_final
+    }
+
     pub(super) fn learn(&mut self, token: &AppToken) {
         self.is_second = self.token.is_some();
         self.token = Some(token.clone());
     }
 
-    pub(super) fn give_up(&mut self, refusal: Refusal) {
+    /// Others that have an old token need not ask.
+    pub(super) fn do_without(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
     }
 
@@ -95,13 +103,14 @@ impl Known {
         mut refusal: Refusal,
         words: impl FnOnce(Refusal) -> Error,
     ) -> Result<Duration> {
-        let pause = match self.refusal {
-            Some(_) => None,
-            None => self.retries.pause(&mut refusal),
+        let pause = if self.is_final {
+            None
+        } else {
+            self.retries.pause(&mut refusal)
         };
         let error = words(refusal.clone());
         let Some(pause) = pause else {
-            self.give_up(refusal);
+            (self.refusal, self.is_final) = (Some(refusal), true);
             return Err(error);
         };
         retries::tell(&error, pause);

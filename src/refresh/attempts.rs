@@ -186,7 +186,9 @@ impl<'s> Attempts<'s> {
             self.app_token = Some(token);
             return Ok(Duration::ZERO);
         }
-        let refusal = match known.refusal() {
+        let is_enough =
+            |refusal: &&Refusal| known.is_final() || self.can_do_without(order, refusal);
+        let refusal = match known.refusal().filter(is_enough) {
             Some(refusal) => refusal.clone(),
             None => match self.ask_for_app_token(client, order, app).await? {
                 Ok(token) => {
@@ -199,7 +201,7 @@ impl<'s> Attempts<'s> {
         };
         self.app_refusal = Some(refusal.clone());
         if self.can_do_without(order, &refusal) {
-            known.give_up(refusal);
+            known.do_without(refusal);
             return Ok(Duration::ZERO);
         }
         let words = |refusal| failure::no_app_token(client, order, refusal);

@@ -8,8 +8,8 @@
 //!
 //! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away,
 //! [`disk`] writes, [`journal`] keeps [`record`]s. [`replay`] says what records mean for a text,
-//! [`settle`] brings the file to that, and [`session`] holds it all together for a run. [`legacy`]
-//! knows what version 0.1 left.
+//! [`settle`] brings the file to that. [`recovery`] begins a run, [`state`] is what it knows and does,
+//! [`session`] shares that among its claims. [`legacy`] knows what version 0.1 left.
 
 mod disk;
 pub(crate) mod document;
@@ -19,10 +19,12 @@ mod legacy;
 mod lock;
 mod patience;
 mod record;
+mod recovery;
 mod replay;
 mod sections;
 mod session;
 mod settle;
+mod state;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ use crate::worker::Worker;
 pub(crate) use lock::HOLDERS;
 use sections::{Place, Text};
 use session::Session;
+use state::State;
 
 /// What a section can grow by, beyond twice its tokens' length: the keys and the times.
 const SPARE_SECTION: u64 = 2 << 10;
@@ -194,8 +197,8 @@ impl Store for FileStore {
             .refresh_token
             .map(|token| (profile, Fingerprint::of(token)));
         let seen = self.seen.borrow().clone();
-        let session = Session::open(&self.path, token, seen.as_ref(), missing.as_ref(), deadline)?;
-        FileClaim::of(Rc::new(session), profile)
+        let state = State::open(&self.path, token, seen.as_ref(), missing.as_ref(), deadline)?;
+        FileClaim::of(Rc::new(Session::new(&self.path, state)), profile)
     }
 
     async fn claim_all(
@@ -207,8 +210,8 @@ impl Store for FileStore {
         let saver = Worker::start(self.shield)?;
         let missing = Some(given.missing());
         let seen = self.seen.borrow().clone();
-        let mut session =
-            Session::open(&self.path, None, seen.as_ref(), missing.as_ref(), deadline)?;
+        let state = State::open(&self.path, None, seen.as_ref(), missing.as_ref(), deadline)?;
+        let mut session = Session::new(&self.path, state);
         let names = session.text().logins();
         if names.is_empty() {
             return Err(self.no_logins());

@@ -95,8 +95,8 @@ impl Disk {
         Error::file("no room for new tokens beside", &self.lock.path, error)
     }
 
-    /// Whether a new text must be in the journal before the file is touched.
-    pub(super) fn needs_text_in_journal(&self) -> bool {
+    /// Whether a new text is written over the file, and so must be in the journal first.
+    pub(super) fn writes_in_place(&self) -> bool {
         matches!(self.room, Some(Room::InPlace))
     }
 

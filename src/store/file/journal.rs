@@ -70,6 +70,8 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// A journal of this run.
 #[derive(Debug)]
 pub(super) struct Journal {
+    /// The file whose journal it is.
+    of: PathBuf,
     file: File,
     path: PathBuf,
     /// Where the next record goes. Held while it is written.
@@ -96,8 +98,8 @@ impl Journal {
             }
             let old = leftovers.iter().find(|leftover| leftover.path == place);
             let opened = match old {
-                Some(leftover) => leftover.write_on(),
-                None => Journal::make(&place, model),
+                Some(leftover) => leftover.write_on(path),
+                None => Journal::make(path, &place, model),
             };
             result = opened.and_then(|journal| {
                 if let Err(error) = journal.reserve(bytes) {
@@ -115,7 +117,7 @@ impl Journal {
         result
     }
 
-    fn make(path: &Path, model: Option<&Metadata>) -> io::Result<Self> {
+    fn make(of: &Path, path: &Path, model: Option<&Metadata>) -> io::Result<Self> {
         make_folder(path);
         let file = files::create_private(path)?;
         files::claim(&file)?;
@@ -124,6 +126,7 @@ impl Journal {
             let _ = files::take_owner(&file, model);
         }
         Ok(Journal {
+            of: of.to_owned(),
             file,
             path: path.to_owned(),
             end: Mutex::new(0),
@@ -168,6 +171,11 @@ impl Journal {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the file is whose journal it is.
+    pub(super) fn file_path(&self) -> &Path {
+        &self.of
     }
 
     /// Whether it still stands under its name.
@@ -345,12 +353,13 @@ impl Leftover {
     }
 
     /// The same file, to be written on.
-    fn write_on(&self) -> io::Result<Journal> {
+    fn write_on(&self, of: &Path) -> io::Result<Journal> {
         let file = files::open_unlinked_to_write(&self.path)?;
         if !is_same(&self.path, &self.file) || !is_same(&self.path, &file) {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(Journal {
+            of: of.to_owned(),
             file,
             path: self.path.clone(),
             end: Mutex::new(self.length),
@@ -478,8 +487,9 @@ fn forget_older(path: &Path, latest: &[Entry]) {
 
 /// Remembers pairs that are in the file. Not synced: it is for other programs' old copies, not for
 /// crashes.
-pub(super) fn remember<'e>(file: &Path, pairs: impl Iterator<Item = &'e Entry>) {
+pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
     let lines: String = pairs
+        .iter()
         .map(|entry| Record::Pair(Box::new((*entry.pair).clone())).line())
         .collect();
     let Some(path) = memory_path(file).filter(|_| !lines.is_empty()) else {

@@ -9,7 +9,7 @@
 //! - A run inside a hook is told at once that it would wait for the run that waits for the hook.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -136,6 +136,12 @@ impl Lock {
     /// Whether the path still leads to the file that is locked.
     pub(super) fn is_current(&self) -> bool {
         is_same(&self.path, &self.file)
+    }
+
+    /// Whose the file is, among else.
+    pub(super) fn owner(&self) -> Result<Metadata> {
+        let metadata = self.file.metadata();
+        metadata.map_err(|error| Error::file("cannot read", &self.path, error))
     }
 
     /// Whether this run made the file.

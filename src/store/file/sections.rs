@@ -114,6 +114,40 @@ impl Text {
         Arc::new(spent_by)
     }
 
+    /// Whether it has all sections of another text; where some are gone, it may be half written.
+    pub(super) fn has_all_of(&self, other: &Text) -> bool {
+        let mut sections = other.document.sections();
+        sections.all(|name| self.document.has_section(name))
+    }
+
+    /// Tries edits, all together.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if one of them would change more than it means.
+    pub(super) fn prove(&self, file: &Path, trials: &[Successor]) -> Result<()> {
+        let place = Place { file, profile: "" };
+        let mut edits = Vec::new();
+        for trial in trials {
+            let old = pair(place.of(&trial.profile), &self.document)?;
+            edits.push(edit(place, &self.document, &old, trial)?);
+        }
+        edited(file, &self.document, &edits).map(drop)
+    }
+
+    /// Those of some edits that can be made: all, or those of the halves.
+    pub(super) fn provable<'t>(&self, file: &Path, trials: &'t [Successor]) -> Vec<&'t Successor> {
+        if self.prove(file, trials).is_ok() {
+            return trials.iter().collect();
+        }
+        if trials.len() <= 1 {
+            return Vec::new();
+        }
+        let (first, second) = trials.split_at(trials.len() / 2);
+        let mut sound = self.provable(file, first);
+        sound.append(&mut self.provable(file, second));
+        sound
+    }
+
     /// The fingerprints of all refresh tokens that it holds.
     pub(super) fn tokens(&self) -> HashSet<Fingerprint> {
         let token = |name| self.document.value(name, key::REFRESH_TOKEN).ok().flatten();

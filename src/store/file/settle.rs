@@ -26,9 +26,29 @@ pub(super) struct Aim<'a> {
     pub(super) spare: u64,
 }
 
+/// What came of it.
+pub(super) struct Settled {
+    /// For each entry whether the file has it, or what came after it.
+    pub(super) fits: Vec<bool>,
+    /// Whether the file was changed for it.
+    pub(super) has_changed: bool,
+}
+
+impl Settled {
+    /// Tells of another program that wrote an old copy over the file, if that was why it was changed.
+    pub(super) fn tell_old_copy(&self, file: &Path) {
+        if self.has_changed {
+            let file = file.display();
+            log::warn!(
+                "another program put spent tokens back into {file}: the latest are there again"
+            );
+        }
+    }
+}
+
 impl Aim<'_> {
-    /// Reads the file, puts what it lacks into it, and reads it back, until it lacks nothing. Says for
-    /// each entry whether the file has it, and leaves in `text` what the file says.
+    /// Reads the file, puts what it lacks into it, and reads it back, until it lacks nothing. Leaves in
+    /// `text` what the file says.
     ///
     /// # Errors
     /// What is wrong with the file, or with writing it. The journal has all of it.
@@ -37,7 +57,7 @@ impl Aim<'_> {
         disk: &mut Disk,
         journal: Option<&Journal>,
         text: &mut Arc<Text>,
-    ) -> Result<Vec<bool>> {
+    ) -> Result<Settled> {
         let mut patience = Patience::long();
         let mut rounds = 0;
         loop {
@@ -57,7 +77,10 @@ impl Aim<'_> {
             let ((next, fits), found) = looked?;
             *text = found;
             let Some(next) = next else {
-                return Ok(fits);
+                return Ok(Settled {
+                    fits,
+                    has_changed: rounds > 0,
+                });
             };
             if rounds == MOST_ROUNDS {
                 let message = format!("another program goes on writing {}", self.file.display());
@@ -72,7 +95,6 @@ impl Aim<'_> {
     }
 
     /// The text that the file should have, if it is another; and what fits it.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     pub(super) fn replay(&self, text: &Text) -> Result<(Option<Arc<Text>>, Vec<bool>)> {
         let place = Place {
             file: self.file,

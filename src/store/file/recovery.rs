@@ -1,0 +1,225 @@
+//! The beginning of a run: the file is locked, and brought to what dead runs left, before a token is
+//! read (P3, P7).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::disk::{Disk, is_torn};
+use super::io::warn_if_readable_by_others;
+use super::journal::{self, Found, Leftover};
+use super::legacy::{self, Rescue};
+use super::lock::{Lock, Queue};
+use super::patience::Patience;
+use super::replay::{Entry, Source};
+use super::sections::Text;
+use super::settle::Aim;
+use super::state::State;
+use crate::error::{Error, Hint, Result};
+use crate::platform::files;
+use crate::profile::Successor;
+use crate::token::Fingerprint;
+
+/// A profile, and the token that a run was given for it.
+pub(super) type GivenToken<'g> = Option<(&'g str, Fingerprint)>;
+
+impl State {
+    /// Waits until this run alone may work on the file, brings it to what dead runs left, and reads
+    /// it. `before` is what the file said before this run queued for it.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be
+    /// put back; [`crate::Kind::Config`] if the file cannot be used. Nothing is lost or sent by then.
+    pub(super) fn open(
+        file: &Path,
+        given: GivenToken<'_>,
+        before: Option<&Arc<Text>>,
+        if_missing: Option<&Hint>,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let if_missing = if_missing.filter(|_| !journal::is_waiting_for(file));
+        let mut queue = Queue::new(file, deadline);
+        let (lock, leftovers) = loop {
+            let lock = Lock::acquire(file, if_missing, &mut queue)?;
+            match journal::find(&lock.path, &lock.owner()?)? {
+                Found::Leftovers(leftovers) => break (lock, leftovers),
+                Found::Busy => drop(lock),
+            }
+            queue.wait()?;
+        };
+        fail_point!("after-lock");
+        let rescues = legacy::find(&lock.path, &lock.owner()?);
+        let mut state = State::new(Text::parse(file, b"")?);
+        state.entries = journal::remembered(&lock.path);
+        state
+            .entries
+            .extend(rescues.iter().flat_map(|rescue| rescue.entries.clone()));
+        state
+            .entries
+            .extend(leftovers.iter().flat_map(Leftover::entries));
+        state.in_doubt = leftovers.iter().flat_map(Leftover::in_doubt).collect();
+        (state.leftovers, state.rescues) = (leftovers, rescues);
+        let mut disk = Disk::new(lock);
+        state.repair(file, &disk)?;
+        state.text = first_read(file, &disk, before)?;
+        state.put_back(file, &mut disk, given)?;
+        state.forget_old_doubts(given);
+        state.disk = Some(disk);
+        warn_if_readable_by_others(file);
+        Ok(state)
+    }
+
+    /// Makes a torn file whole before anybody reads it (P3).
+    fn repair(&mut self, file: &Path, disk: &Disk) -> Result<()> {
+        if !disk.read()?.as_deref().is_some_and(is_torn) {
+            return Ok(());
+        }
+        let mut texts = self.leftovers.iter().filter_map(Leftover::text);
+        let copies = self
+            .rescues
+            .iter()
+            .filter_map(|rescue| rescue.text.as_deref());
+        let whole = texts.next().or(copies.last());
+        let whole = whole.filter(|whole| Text::parse(file, whole.as_bytes()).is_ok());
+        let Some(whole) = whole else {
+            let message = format!(
+                "{} is half written, and no journal with its whole text was found",
+                file.display()
+            );
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "look for its .journal beside it, in the state folder and the temporary folder of the user who wrote it",
+                "请在该文件旁边，以及写入它的用户的状态目录和临时目录中查找其 .journal 文件",
+            )));
+        };
+        files::check_length(whole.len() as u64)
+            .and_then(|()| disk.overwrite(whole))
+            .map_err(|error| cannot_put_back(&Error::file("cannot write", file, error)))?;
+        log::warn!("{} was half written: it is whole again", file.display());
+        Ok(())
+    }
+
+    /// Puts into the file what dead runs left, and what an old copy took out of it.
+    fn put_back(&mut self, file: &Path, disk: &mut Disk, given: GivenToken<'_>) -> Result<()> {
+        let entries = self.entries.clone();
+        let aim = Aim {
+            file,
+            entries: &entries,
+            given,
+            spare: self.spare,
+        };
+        let (next, fits) = aim.replay(&self.text)?;
+        let has_torn = self.leftovers.iter().any(Leftover::has_torn_lines);
+        let mut open = entries.iter().zip(&fits);
+        if next.is_some() || has_torn || open.any(|(entry, fits)| entry.is_open() && !fits) {
+            let bytes = self.text.document.text().len() as u64 + self.spare;
+            let mut text = Arc::clone(&self.text);
+            let path = disk.lock.path.clone();
+            let settled = disk.reserve(bytes).and_then(|()| {
+                let opened = self.open_journal(&path, bytes);
+                opened.map_err(|error| Error::file("no room for a journal of", file, error))?;
+                aim.settle(disk, self.journal(), &mut text)
+            });
+            let settled = settled.map_err(|error| cannot_put_back(&error))?;
+            self.was_put_back = settled.has_changed;
+            self.text = text;
+            if entries.iter().any(Entry::is_open) {
+                self.tell_put_back();
+            } else {
+                settled.tell_old_copy(file);
+            }
+            self.set_unfit_aside(&path, &settled.fits);
+        }
+        self.entries
+            .iter_mut()
+            .for_each(|entry| entry.is_saved = true);
+        Ok(())
+    }
+
+    fn tell_put_back(&self) {
+        let mut held: Vec<_> = self.leftovers.iter().map(Leftover::path).collect();
+        held.extend(self.rescues.iter().map(Rescue::path));
+        for path in held.into_iter().filter(|_| self.was_put_back) {
+            log::warn!(
+                "{} held what an earlier run could not save: it is saved now",
+                path.display()
+            );
+        }
+    }
+
+    /// Keeps what fits nothing under a name of its own, and names it.
+    fn set_unfit_aside(&mut self, path: &Path, fits: &[bool]) {
+        let (known, unfit): (Vec<_>, Vec<_>) = self
+            .entries
+            .drain(..)
+            .zip(fits)
+            .partition(|(entry, fits)| **fits || entry.source == Source::Done);
+        self.entries = known.into_iter().map(|(entry, _)| entry).collect();
+        let is_unfit = |pair: &Successor| {
+            let mut unfit = unfit.iter().map(|(entry, _)| &entry.pair);
+            unfit.any(|p| p.profile == pair.profile && p.fingerprint() == pair.fingerprint())
+        };
+        for leftover in &self.leftovers {
+            let lines = leftover.lines_of(is_unfit);
+            if lines.is_empty() {
+                continue;
+            }
+            let from = leftover.path().display();
+            match journal::keep_aside(path, &lines) {
+                Ok((kept, true)) => {
+                    let kept = kept.display();
+                    log::warn!(
+                        "{from} has what does not fit the file any more: it was kept as {kept}"
+                    );
+                }
+                Ok((_, false)) => {}
+                Err(error) => {
+                    self.stays = true;
+                    log::warn!(
+                        "{from} has what does not fit the file any more, and stays: {error}"
+                    );
+                }
+            }
+        }
+        let is_old = |rescue: &mut Rescue| rescue.entries.iter().any(|e| is_unfit(&e.pair));
+        self.rescues
+            .extract_if(.., is_old)
+            .for_each(|rescue| rescue.put_aside());
+    }
+
+    /// A doubt about a token that nobody sends any more is none.
+    fn forget_old_doubts(&mut self, given: GivenToken<'_>) {
+        if !self.in_doubt.is_empty() {
+            let held = self.text.tokens();
+            let given = given.map(|(_, token)| token);
+            let matters = |token: &Fingerprint| held.contains(token) || given == Some(*token);
+            self.in_doubt.retain(matters);
+        }
+    }
+}
+
+/// The file as a run reads it first. One that is empty, cannot be understood or has lost sections
+/// since `before` is looked at again: another program may be writing it.
+fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Arc<Text>> {
+    let mut patience = Patience::short();
+    loop {
+        let bytes = disk.read()?;
+        let found = bytes.as_deref().unwrap_or_default();
+        let text = match before {
+            Some(before) => Text::parse_anew(file, found, before),
+            None => Text::parse(file, found),
+        };
+        let is_whole = |text: &Arc<Text>| before.is_none_or(|before| text.has_all_of(before));
+        let is_whole = text.as_ref().is_ok_and(is_whole) && !found.is_empty();
+        if is_whole || disk.lock.is_made() || !patience.wait(bytes.as_deref()) {
+            return text;
+        }
+    }
+}
+
+fn cannot_put_back(error: &Error) -> Error {
+    let message = format!("cannot put back what an earlier run saved: {error}; nothing was sent");
+    Error::temporary(message).with_hint(Hint::fixed(
+        "mend what stands in the way, and run again: its journal keeps the pair",
+        "请排除障碍后重新运行：令牌对仍保存在其 journal 中",
+    ))
+}

@@ -1,0 +1,501 @@
+//! What a run knows of the file, and does with it under its lock. [`super::session`] says why nothing
+//! is lost.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use super::disk::Disk;
+use super::journal::{self, Journal, Leftover};
+use super::legacy::Rescue;
+use super::record::Record;
+use super::replay::{Entry, Source};
+use super::sections::{self, Place, Text};
+use super::settle::Aim;
+use crate::error::{Error, Hint, Result};
+use crate::profile::{Snapshot, Successor};
+use crate::protocol::Api;
+use crate::token::{Fingerprint, Tokens};
+
+/// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.
+const SPARE_BYTES: u64 = 64 << 10;
+
+/// A journal that is longer than this is first brought to its end, before more is written to it.
+const LONG_JOURNAL: u64 = 8 << 20;
+
+pub(super) struct State {
+    /// The lock, and what writes under it. Away while a text is being saved.
+    pub(super) disk: Option<Disk>,
+    pub(super) text: Arc<Text>,
+    /// The profiles whose edit was tried on the text as it is but for our own saves.
+    proved: HashSet<String>,
+    /// The journals of this run: once something was reserved one, and more only where that took no
+    /// more. The last is written to.
+    journals: Vec<Arc<Journal>>,
+    /// What dead runs left.
+    pub(super) leftovers: Vec<Leftover>,
+    pub(super) rescues: Vec<Rescue>,
+    /// The tokens that they had sent, and nobody knows what came of it.
+    pub(super) in_doubt: Vec<Fingerprint>,
+    /// All known pairs, in the order in which they came.
+    pub(super) entries: Vec<Entry>,
+    /// The pairs of this run that wait to be saved, by their profiles; and what came of others.
+    pending: HashSet<String>,
+    results: HashMap<String, Result<Tokens, String>>,
+    /// How many requests may bring something, and the tokens that they spend.
+    reserved: usize,
+    sent: HashSet<Fingerprint>,
+    /// The space to set aside beyond the text's length.
+    pub(super) spare: u64,
+    /// Whether what dead runs left changed the file.
+    pub(super) was_put_back: bool,
+    /// Whether a journal must stay, whatever the file says.
+    pub(super) stays: bool,
+    /// Whether the lock was lost in a panic.
+    is_broken: bool,
+}
+
+impl State {
+    pub(super) fn new(text: Arc<Text>) -> Self {
+        State {
+            disk: None,
+            text,
+            proved: HashSet::new(),
+            journals: Vec::new(),
+            leftovers: Vec::new(),
+            rescues: Vec::new(),
+            in_doubt: Vec::new(),
+            entries: Vec::new(),
+            pending: HashSet::new(),
+            results: HashMap::new(),
+            reserved: 0,
+            sent: HashSet::new(),
+            spare: SPARE_BYTES,
+            was_put_back: false,
+            stays: false,
+            is_broken: false,
+        }
+    }
+
+    pub(super) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    pub(super) fn text(&self) -> &Arc<Text> {
+        &self.text
+    }
+
+    /// Takes what the file says now.
+    pub(super) fn take_text(&mut self, text: Arc<Text>) {
+        if !Arc::ptr_eq(&text, &self.text) {
+            self.proved.clear();
+            self.text = text;
+        }
+    }
+
+    pub(super) fn add_spare(&mut self, bytes: u64) {
+        self.spare += bytes;
+    }
+
+    pub(super) fn was_put_back(&self) -> bool {
+        self.was_put_back
+    }
+
+    pub(super) fn may_be_spent(&self, token: Fingerprint) -> bool {
+        self.in_doubt.contains(&token)
+    }
+
+    pub(super) fn has_made(&self) -> bool {
+        let made = self.disk.as_ref().is_some_and(|disk| disk.lock.is_made());
+        made && self.text.document.text().is_empty()
+    }
+
+    /// Where the file really is.
+    pub(super) fn real_path(&self, file: &Path) -> PathBuf {
+        let disk = self.disk.as_ref();
+        disk.map_or_else(|| file.to_owned(), |disk| disk.lock.path.clone())
+    }
+
+    /// The tokens that a login is known to have spent, the latest last. Not those of a login whose
+    /// place it took.
+    pub(super) fn spent(&self, snapshot: &Snapshot) -> Vec<Fingerprint> {
+        let held = snapshot.fingerprint();
+        let listed = snapshot.profile.pair.spent.iter();
+        let listed = listed.filter(|token| Some(*token) != held);
+        let led_here = self.entries.iter().rev().find(|entry| {
+            entry.pair.profile == snapshot.login.profile && entry.pair.fingerprint() == held
+        });
+        let mut spent: Vec<_> = led_here.map_or(Vec::new(), |entry| entry.pair.spent.clone());
+        for token in listed {
+            if !spent.contains(&token) {
+                spent.push(token);
+            }
+        }
+        spent
+    }
+
+    /// Tries the edits of many logins at once.
+    pub(super) fn prove_all(&mut self, file: &Path, logins: &[(String, Api)]) {
+        let trials = logins
+            .iter()
+            .map(|(name, api)| Successor::trial(name, *api));
+        let trials: Vec<_> = trials.collect();
+        for trial in self.text.provable(file, &trials) {
+            self.proved.insert(trial.profile.clone());
+        }
+    }
+
+    /// Whether a request may be prepared now. A journal that has grown long is first brought to its end.
+    pub(super) fn can_reserve(&self) -> bool {
+        let is_long = |journal: &Arc<Journal>| journal.length() > LONG_JOURNAL;
+        let must_close = self.reserved > 0 && self.journals.iter().any(is_long);
+        self.is_broken || self.disk.is_some() && !must_close
+    }
+
+    /// Makes room for what a request brings.
+    pub(super) fn reserve(
+        &mut self,
+        place: Place<'_>,
+        api: Api,
+        sent: Option<Fingerprint>,
+    ) -> Result<()> {
+        if sent.is_some_and(|sent| self.sent.contains(&sent)) {
+            let message = format!(
+                "{place}: its refresh token is under way for another profile, and works once; nothing was sent for it"
+            );
+            return Err(Error::config(message).with_hint(Hint::fixed(
+                "give each profile a login of its own: feishu-refresh login -p NAME",
+                "请为每个 profile 单独登录：feishu-refresh login -p 名称",
+            )));
+        }
+        if !self.proved.contains(place.profile) {
+            let trial = Successor::trial(place.profile, api);
+            self.text.prove(place.file, std::slice::from_ref(&trial))?;
+            self.proved.insert(place.profile.to_owned());
+        }
+        if let Err(error) = self.make_room(place.file, sent) {
+            self.close(place.file);
+            return Err(error);
+        }
+        self.reserved += 1;
+        self.sent.extend(sent);
+        Ok(())
+    }
+
+    /// Sets space aside, in the file and in the journal, and shows that the journal takes a record.
+    fn make_room(&mut self, file: &Path, sent: Option<Fingerprint>) -> Result<()> {
+        let bytes = self.text.document.text().len() as u64 + self.spare;
+        let Some(disk) = &mut self.disk else {
+            let message = format!(
+                "{} cannot be saved any more: a save broke off; nothing was sent",
+                file.display()
+            );
+            return Err(Error::temporary(message));
+        };
+        disk.reserve(bytes)?;
+        let in_journal = self.spare + if disk.writes_in_place() { bytes } else { 0 };
+        let path = disk.lock.path.clone();
+        let room = match self.journals.last() {
+            Some(journal) => journal.reserve(in_journal),
+            None => self.open_journal(&path, in_journal),
+        };
+        let written = room.and_then(|()| match (self.journals.last(), sent) {
+            (Some(journal), Some(sent)) => journal.append(&Record::Sent(sent)),
+            _ => Ok(()),
+        });
+        written.map_err(|error| Error::file("no room for new tokens of", file, error))
+    }
+
+    /// Opens one more journal, in a place where none of this run's is.
+    pub(super) fn open_journal(&mut self, path: &Path, bytes: u64) -> io::Result<()> {
+        let tried: Vec<_> = self.journals.iter().map(|j| j.path().to_owned()).collect();
+        let model = fs::metadata(path).ok();
+        let opened = Journal::open(path, model.as_ref(), bytes, &self.leftovers, &tried)?;
+        self.journals.push(Arc::new(opened));
+        Ok(())
+    }
+
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.journals.last().map(AsRef::as_ref)
+    }
+
+    /// Ends a reservation: its request has been answered.
+    pub(super) fn end_reservation(&mut self, file: &Path, sent: Option<Fingerprint>) {
+        self.reserved -= 1;
+        if thread::panicking() {
+            return;
+        }
+        if let Some(sent) = sent {
+            self.sent.remove(&sent);
+            self.in_doubt.retain(|token| *token != sent);
+            let stays = self.stays || self.reserved > 0 || !self.pending.is_empty();
+            if let Some(journal) = self.journals.last().filter(|_| stays) {
+                // Without it the next run is merely more careful in its words.
+                let _ = journal.append(&Record::Answered(sent));
+            }
+        }
+        self.close(file);
+    }
+
+    /// Writes a pair into a journal, the first thing that is done with it. Says whether one has it.
+    pub(super) fn write_down(&mut self, pair: &Arc<Successor>) -> bool {
+        let record = Record::Pair(Box::new((**pair).clone()));
+        let written = self.journals.last().map(|journal| journal.append(&record));
+        let in_journal = matches!(written, Some(Ok(()))) || self.write_down_elsewhere(&record);
+        self.pending.insert(pair.profile.clone());
+        self.entries.push(Entry {
+            pair: Arc::clone(pair),
+            source: Source::Own,
+            is_saved: false,
+        });
+        in_journal
+    }
+
+    fn write_down_elsewhere(&mut self, record: &Record) -> bool {
+        let path = self
+            .journals
+            .last()
+            .map(|journal| journal.file_path().to_owned());
+        let path = path.or_else(|| Some(self.disk.as_ref()?.lock.path.clone()));
+        let Some(path) = path else {
+            return false;
+        };
+        let bytes = record.line().len() as u64;
+        let written = self.open_journal(&path, bytes).and_then(|()| {
+            self.journals
+                .last()
+                .map_or(Ok(()), |journal| journal.append(record))
+        });
+        if let Err(error) = &written {
+            log::warn!("a new pair is in no journal yet: {error}");
+        }
+        written.is_ok()
+    }
+
+    /// Sees to it that a pair is on disk in a journal, in one place or another, and stays there.
+    /// Returns its path.
+    pub(super) fn keep(&mut self, pair: &Successor, in_journal: bool) -> Option<PathBuf> {
+        self.stays = true;
+        let path_of = |journal: &Arc<Journal>| {
+            let is_safe = journal.is_there() && journal.sync().is_ok();
+            is_safe.then(|| journal.path().to_owned())
+        };
+        let known = self
+            .journals
+            .last()
+            .filter(|_| in_journal)
+            .and_then(path_of);
+        known.or_else(|| {
+            let record = Record::Pair(Box::new(pair.clone()));
+            self.write_down_elsewhere(&record);
+            self.journals.last().and_then(path_of)
+        })
+    }
+
+    pub(super) fn take_result(&mut self, profile: &str) -> Option<Result<Tokens, String>> {
+        let broken = self.is_broken && self.pending.remove(profile);
+        let broken = broken.then(|| Err("the save broke off".to_owned()));
+        broken.or_else(|| self.results.remove(profile))
+    }
+
+    /// Takes all that waits to be saved, if nobody is saving.
+    pub(super) fn begin_saving(&mut self, file: &Path) -> Option<Job> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        Some(Job {
+            file: file.to_owned(),
+            disk: self.disk.take()?,
+            journal: self.journals.last().cloned(),
+            text: Arc::clone(&self.text),
+            entries: self.entries.clone(),
+            spare: self.spare,
+            is_more_to_come: self.reserved > self.pending.len(),
+        })
+    }
+
+    /// Takes in what came of it; none if it panicked.
+    pub(super) fn end_saving(&mut self, file: &Path, saved: Option<Saved>) {
+        let Some(saved) = saved else {
+            // The lock went with it. The journal has all of it.
+            (self.is_broken, self.stays) = (true, true);
+            return;
+        };
+        self.disk = Some(saved.disk);
+        self.text = saved.text;
+        for (index, entry) in saved.entries.into_iter().enumerate() {
+            if !entry.is_open() || !self.pending.remove(&entry.pair.profile) {
+                continue;
+            }
+            let pair = entry.pair;
+            let is_this = |entry: &Entry| Arc::ptr_eq(&entry.pair, &pair);
+            let result = match &saved.fits {
+                Ok(fits) if fits[index] => self.tokens_of(file, &pair),
+                Ok(_) => Err(self.conflict(file, &pair).to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            match &result {
+                // What came before it is of no use any more.
+                Ok(_) => self.entries.retain_mut(|entry| {
+                    entry.is_saved |= is_this(entry);
+                    is_this(entry) || entry.pair.profile != pair.profile
+                }),
+                // It is the next run's.
+                Err(_) if saved.fits.is_ok() => self.entries.retain(|entry| !is_this(entry)),
+                Err(_) => {}
+            }
+            self.results.insert(pair.profile.clone(), result);
+        }
+    }
+
+    /// What the file says of a login.
+    fn tokens_of(&self, file: &Path, pair: &Successor) -> Result<Tokens, String> {
+        let place = Place {
+            file,
+            profile: &pair.profile,
+        };
+        let found = sections::pair(place, &self.text.document);
+        found
+            .map(|pair| pair.tokens)
+            .map_err(|error| error.to_string())
+    }
+
+    /// What another program did meanwhile.
+    fn conflict(&self, file: &Path, pair: &Successor) -> &'static str {
+        let tokens = self.tokens_of(file, pair);
+        if tokens.is_ok_and(|tokens| tokens.refresh_token.is_some()) {
+            "another program put another refresh token there"
+        } else {
+            "another program took the refresh token out of it"
+        }
+    }
+
+    /// Once nothing is under way: looks whether the file, read back, has all that the journal has, and
+    /// then takes the journal away, and remembers the pairs. Gives all room back.
+    pub(super) fn close(&mut self, file: &Path) {
+        if self.reserved > 0 || !self.pending.is_empty() || thread::panicking() {
+            return;
+        }
+        let Some(mut disk) = self.disk.take() else {
+            return;
+        };
+        if self.is_in_file(file, &mut disk) && !self.stays {
+            let new = self
+                .entries
+                .iter_mut()
+                .filter(|entry| entry.source != Source::Done);
+            let new: Vec<_> = new
+                .map(|entry| {
+                    entry.source = Source::Done;
+                    &*entry
+                })
+                .collect();
+            journal::remember(&disk.lock.path, &new);
+            // A doubt is the next run's, too.
+            if self.in_doubt.is_empty() {
+                self.leftovers
+                    .drain(..)
+                    .for_each(|leftover| leftover.remove());
+            }
+            for journal in self.journals.drain(..) {
+                if !self
+                    .leftovers
+                    .iter()
+                    .any(|leftover| leftover.path() == journal.path())
+                {
+                    journal.remove();
+                }
+            }
+            self.rescues.drain(..).for_each(|rescue| rescue.remove());
+        }
+        disk.release();
+        self.disk = Some(disk);
+    }
+
+    /// Whether the file has all pairs, read once more: a program without locks may have written back
+    /// what it had read before a save. Then they are put there again.
+    fn is_in_file(&mut self, file: &Path, disk: &mut Disk) -> bool {
+        if self
+            .entries
+            .iter()
+            .all(|entry| entry.source == Source::Done)
+        {
+            return true;
+        }
+        let (journal, entries) = (self.journals.last().cloned(), self.entries.clone());
+        let aim = Aim {
+            file,
+            entries: &entries,
+            given: None,
+            spare: self.spare,
+        };
+        let mut text = Arc::clone(&self.text);
+        let settled = aim.settle(disk, journal.as_deref(), &mut text);
+        self.take_text(text);
+        match settled {
+            Ok(settled) => {
+                settled.tell_old_copy(file);
+                !entries
+                    .iter()
+                    .zip(settled.fits)
+                    .any(|(entry, fits)| entry.is_open() && !fits)
+            }
+            Err(error) => {
+                log::warn!("{error}; the journal stays for the next run");
+                false
+            }
+        }
+    }
+}
+
+/// A text to save, with all that it takes.
+pub(super) struct Job {
+    file: PathBuf,
+    disk: Disk,
+    journal: Option<Arc<Journal>>,
+    text: Arc<Text>,
+    entries: Vec<Entry>,
+    spare: u64,
+    /// Whether more is under way.
+    is_more_to_come: bool,
+}
+
+/// What came of it.
+pub(super) struct Saved {
+    disk: Disk,
+    text: Arc<Text>,
+    entries: Vec<Entry>,
+    fits: Result<Vec<bool>>,
+}
+
+impl Job {
+    /// Brings the file to what the journal says, and makes room for what is still under way.
+    pub(super) fn run(mut self) -> Saved {
+        let aim = Aim {
+            file: &self.file,
+            entries: &self.entries,
+            given: None,
+            spare: self.spare,
+        };
+        let journal = self.journal.as_deref();
+        let settled = aim.settle(&mut self.disk, journal, &mut self.text);
+        if self.is_more_to_come {
+            // What was reserved before may have been used. Where it cannot be had again, the journal
+            // has room for the pairs all the same.
+            let bytes = self.text.document.text().len() as u64 + self.spare;
+            let _ = self.disk.reserve(bytes);
+            if let Some(journal) = journal.filter(|_| self.disk.writes_in_place()) {
+                let _ = journal.reserve(bytes + self.spare);
+            }
+        }
+        Saved {
+            disk: self.disk,
+            text: self.text,
+            entries: self.entries,
+            fits: settled.map(|settled| settled.fits),
+        }
+    }
+}
