@@ -84,7 +84,9 @@ pub(crate) trait Helper: Send {
     /// # Errors
     /// [`Kind::Temporary`] if the system has no thread for it.
     fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) -> Result<()>;
-    /// What is to be done once a pair is saved; it may take long.
+    /// Whether something is to be done once a pair is saved.
+    fn follows_saves(&self) -> bool;
+    /// What that is; it may take long.
     fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave>;
 }
 
@@ -351,6 +353,10 @@ impl<S> Caller for Member<'_, '_, S> {
 
     fn deliver_signals(&mut self) {
         self.has_stake(false);
+    }
+
+    fn holds_up(&self) -> bool {
+        self.fleet.helper.borrow().follows_saves()
     }
 
     async fn saved(&mut self, news: News<'_>) {

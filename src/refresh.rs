@@ -125,6 +125,10 @@ pub(crate) trait Caller {
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
     async fn saved(&mut self, news: News<'_>);
+    /// Whether what follows a save is slow, so that no more must be sent than it can follow.
+    fn holds_up(&self) -> bool {
+        false
+    }
 }
 
 /// What a server gave, and the store has.
@@ -197,6 +201,7 @@ impl<S: Store> Story<'_, S> {
             let pause = match attempts.spend(&client, &order).await? {
                 Answer::Again(pause) => pause,
                 Answer::Tokens(received) => {
+                    let _turn = turn.filter(|_| caller.holds_up());
                     return self.save(room, &origin, received, caller).await;
                 }
             };
@@ -260,27 +265,26 @@ impl<S: Store> Story<'_, S> {
         caller: &mut impl Caller,
         attempts: &Attempts<'_>,
     ) -> Result<S::Claim> {
-        let rest = async {
-            if pause.is_zero() {
-                // So short a time that another run hardly gets in between.
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(pause).await;
-            }
-        };
         // Nothing is at stake until then.
         let next = if claim.has_made() {
             // Given up, so that a signal leaves none behind.
             drop(claim);
             caller.deliver_signals();
-            rest.await;
+            rest(pause).await;
             self.claim(caller).await
         } else {
             caller.deliver_signals();
-            rest.await;
+            rest(pause).await;
             claim.look_again().await.map(|()| claim)
         };
         next.map_err(|error| attempts.remember(error))
+    }
+}
+
+/// Waits, if there is something to wait for: else who is next keeps its turn.
+async fn rest(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 

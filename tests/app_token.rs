@@ -436,7 +436,8 @@ fn no_helper_thread_takes_a_signal() {
     let mut program = scene.program();
     let program = program.env("HTTPS_PROXY", format!("http://localhost:{port}"));
     let mut child = program.arg("-q").spawn().unwrap();
-    // It has resolved the proxy's name, and asks for the app's token.
+    // It asks for the app's token; the thread that resolved the proxy's name has ended by then, or is
+    // shielded.
     let _connection = proxy.accept().unwrap();
     assert_helpers_shielded(child.id());
     send_signal(&child, "TERM");

@@ -62,9 +62,9 @@ impl Scene {
         self.folder().join("feishu-config.ini")
     }
 
-    /// What a save writes beside the file until it takes its place.
-    pub fn rescue_file(&self) -> PathBuf {
-        self.folder().join("feishu-config.ini.rescue")
+    /// The journal of a run, beside the file.
+    pub fn journal(&self) -> PathBuf {
+        self.folder().join("feishu-config.ini.journal")
     }
 
     pub fn write(&self, text: impl AsRef<[u8]>) {
@@ -184,10 +184,9 @@ impl Scene {
         seen.join().unwrap()
     }
 
-    /// What rescue files hold beside the file, blank ones left out.
-    pub fn rescued(&self) -> Option<String> {
-        let text = fs::read_to_string(self.rescue_file()).ok()?;
-        Some(text).filter(|text| text.bytes().any(|byte| byte != 0))
+    /// The refresh token of the last pair in the journal beside the file, if there is one.
+    pub fn journaled(&self) -> Option<String> {
+        tokens_in_journal(&fs::read_to_string(self.journal()).ok()?).pop()
     }
 
     /// Asserts that the file holds a refresh token that works, and that none was spent twice.
@@ -292,6 +291,16 @@ impl HeldRun {
         run.stderr = self.said;
         run
     }
+}
+
+/// The refresh tokens of the pairs that a journal holds whole, in their order.
+pub fn tokens_in_journal(text: &str) -> Vec<String> {
+    let record = |line: &str| {
+        let json = line.split_once(' ')?.1.split_once(' ')?.1;
+        let record: serde_json::Value = serde_json::from_str(json).ok()?;
+        Some(record["pair"]["refresh_token"].as_str()?.to_owned())
+    };
+    text.lines().filter_map(record).collect()
 }
 
 pub fn value_in(text: &str, key: &str) -> String {

@@ -9,13 +9,18 @@ use std::hash::BuildHasher;
 use std::os::unix::fs::PermissionsExt;
 #[cfg(unix)]
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
+#[cfg(unix)]
+use std::time::SystemTime;
 use std::time::{Duration, Instant};
 
+use crate::harness::{
+    ABORTED, HeldRun, KNOWS_HARD_LINKS, Run, Scene, is_private, set_private, value_in,
+};
 #[cfg(unix)]
-use crate::harness::send_signal;
-use crate::harness::{ABORTED, HeldRun, KNOWS_HARD_LINKS, Run, Scene, value_in};
+use crate::harness::{is_root, send_signal};
 use crate::sandbox::Fault;
 
 /// The fail points of a run that renames, and of one that writes in place.
@@ -23,30 +28,31 @@ const RENAMING: [&str; 12] = [
     "after-lock",
     "after-reserve",
     "after-send",
-    "after-reply",
+    "before-record",
+    "after-record",
     "before-write",
     "after-write",
     "before-fsync",
     "after-fsync",
     "before-rename",
     "after-rename",
-    "before-folder-fsync",
     "after-folder-fsync",
 ];
-const IN_PLACE: [&str; 9] = [
+const IN_PLACE: [&str; 10] = [
     "after-lock",
     "after-reserve",
     "after-send",
-    "after-reply",
-    "before-rescue-write",
-    "after-rescue-write",
-    "before-in-place-write",
+    "before-record",
+    "after-record",
+    "before-text",
+    "before-journal-fsync",
+    "after-text",
     "amid-in-place-write",
     "after-in-place-write",
 ];
 
-/// Points before which the pair is nowhere but in memory.
-const UNWRITTEN: [&str; 3] = ["after-reply", "before-write", "before-rescue-write"];
+/// Where the pair is nowhere but in memory.
+const UNWRITTEN: &str = "before-record";
 
 fn failing(scene: &Scene, points: &str) -> Run {
     failing_with(scene, &["--retries", "0"], points)
@@ -59,19 +65,17 @@ fn failing_with<S: AsRef<OsStr>>(scene: &Scene, arguments: &[S], points: &str) -
 }
 
 /// Asserts that the file is the old text, a new one with a token that works, or, where it is
-/// written in place, torn beside a whole rescue copy.
+/// written in place, torn beside a journal with the pair.
 fn assert_whole_or_repairable(scene: &Scene, before: &str, context: &str) {
     let text = scene.text();
     let is_new = |text: &str| {
         text.starts_with("; A demo") && scene.server.is_live(&value_in(text, "refresh_token"))
     };
     if text.starts_with('\0') {
-        let rescued = scene
-            .rescued()
-            .unwrap_or_else(|| panic!("{context}: torn, no rescue copy"));
+        let token = scene.journaled();
         assert!(
-            is_new(&rescued),
-            "{context}: the rescue copy is not whole: {rescued:?}"
+            token.is_some_and(|token| scene.server.is_live(&token)),
+            "{context}: torn, and no journal has the pair"
         );
     } else {
         assert!(text == before || is_new(&text), "{context}: {text:?}");
@@ -103,15 +107,11 @@ fn try_fail_point(point: &str, action: &str, in_place: bool) {
     let before = scene.text();
     let run = failing(&scene, &format!("{point}={action}"));
     match action {
-        // What fails once the new text is in the file is no failure.
+        // These points are not in the way of a real failure: it would be one of what follows.
         "error" => {
             let expected = match point {
-                "after-lock" | "after-reserve" | "after-reply" => 1,
+                "after-lock" | "after-reserve" | "before-record" | "after-record" => 1,
                 "after-send" => 5,
-                "after-rename"
-                | "before-folder-fsync"
-                | "after-folder-fsync"
-                | "after-in-place-write" => 0,
                 _ => 6,
             };
             assert_eq!(run.code, expected, "{context}: {}", run.stderr);
@@ -127,7 +127,7 @@ fn try_fail_point(point: &str, action: &str, in_place: bool) {
     assert_whole_or_repairable(&scene, &before, &context);
 
     let run = scene.run::<&str>([]);
-    if action == "abort" && UNWRITTEN.contains(&point) {
+    if point == UNWRITTEN {
         run.assert_failed(4, "20026");
         return;
     }
@@ -151,8 +151,8 @@ fn a_save_that_fails_leaves_the_pair_for_the_next_run() {
         let run = failing(&scene, &format!("{point}=error"));
         run.assert_failed(6, "rotated, but not saved");
         assert_eq!(scene.text(), before);
-        let rescued = scene.rescued().expect(point);
-        assert!(scene.server.is_live(&value_in(&rescued, "refresh_token")));
+        let journaled = scene.journaled().expect(point);
+        assert!(scene.server.is_live(&journaled));
         let run = scene.run::<&str>([]);
         assert!(
             run.stderr
@@ -169,7 +169,7 @@ fn a_save_that_fails_leaves_the_pair_for_the_next_run() {
 fn a_pair_that_no_file_takes_is_printed() {
     let scene = Scene::new();
     let before = scene.text();
-    let run = failing(&scene, "before-write=error,before-rescue-write=errors");
+    let run = failing(&scene, "before-write=error,before-journal-fsync=errors");
     run.assert_failed(6, "could be saved nowhere");
     let printed = value_in(&run.stderr, "refresh_token");
     assert!(scene.server.is_live(&printed));
@@ -198,56 +198,71 @@ fn a_pair_goes_elsewhere_if_the_folder_takes_no_more() {
                 .env(variable, elsewhere.path());
             Run::of(program.env("FEISHU_REFRESH_FAIL", points).output().unwrap())
         };
-        // A text that was written but could not be synced is in doubt: another place takes it.
-        let run = program("in-fsync=error");
+        // A journal that was written but could not be synced is in doubt: another place takes the pair.
+        let run = program("before-fsync=error,before-journal-fsync=error");
         run.assert_failed(6, elsewhere.path().to_str().unwrap());
-        fs::remove_file(scene.rescue_file()).ok();
+        fs::remove_file(scene.journal()).ok();
         assert!(program("").stderr.contains("it is saved now"));
         scene.assert_sound();
     }
 }
 
+/// Another file under the journal's name is no journal: it is put aside, and blocks nobody.
 #[cfg(unix)]
 #[test]
-fn what_others_can_reach_in_a_shared_folder_is_no_rescue_file() {
+fn what_others_could_have_planted_is_not_believed() {
     let scene = Scene::new();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let program = || {
-        let mut program = scene.program();
-        program.arg("-v").env("TMPDIR", elsewhere.path());
-        program
-    };
-    let mut failing = program();
-    failing.env("FEISHU_REFRESH_FAIL", "in-fsync=error");
-    Run::of(failing.output().unwrap()).assert_failed(6, elsewhere.path().to_str().unwrap());
-    let left = fs::read_dir(elsewhere.path()).unwrap().next().unwrap();
-    let left = left.unwrap().path();
-    fs::remove_file(scene.rescue_file()).ok();
-    Run::of(program().output().unwrap()).token();
-
-    let link = scene.folder().join("link");
-    fs::write(&left, "rubbish").unwrap();
-    for (mode, has_link) in [(0o640, false), (0o602, false), (0o600, true)] {
-        fs::set_permissions(&left, fs::Permissions::from_mode(mode)).unwrap();
-        if has_link {
-            fs::hard_link(&left, &link).unwrap();
+    failing(&scene, "before-rename=abort");
+    let real = fs::read(scene.journal()).unwrap();
+    let dead = scene.text();
+    let token = scene.server.refresh_token();
+    let elsewhere = scene.folder().join("elsewhere");
+    fs::write(&elsewhere, &real).unwrap();
+    for kind in [
+        "mode 0640",
+        "mode 0602",
+        "another name",
+        "a link",
+        "a folder",
+        "another owner",
+    ] {
+        let journal = scene.journal();
+        let _ = fs::remove_file(&journal).or_else(|_| fs::remove_dir(&journal));
+        fs::write(&journal, &real).unwrap();
+        let chmod = |mode| fs::set_permissions(&journal, fs::Permissions::from_mode(mode)).unwrap();
+        chmod(0o600);
+        match kind {
+            "mode 0640" => chmod(0o640),
+            "mode 0602" => chmod(0o602),
+            "another name" => fs::hard_link(&journal, scene.folder().join("other")).unwrap(),
+            "another owner" if !is_root() => continue,
+            "another owner" => std::os::unix::fs::chown(&journal, Some(54321), None).unwrap(),
+            _ => {
+                fs::remove_file(&journal).unwrap();
+                if kind == "a folder" {
+                    fs::create_dir(&journal).unwrap();
+                } else {
+                    std::os::unix::fs::symlink(&elsewhere, &journal).unwrap();
+                }
+            }
         }
-        let run = Run::of(program().output().unwrap());
-        run.token();
+        scene.write(dead.replace(&value_in(&dead, "refresh_token"), &token));
+        let rotations = scene.server.rotations();
+        let run = scene.run::<&str>([]);
         assert!(
-            run.stderr
-                .contains("is not this user's alone: it is ignored"),
-            "{mode:o}: {}",
+            run.stderr.contains("put aside as"),
+            "{kind}: {}",
             run.stderr
         );
-        assert_eq!(fs::read(&left).unwrap(), b"rubbish");
+        assert_eq!(
+            run.code,
+            if rotations == 1 { 0 } else { 4 },
+            "{kind}: {}",
+            run.stderr
+        );
+        assert!(!fs::exists(&journal).unwrap(), "{kind}: it is found again");
+        assert_eq!(fs::read(&elsewhere).unwrap(), real);
     }
-    // This user's alone, it is looked at, and found to be of no use.
-    fs::remove_file(&link).unwrap();
-    let run = Run::of(program().output().unwrap());
-    run.token();
-    assert!(run.stderr.contains("does not fit"), "{}", run.stderr);
-    scene.assert_sound();
 }
 
 /// The names of what a run syncs, in order, its folder as an empty one; none without strace, which is
@@ -279,58 +294,96 @@ fn synced(scene: &Scene, arguments: &[&str], points: &str) -> Option<Vec<String>
 
 #[test]
 fn what_is_to_stay_beside_the_file_is_on_disk_with_its_name() {
-    let [file, rescue, folder] = ["feishu-config.ini", "feishu-config.ini.rescue", ""];
+    let [file, journal, folder] = ["feishu-config.ini", "feishu-config.ini.journal", ""];
     // A file that is written in place is touched only after that.
     let scene = Scene::new();
     fs::hard_link(scene.file(), scene.folder().join("other.ini")).unwrap();
     let Some(calls) = synced(&scene, &[], "") else {
         return;
     };
-    assert_eq!(calls, [rescue, folder, file, file, file]);
+    assert_eq!(calls, [journal, folder, file, file, file]);
     // A journal is synced only if its pairs cannot be saved.
     for (points, stays) in [("", false), ("before-rename=errors", true)] {
         let scene = Scene::new();
         let calls = synced(&scene, &["--all", "--rate", "0"], points).unwrap();
-        let is_synced = calls.windows(2).any(|pair| pair == [rescue, folder]);
+        let is_synced = calls.windows(2).any(|pair| pair == [journal, folder]);
         assert_eq!(is_synced, stays, "{calls:?}");
-        assert_eq!(scene.rescue_file().exists(), stays);
+        assert_eq!(scene.journal().exists(), stays);
     }
 }
 
-#[cfg(unix)]
+/// The path that a run says it kept something under.
+fn kept_as(run: &Run) -> PathBuf {
+    let named = run.stderr.split("it was kept as ").nth(1);
+    let named = named.unwrap_or_else(|| panic!("nothing was kept: {}", run.stderr));
+    PathBuf::from(named.lines().next().unwrap())
+}
+
 #[test]
-fn a_rescue_file_that_does_not_fit_is_kept_and_named() {
+fn a_journal_that_does_not_fit_is_kept_and_named() {
     let scene = Scene::new();
-    for text in [
-        "[TOKEN]\nrefresh_token = ur-1\nrefresh_token_spent = 0123456789abcdef 0123456789abcdef\n",
-        "rubbish",
-    ] {
-        fs::write(scene.rescue_file(), text).unwrap();
+    // A pair whose place another login took meanwhile, and what a run had only begun to write.
+    failing(&scene, "before-rename=abort");
+    let pair = fs::read_to_string(scene.journal()).unwrap();
+    let third = scene.server.refresh_token();
+    scene.write(scene.text().replace(&scene.value("refresh_token"), &third));
+    for (text, part) in [(pair.as_str(), "ur-sandbox"), ("rubbish", "rubbish")] {
+        fs::write(scene.journal(), text).unwrap();
+        set_private(&scene.journal());
         let run = scene.run::<&str>([]);
         run.token();
-        let named = run
-            .stderr
-            .split("it was kept as ")
-            .nth(1)
-            .unwrap()
-            .trim_end();
-        assert_eq!(fs::read_to_string(named).unwrap(), text);
-        assert!(!scene.rescue_file().exists(), "it is found again");
-        fs::remove_file(named).unwrap();
+        let kept = kept_as(&run);
+        assert!(fs::read_to_string(&kept).unwrap().contains(part));
+        assert!(is_private(&kept));
+        fs::remove_file(kept).unwrap();
         scene.assert_sound();
     }
     // Blank ones are what a run leaves that died before it had anything to write.
     for blank in [&b""[..], &[0; 4096]] {
-        fs::write(scene.rescue_file(), blank).unwrap();
+        fs::write(scene.journal(), blank).unwrap();
+        set_private(&scene.journal());
         assert_eq!(scene.run::<&str>([]).stderr, "");
         scene.assert_sound();
     }
-    // Through a link, anything could be read or removed.
-    let elsewhere = scene.folder().join("elsewhere");
-    fs::write(&elsewhere, "x").unwrap();
-    std::os::unix::fs::symlink(&elsewhere, scene.rescue_file()).unwrap();
-    scene.run::<&str>([]).assert_failed(3, "cannot read");
-    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "x");
+}
+
+/// What version 0.1 left: a rescue file is a whole copy of the file, with the new pair.
+#[test]
+fn what_an_older_version_left_is_put_back_once_or_kept() {
+    for in_place in [false, true] {
+        let scene = Scene::new();
+        scene.run::<&str>([]).token();
+        let before = scene.text();
+        scene.run::<&str>([]).token();
+        let rescue = scene.folder().join("feishu-config.ini.rescue");
+        fs::write(&rescue, scene.text()).unwrap();
+        set_private(&rescue);
+        let torn = format!("\0{}", &before[1..before.len() / 2]);
+        scene.write(if in_place { torn } else { before });
+        let run = scene.run::<&str>([]);
+        run.token();
+        assert!(run.stderr.contains(if in_place {
+            "it is whole again"
+        } else {
+            "it is saved now"
+        }));
+        scene.assert_sound();
+    }
+    let scene = Scene::new();
+    let rescue = scene.folder().join("feishu-config.ini.rescue");
+    for text in [
+        "[TOKEN]\nrefresh_token = ur-1\nrefresh_token_spent = 0123456789abcdef 0123456789abcdef\n",
+        "rubbish",
+    ] {
+        fs::write(&rescue, text).unwrap();
+        set_private(&rescue);
+        let run = scene.run::<&str>([]);
+        run.token();
+        let kept = kept_as(&run);
+        assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+        fs::remove_file(kept).unwrap();
+        scene.assert_sound();
+    }
 }
 
 /// Kills a run at a system call, where strace is installed.
@@ -361,7 +414,7 @@ fn killed_at(scene: &Scene, call: &str, nth: usize) -> bool {
 
 #[cfg(unix)]
 #[test]
-fn a_pair_that_was_written_but_for_its_end_is_used() {
+fn a_pair_that_had_its_one_write_is_used() {
     // With an app token that is fetched on the way and saved with the pair, too, with an expiry that
     // 115 leaves alone, and with one that a person wrote.
     let expiry = "refresh_token_expires_at = 2027-05-01T00:00:00+08:00\n";
@@ -372,8 +425,8 @@ fn a_pair_that_was_written_but_for_its_end_is_used() {
         ("115", expiry),
     ] {
         for in_place in [false, true] {
-            // Before the first byte, after it, before the sync.
-            for (call, nth) in [("pwrite64", 2), ("fsync", 1)] {
+            // Behind the one write of the pair, and before the first sync.
+            for (call, nth) in [("pwrite64", 3), ("fsync", 1)] {
                 let scene = Scene::without_file();
                 scene.write(scene.server.profile("TOKEN", api) + more);
                 let other_name = scene.folder().join("other.ini");
@@ -400,44 +453,40 @@ fn a_pair_that_was_written_but_for_its_end_is_used() {
 #[test]
 fn a_pair_that_was_only_begun_is_told_to_be_lost() {
     let scene = Scene::new();
-    failing(&scene, "before-rename=error").assert_failed(6, "rotated, but not saved");
-    let whole = fs::read(scene.rescue_file()).unwrap();
+    failing(&scene, "before-rename=abort");
+    let whole = fs::read(scene.journal()).unwrap();
+    let pair = whole
+        .windows(6)
+        .position(|bytes| bytes == b"{\"pair")
+        .unwrap();
     let before = scene.text();
-    for written in [1, 20, whole.len() / 2, whole.len() - 1] {
-        for has_head in [false, true] {
-            let mut begun = whole.clone();
-            begun[written..].fill(0);
-            if !has_head {
-                begun[0] = 0;
-            }
-            fs::write(scene.rescue_file(), &begun).unwrap();
+    for written in [pair, pair + 20, (pair + whole.len()) / 2, whole.len() - 2] {
+        // Some file systems set space aside with NULs.
+        for nuls in [0, 4096] {
+            let mut begun = whole[..written].to_vec();
+            begun.resize(written + nuls, 0);
+            fs::write(scene.journal(), &begun).unwrap();
+            set_private(&scene.journal());
             let run = scene.run::<&str>([]);
             run.assert_failed(4, "an earlier attempt got no usable reply");
             assert_eq!(scene.text(), before, "{written} of {}", whole.len());
-            let mut kept = scene.file_names();
-            kept.retain(|name| name != "feishu-config.ini");
-            for name in kept {
-                fs::remove_file(scene.folder().join(name)).unwrap();
-            }
+            fs::remove_file(kept_as(&run)).unwrap();
+            assert_eq!(scene.file_names(), ["feishu-config.ini"]);
         }
     }
-    fs::write(scene.rescue_file(), &whole).unwrap();
+    fs::write(scene.journal(), &whole).unwrap();
+    set_private(&scene.journal());
     scene.run::<&str>([]).token();
 }
 
 #[cfg(unix)]
 #[test]
 fn a_put_back_that_was_interrupted_loses_neither_pair_nor_edits() {
-    for point in [
-        "after-rescue-write",
-        "before-in-place-write",
-        "amid-in-place-write",
-        "after-in-place-write",
-    ] {
+    for point in ["after-text", "amid-in-place-write", "after-in-place-write"] {
         let scene = Scene::new();
         let other_name = scene.folder().join("other.ini");
         fs::hard_link(scene.file(), &other_name).unwrap();
-        failing(&scene, "before-in-place-write=error").assert_failed(6, "rotated, but not saved");
+        failing(&scene, "before-text=error").assert_failed(6, "rotated, but not saved");
         fs::write(
             scene.file(),
             scene.text() + "\n[mine]\nrefresh_token = ur-mine\n",
@@ -478,59 +527,81 @@ fn a_leftover_blocks_nobody() {
     assert!(!scene.text().contains("LATER"), "{}", scene.text());
 }
 
+/// A new login that was not saved takes the place of what the file held then, whatever became of the
+/// file's times and names meanwhile; of another token only for a run that brings it again.
+#[cfg(unix)]
 #[test]
-fn a_leftover_that_fits_in_part_is_kept_for_the_rest() {
-    let scene = Scene::new();
-    scene.write(scene.text() + "\n[OTHER]\nrefresh_token = ur-other\n");
-    failing(&scene, "before-rename=error").assert_failed(6, "rotated, but not saved");
-    scene.write(scene.text().replace("ur-other", "ur-another"));
-    let run = scene.run::<&str>([]);
-    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
-    let named = run
-        .stderr
-        .split("it was kept as ")
-        .nth(1)
-        .unwrap()
-        .trim_end();
-    assert!(fs::read_to_string(named).unwrap().contains("ur-other"));
-    assert!(scene.text().contains("ur-another"));
-    fs::remove_file(named).unwrap();
-    scene.assert_sound();
-}
-
-#[test]
-fn the_pair_of_a_new_token_waits_for_a_run_that_brings_it_again() {
+fn the_pair_of_a_new_token_takes_its_place() {
+    type Change = fn(&Scene);
+    let changes: [(&str, Change); 4] = [
+        ("nothing", |_| {}),
+        ("chmod", |scene| {
+            fs::set_permissions(scene.file(), fs::Permissions::from_mode(0o640)).unwrap();
+        }),
+        ("touch", |scene| {
+            let file = fs::File::options().write(true).open(scene.file());
+            let later = SystemTime::now() + Duration::from_secs(1 << 30);
+            file.unwrap().set_modified(later).unwrap();
+        }),
+        ("a link", |scene| {
+            let other = scene.folder().join("other");
+            fs::hard_link(scene.file(), &other).unwrap();
+            fs::remove_file(other).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        for has_file in [true, false] {
+            for brings_it in [true, false] {
+                let scene = if has_file {
+                    Scene::new()
+                } else {
+                    Scene::without_file()
+                };
+                let flags = scene.flags();
+                failing_with(&scene, &flags, "before-rename=abort");
+                change(&scene);
+                let run = if brings_it {
+                    scene.run(&flags)
+                } else {
+                    scene.run::<&str>([])
+                };
+                let context = format!("{name}, {has_file}, {brings_it}: {}", run.stderr);
+                assert!(run.stderr.contains("it is saved now"), "{context}");
+                assert_eq!(scene.server.spent_seen(), 0, "{context}");
+                if !has_file {
+                    // A file that was not there has no address yet.
+                    continue;
+                }
+                assert_eq!(run.code, 0, "{context}");
+                scene.assert_sound();
+            }
+        }
+    }
+    // A third login stays, unless a run brings the one that was spent.
     let scene = Scene::new();
     let flags = scene.flags();
-    let run = failing_with(&scene, &flags, "before-rename=error");
-    assert_eq!(run.code, 6, "{}", run.stderr);
+    failing_with(&scene, &flags, "before-rename=abort");
+    let third = scene.server.refresh_token();
+    scene.write(scene.text().replace(&scene.value("refresh_token"), &third));
     assert!(scene.run(&flags).stderr.contains("it is saved now"));
-    scene.assert_sound();
-
-    // A run that does not bring it goes on with the login of the file.
-    let flags = scene.flags();
-    let run = failing_with(&scene, &flags, "before-rename=error");
-    assert_eq!(run.code, 6, "{}", run.stderr);
-    let run = scene.run::<&str>([]);
-    let named = run
-        .stderr
-        .split("it was kept as ")
-        .nth(1)
-        .unwrap()
-        .trim_end();
-    let kept = fs::read_to_string(named).unwrap();
-    assert!(scene.server.is_live(&value_in(&kept, "refresh_token")));
-    fs::remove_file(named).unwrap();
+    assert!(scene.server.is_live(&third));
     scene.assert_sound();
 }
 
+/// The section comes back; what else was in the file does not.
 #[test]
-fn a_file_that_is_gone_comes_back_whole_with_its_pair() {
-    let scene = Scene::new();
+fn a_file_that_is_gone_gets_its_section_back() {
+    let scene = Scene::without_file();
+    scene.write(scene.server.profile("TOKEN", "115") + "more = x\n");
     failing(&scene, "before-rename=error").assert_failed(6, "rotated, but not saved");
     fs::remove_file(scene.file()).unwrap();
-    scene.run::<&str>([]).token();
-    assert!(scene.text().starts_with("; A demo"));
+    scene.server.advance(Duration::from_secs(61));
+    let run = scene.run(["--base-url", &scene.server.base_url()]);
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    run.token();
+    assert_eq!(scene.value("api"), "115");
+    assert!(!scene.text().contains("more"));
+    assert!(is_private(&scene.file()));
     scene.assert_sound();
 }
 
@@ -684,7 +755,7 @@ fn spawn_quietly(scene: &Scene) -> Child {
 fn sigkill_at_random_moments_loses_only_what_was_not_yet_written() {
     let scene = Scene::new();
     let moments = Moments::of(&scene);
-    let [mut unspent, mut saved, mut rescued, mut lost] = [0; 4];
+    let [mut unspent, mut saved, mut put_back, mut lost] = [0; 4];
     for _ in 0..INTERRUPTIONS {
         let before = scene.text();
         let mut child = spawn_quietly(&scene);
@@ -694,20 +765,16 @@ fn sigkill_at_random_moments_loses_only_what_was_not_yet_written() {
         // What it had sent by then still counts.
         scene.server.settle().unwrap();
         let text = scene.text();
-        let rescue = fs::read(scene.rescue_file()).unwrap_or_default();
-        let rescue = String::from_utf8(rescue).unwrap();
+        let journaled = scene.journaled();
         let is_alive = scene.server.is_live(&value_in(&text, "refresh_token"));
         let run = scene.run::<&str>([]);
         match (is_alive, run.code) {
             (true, 0) if text == before => unspent += 1,
             (true, 0) => saved += 1,
-            (false, 0) => rescued += 1,
+            (false, 0) => put_back += 1,
             (false, 4) => {
                 assert_eq!(text, before, "the file is broken");
-                assert!(
-                    !rescue.contains("ur-sandbox"),
-                    "a pair was written and not used: {rescue:?}"
-                );
+                assert_eq!(journaled, None, "a pair was written and not used");
                 lost += 1;
                 // As a person would: consent again.
                 let token = scene.server.refresh_token();
@@ -717,8 +784,8 @@ fn sigkill_at_random_moments_loses_only_what_was_not_yet_written() {
         }
     }
     println!(
-        "{INTERRUPTIONS} × SIGKILL: unspent {unspent}, saved {saved}, rescued {rescued}, \
-         lost before the first write {lost}"
+        "{INTERRUPTIONS} × SIGKILL: unspent {unspent}, saved {saved}, put back {put_back}, \
+         lost before their one write {lost}"
     );
     assert!(saved > 0 && unspent > 0, "the moments do not cover the run");
 }
@@ -743,8 +810,7 @@ fn other_signals_at_random_moments_lose_nothing() {
             scene.server.is_live(&scene.value("refresh_token")),
             "round {round}"
         );
-        let rescue = scene.rescued();
-        assert!(rescue.is_none(), "round {round}: {rescue:?}");
+        assert_eq!(scene.journaled(), None, "round {round}");
     }
     assert_eq!(scene.server.spent_seen(), 0);
     println!("{INTERRUPTIONS} × SIGTERM, SIGINT, SIGHUP: died {died}, finished {finished}, lost 0");

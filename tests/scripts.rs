@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -92,7 +94,7 @@ fn a_shell_can_read_the_env_output() {
         let scene = Scene::without_file();
         scene.write(scene.server.profile("TOKEN", api));
         scene.run(["--retries", "0"]).token();
-        scene.server.advance(std::time::Duration::from_secs(61));
+        scene.server.advance(Duration::from_secs(61));
         let odd = "u-a'b$(c)%d\"";
         scene.server.fail_next(Fault::Alter(Box::new(move |reply| {
             reply["data"]["access_token"] = json!(odd);
@@ -202,17 +204,104 @@ fn a_command_hears_of_each_new_pair() {
     fs::remove_file(scene.folder().join("heard")).unwrap();
     scene.run(["--on-refresh", hook, "--min-ttl", "1h"]).token();
     assert!(!scene.folder().join("heard").exists());
-    // It need not listen, and finds the file locked.
+}
+
+/// Whoever would wait for the run that waits for its end is told so at once.
+#[test]
+fn a_command_that_refreshes_its_own_file_is_told_at_once() {
     let program = env!("CARGO_BIN_EXE_feishu-refresh");
-    let hook = format!("{program} --lock-timeout 0.1; echo ended with $?");
-    let run = scene.run(["--on-refresh", &hook]);
-    run.token();
+    let hook = format!("{program} --retries 0; echo ended with $?");
+    for arguments in [&[][..], &["--all"]] {
+        let scene = Scene::new();
+        let run = scene.run([arguments, &["--on-refresh", &hook]].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(run.stderr.contains("waits for its end"), "{}", run.stderr);
+        assert!(run.stderr.contains("ended with 3"), "{}", run.stderr);
+        assert_eq!(scene.server.rotations(), 1);
+        scene.assert_sound();
+    }
+    // It is free to refresh another.
+    let (scene, other) = (Scene::new(), Scene::new());
+    let hook = format!("{program} -c {}", other.file().display());
+    scene.run(["--on-refresh", &hook]).token();
+    assert_eq!(other.server.rotations(), 1);
+    other.assert_sound();
+}
+
+/// What a hook has started outlives the run that named itself to it.
+#[test]
+fn a_service_that_a_command_started_refreshes_later() {
+    let scene = Scene::new();
+    let program = env!("CARGO_BIN_EXE_feishu-refresh");
+    let service = scene.folder().join("service");
+    fs::write(
+        &service,
+        format!(
+            "while ! test -e go; do sleep 0.01; done\n{program} -v > token 2> said; touch done\n"
+        ),
+    )
+    .unwrap();
+    let hook = "sh ./service < /dev/null > /dev/null 2>&1 &";
+    scene.run(["--on-refresh", hook]).token();
+    // Another run holds the file: the service waits for it as any run does.
+    scene.server.fail_next(Fault::Hold);
+    let held = HeldRun::spawn(scene.program().arg("-v"));
+    fs::write(scene.folder().join("go"), "").unwrap();
+    let said = scene.folder().join("said");
+    wait_for(|| fs::read_to_string(&said).is_ok_and(|said| said.contains("waiting")));
+    let token = held.let_go(&scene).token().to_owned();
+    wait_for(|| scene.folder().join("done").exists());
+    let printed = fs::read_to_string(scene.folder().join("token")).unwrap();
+    assert_eq!(printed.trim_end(), token);
+}
+
+#[test]
+fn a_command_gets_the_signal_mask_and_the_core_limit_that_the_program_was_started_with() {
+    let scene = Scene::new();
+    let hook = "grep SigBlk /proc/self/status >&2; ulimit -c >&2";
+    let hook = format!("{hook}; timeout 0.2 sleep 9; echo ended with $?");
+    // Other shells take the mask from what they start.
+    let hook = format!("exec bash -c '{hook}'");
+    for arguments in [&[][..], &["--all"]] {
+        let mut shell = Command::new("sh");
+        shell.current_dir(scene.folder()).env_clear();
+        shell.args(["-c", "ulimit -c 123; exec \"$@\"", "sh"]);
+        shell.arg(scene.program().get_program());
+        shell.args(arguments).args(["--on-refresh", &hook]);
+        let run = Run::of(shell.output().unwrap());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(
+            run.stderr.contains("SigBlk:\t0000000000000000\n123\n"),
+            "{}",
+            run.stderr
+        );
+        // What keeps time by signals works.
+        assert!(run.stderr.contains("ended with 124"), "{}", run.stderr);
+    }
+    // A signal that was blocked stays so.
+    let mut python = Command::new("python3");
+    python.current_dir(scene.folder()).env_clear();
+    let code = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); os.execv(sys.argv[1], sys.argv[1:])";
+    python.args(["-c", code]).arg(scene.program().get_program());
+    let Ok(output) = python.args(["--on-refresh", &hook]).output() else {
+        eprintln!("skipped: python3 is not installed");
+        return;
+    };
+    let run = Run::of(output);
     assert!(
-        run.stderr.contains("another run is still working"),
+        run.stderr.contains("SigBlk:\t0000000000000200"),
         "{}",
         run.stderr
     );
-    assert!(run.stderr.contains("ended with 5"), "{}", run.stderr);
+}
+
+/// Waits until something is so.
+fn wait_for(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never is");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{HeldRun, Run, Scene, is_root};
+use crate::harness::{HeldRun, Run, Scene, is_root, tokens_in_journal};
 use crate::sandbox::Fault;
 
 /// Some user and group other than root.
@@ -285,24 +285,28 @@ fn a_file_in_a_folder_that_cannot_be_written_is_saved_in_place() {
     );
     assert!(scene.server.is_live(&scene.value("refresh_token")));
 
-    // Killed in the midst, it is repaired from the rescue copy in the state folder.
+    // Killed in the midst, it is repaired from the journal in the state folder.
     let torn = stranger_in_a_closed_folder(&scene)
         .env("FEISHU_REFRESH_FAIL", "amid-in-place-write=abort")
         .output()
         .unwrap();
     assert!(!torn.status.success());
     assert_eq!(fs::read(scene.file()).unwrap()[0], 0, "it is not torn");
-    let state = scene.folder().join("state/feishu-refresh");
-    assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    let journals = || {
+        let state = fs::read_dir(scene.folder().join("state/feishu-refresh")).unwrap();
+        let names = state.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".journal")).count()
+    };
+    assert_eq!(journals(), 1);
     let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
     assert_eq!(scene.value("user_access_token"), run.token());
     assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
-    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    assert_eq!(journals(), 0);
     assert_eq!(scene.server.spent_seen(), 0);
 }
 
 #[test]
-fn a_rescue_file_elsewhere_keeps_a_second_run_out() {
+fn a_journal_elsewhere_keeps_a_second_run_out() {
     if !is_root() {
         return;
     }
@@ -315,7 +319,10 @@ fn a_rescue_file_elsewhere_keeps_a_second_run_out() {
     fs::write(&edited, scene.text()).unwrap();
     chown(&edited, Some(STRANGER), Some(STRANGER)).unwrap();
     fs::rename(&edited, scene.file()).unwrap();
-    let second = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
+    let second = stranger_in_a_closed_folder(&scene)
+        .args(["-q", "--lock-timeout", "0.2"])
+        .output();
+    let second = Run::of(second.unwrap());
     second.assert_failed(5, "another run is still working");
     // The file it would write is not the one it has locked: the pair is kept, and put back.
     held.let_go(&scene)
@@ -332,37 +339,43 @@ fn a_leftover_that_cannot_be_removed_blocks_nobody() {
     for text in ["", "rubbish"] {
         let scene = Scene::new();
         chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
-        fs::write(scene.rescue_file(), text).unwrap();
-        chown(scene.rescue_file(), Some(STRANGER), Some(STRANGER)).unwrap();
+        fs::write(scene.journal(), text).unwrap();
+        fs::set_permissions(scene.journal(), Permissions::from_mode(0o600)).unwrap();
+        chown(scene.journal(), Some(STRANGER), Some(STRANGER)).unwrap();
         let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
         assert!(scene.server.gave(run.token()));
         assert!(scene.server.is_live(&scene.value("refresh_token")));
-        let is_told = run.stderr.contains("cannot remove");
-        assert_eq!(is_told, text.is_empty(), "{}", run.stderr);
+        assert!(run.stderr.contains("cannot remove"), "{}", run.stderr);
     }
 }
 
+/// A real journal of another user's, in a folder where anybody may make files: its pair is not this
+/// user's, and it does not keep this user's run from anything.
 #[test]
-fn another_users_rescue_file_is_cleared_away_only_if_it_is_empty() {
+fn another_users_journal_in_a_shared_folder_is_left_alone() {
     if !is_root() {
         return;
     }
-    for text in ["", "x"] {
+    for mode in [0o644, 0o600] {
         let scene = Scene::new();
-        chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
-        fs::write(scene.rescue_file(), text).unwrap();
-        fs::set_permissions(scene.rescue_file(), Permissions::from_mode(0o600)).unwrap();
-        let mut stranger = stranger_in_a_closed_folder(&scene);
-        fs::set_permissions(scene.folder(), Permissions::from_mode(0o777)).unwrap();
-        let run = Run::of(stranger.output().unwrap());
-        if text.is_empty() {
-            run.token();
-            assert!(!scene.rescue_file().exists());
-        } else {
-            run.assert_failed(3, "cannot read");
-            assert!(scene.server.requests().is_empty());
-            assert_eq!(fs::read_to_string(scene.rescue_file()).unwrap(), text);
-        }
+        let mut killed = stranger_in_a_closed_folder(&scene);
+        fs::set_permissions(scene.folder(), Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(scene.file(), Permissions::from_mode(0o666)).unwrap();
+        let owned = scene.text();
+        killed.env("FEISHU_REFRESH_FAIL", "after-record=abort");
+        killed.args(scene.flags()).output().unwrap();
+        let journal = fs::metadata(scene.journal()).unwrap();
+        assert_eq!(journal.uid(), STRANGER);
+        let planted = scene.journaled().unwrap();
+        fs::set_permissions(scene.journal(), Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(scene.file(), Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(scene.text(), owned);
+        // Neither as the file's owner, who is root here, nor as a third user.
+        let run = scene.run::<&str>([]);
+        assert!(run.stderr.contains("put aside as"), "{}", run.stderr);
+        assert!(scene.server.is_live(&planted));
+        assert_eq!(scene.value("user_access_token"), run.token());
+        assert_eq!(scene.server.spent_seen(), 0);
     }
 }
 
@@ -508,7 +521,7 @@ fn a_full_disk_costs_nothing() {
     assert!(run.stderr.contains("no room for new tokens beside"));
     assert_eq!(fs::read(&file).unwrap(), before);
     assert!(scene.server.requests().is_empty());
-    // What has to be written in place gets no room there, wherever its rescue file could be.
+    // What has to be written in place gets no room there, wherever its journal could be.
     let other = scene.folder().join("disk/other.ini");
     fs::hard_link(&file, &other).unwrap();
     let mut program = scene.program();
@@ -613,7 +626,7 @@ fn a_second_run_keeps_out_when_an_editor_has_replaced_the_file() {
     fs::write(&edited, format!("# Edited\n{}", scene.text())).unwrap();
     fs::rename(&edited, scene.file()).unwrap();
     scene
-        .run::<&str>([])
+        .run(["--lock-timeout", "0.2"])
         .assert_failed(5, "another run is still working");
     let run = held.let_go(&scene);
     assert_eq!(scene.value("user_access_token"), run.token());
@@ -640,14 +653,19 @@ fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
         .lines()
         .next()
         .unwrap();
-    let rescue = fs::read_to_string(named).unwrap();
-    let ours = crate::harness::value_in(&rescue, "refresh_token");
+    let journal = fs::read_to_string(named).unwrap();
+    let ours = tokens_in_journal(&journal).pop().unwrap();
     assert!(scene.server.is_live(&ours) && scene.server.is_live(&third));
     assert_eq!(fs::metadata(named).unwrap().mode() & 0o7777, 0o600);
-    // Nor is it by a later run, whatever that brings.
-    scene.run(scene.flags()).token();
-    assert!(scene.server.is_live(&third) || scene.server.spent_seen() == 0);
-    assert!(fs::exists(named).unwrap());
+    // Nor is it by a later run: ours is kept under another name, since it fits nothing.
+    let run = scene.run::<&str>([]);
+    run.token();
+    assert!(!scene.server.is_live(&third) && scene.server.is_live(&ours));
+    let kept = run.stderr.split("it was kept as ").nth(1).unwrap();
+    let kept = kept.lines().next().unwrap();
+    assert!(fs::read_to_string(kept).unwrap().contains(&ours));
+    fs::remove_file(kept).unwrap();
+    scene.assert_sound();
 }
 
 #[test]
@@ -676,7 +694,7 @@ fn a_token_that_is_taken_out_meanwhile_is_no_other_token() {
         }
         let run = held.let_go(&scene);
         run.assert_failed(6, "rotated, but not saved");
-        let named = scene.rescue_file();
+        let named = scene.journal();
         assert!(
             run.stderr.contains(named.to_str().unwrap()),
             "{state}: {}",
@@ -705,10 +723,5 @@ fn a_file_broken_meanwhile_is_left_and_the_pair_kept_beside() {
     let run = held.let_go(&scene);
     run.assert_failed(6, "line 2");
     assert_eq!(scene.text(), "[TOKEN]\nhalf a li");
-    let rescue = fs::read_to_string(scene.rescue_file()).unwrap();
-    assert!(
-        scene
-            .server
-            .is_live(&crate::harness::value_in(&rescue, "refresh_token"))
-    );
+    assert!(scene.server.is_live(&scene.journaled().unwrap()));
 }

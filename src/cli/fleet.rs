@@ -90,6 +90,10 @@ impl Helper for Hands {
         self.gate.watch(tell).map_err(|error| no_thread(&error))
     }
 
+    fn follows_saves(&self) -> bool {
+        self.hook.is_some()
+    }
+
     fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave> {
         let command = self.hook.as_deref()?;
         Some(hook::work(command, &self.options, news))

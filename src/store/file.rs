@@ -336,10 +336,9 @@ impl Reservation for FileReservation {
     }
 
     async fn save(self, successor: Successor) -> Result<FileSaved> {
-        let session = Rc::clone(self.room.session());
-        let (tokens, kept_aside) = session.save(successor).await?;
+        let (tokens, kept_aside) = self.room.session().save(successor).await?;
         Ok(FileSaved {
-            session,
+            room: self.room,
             tokens,
             kept_aside,
         })
@@ -354,9 +353,10 @@ impl Reservation for FileReservation {
     }
 }
 
-/// A pair on disk. The file stays locked as long as this lives.
+/// A pair on disk. The file stays locked as long as this lives, and the journal stays with it: what is
+/// done meanwhile may bring an old copy back.
 pub(crate) struct FileSaved {
-    session: Rc<Session>,
+    room: session::Reserved,
     tokens: Tokens,
     kept_aside: Option<PathBuf>,
 }
@@ -367,7 +367,7 @@ impl Saved for FileSaved {
     }
 
     fn lock_name(&self) -> Option<String> {
-        self.session.lock_name()
+        self.room.session().lock_name()
     }
 
     fn kept_aside(&self) -> Option<&Path> {

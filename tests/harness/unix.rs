@@ -50,26 +50,23 @@ pub fn send_signal(child: &Child, signal: &str) {
     sent.unwrap();
 }
 
-/// Asserts that a program has helper threads, and that signals are for its main thread alone.
+/// Asserts that signals are for a program's main thread alone.
 pub fn assert_helpers_shielded(id: u32) {
     let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter();
-    let mut helpers = 0;
     for task in tasks.flatten() {
         let task = task.unwrap();
-        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        let Ok(status) = fs::read_to_string(task.path().join("status")) else {
+            continue;
+        };
         let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
         let blocked = u64::from_str_radix(blocked.unwrap().trim(), 16).unwrap();
         let is_main = task.file_name().to_str() == Some(&id.to_string());
-        helpers += usize::from(!is_main);
         // SIGHUP, SIGINT and SIGTERM.
         assert_eq!(
             blocked & 0x4003,
             if is_main { 0 } else { 0x4003 },
             "{status}"
         );
-    }
-    if cfg!(target_os = "linux") {
-        assert!(helpers > 0, "there is no helper thread");
     }
 }
 

@@ -175,14 +175,14 @@ pub(crate) fn check_length(bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Sets space aside from this place on. The file keeps its length where the system knows how to
-/// reserve, and gets NULs where it does not.
-pub(crate) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
-    check_length(offset + bytes)?;
-    match kernel::allocate(file, offset, bytes) {
+/// Sets space aside. The file keeps its length where the system knows how to reserve, and is filled
+/// with NULs where it does not.
+pub(crate) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    check_length(bytes)?;
+    match kernel::allocate(file, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             let nuls = vec![0; usize::try_from(bytes).unwrap_or_default()];
-            write_all_at(file, &nuls, offset)
+            write_all_at(file, &nuls, 0)
         }
         done => Ok(done?),
     }
@@ -191,7 +191,7 @@ pub(crate) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
 /// Sets space aside for a file that has a text already, where the system knows how to.
 pub(crate) fn reserve_beyond(file: &File, bytes: u64) -> io::Result<()> {
     check_length(bytes)?;
-    match kernel::allocate(file, 0, bytes) {
+    match kernel::allocate(file, bytes) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         done => Ok(done?),
     }

@@ -23,8 +23,8 @@ pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
 }
 
 /// Sets space aside and leaves the file's length alone.
-pub(super) fn allocate(file: &File, offset: u64, bytes: u64) -> Result<(), Errno> {
-    retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes))
+pub(super) fn allocate(file: &File, bytes: u64) -> Result<(), Errno> {
+    retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes))
 }
 
 /// What Linux knows of a path beyond its metadata. A kernel too old to tell lets the rename

@@ -35,7 +35,7 @@ pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
 }
 
 /// They reserve only by changing the file's length.
-pub(super) fn allocate(_file: &File, _offset: u64, _bytes: u64) -> Result<(), Errno> {
+pub(super) fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
     Err(Errno::OPNOTSUPP)
 }
 

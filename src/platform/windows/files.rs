@@ -205,9 +205,9 @@ pub(crate) fn check_length(_bytes: u64) -> io::Result<()> {
 }
 
 /// Sets space aside by filling it with NULs.
-pub(crate) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+pub(crate) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let nuls = vec![0; usize::try_from(bytes).unwrap_or_default()];
-    write_all_at(file, &nuls, offset)
+    write_all_at(file, &nuls, 0)
 }
 
 /// Space beyond a text cannot be set aside without changing the file.

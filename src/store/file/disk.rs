@@ -49,8 +49,9 @@ impl Disk {
     /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<()> {
         match &self.room {
+            Some(Room::Rename(new)) if new.reserved >= bytes => return Ok(()),
             Some(Room::Rename(new)) => {
-                let reserved = files::reserve(&new.file, 0, bytes);
+                let reserved = files::reserve(&new.file, bytes);
                 return reserved.map_err(|error| self.no_room_beside(error));
             }
             Some(Room::InPlace) => return self.reserve_in_place(bytes),
@@ -203,6 +204,7 @@ pub(super) fn is_torn(text: &[u8]) -> bool {
 struct NewFile {
     file: File,
     path: PathBuf,
+    reserved: u64,
 }
 
 impl NewFile {
@@ -216,10 +218,14 @@ impl NewFile {
             }
             made => made?,
         };
-        let new = NewFile { file, path };
+        let new = NewFile {
+            file,
+            path,
+            reserved: bytes,
+        };
         files::claim(&new.file)?;
         files::take_owner(&new.file, old)?;
-        files::reserve(&new.file, 0, bytes)?;
+        files::reserve(&new.file, bytes)?;
         Ok(new)
     }
 

@@ -74,8 +74,17 @@ pub(super) struct Journal {
     of: PathBuf,
     file: File,
     path: PathBuf,
-    /// Where the next record goes. Held while it is written.
-    end: Mutex<u64>,
+    /// Held while a record is written.
+    end: Mutex<End>,
+}
+
+/// How far a journal is used.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    /// Where the next record goes.
+    written: u64,
+    /// Up to where there is space.
+    reserved: u64,
 }
 
 impl Journal {
@@ -129,21 +138,30 @@ impl Journal {
             of: of.to_owned(),
             file,
             path: path.to_owned(),
-            end: Mutex::new(0),
+            end: Mutex::default(),
         })
     }
 
-    /// Sets space aside for so many bytes behind what is written.
+    /// Sets space aside for so many bytes behind what is written: with NULs, which cost less than the
+    /// blocks that a file system would have to find and free again.
     pub(super) fn reserve(&self, bytes: u64) -> io::Result<()> {
-        files::reserve(&self.file, *self.end(), bytes)
+        let mut end = self.end();
+        let wanted = end.written + bytes;
+        if wanted > end.reserved {
+            files::check_length(wanted)?;
+            let nuls = vec![0; usize::try_from(wanted - end.reserved).unwrap_or_default()];
+            files::write_all_at(&self.file, &nuls, end.reserved)?;
+            end.reserved = wanted;
+        }
+        Ok(())
     }
 
     /// How much of it is written.
     pub(super) fn length(&self) -> u64 {
-        *self.end()
+        self.end().written
     }
 
-    fn end(&self) -> MutexGuard<'_, u64> {
+    fn end(&self) -> MutexGuard<'_, End> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,11 +169,12 @@ impl Journal {
     pub(super) fn append(&self, record: &Record) -> io::Result<()> {
         let mut end = self.end();
         let mut line = record.line();
-        if *end == 0 {
+        if end.written == 0 {
             line.insert_str(0, HEAD);
         }
-        files::write_all_at(&self.file, line.as_bytes(), *end)?;
-        *end += line.len() as u64;
+        files::write_all_at(&self.file, line.as_bytes(), end.written)?;
+        end.written += line.len() as u64;
+        end.reserved = end.reserved.max(end.written);
         Ok(())
     }
 
@@ -362,7 +381,10 @@ impl Leftover {
             of: of.to_owned(),
             file,
             path: self.path.clone(),
-            end: Mutex::new(self.length),
+            end: Mutex::new(End {
+                written: self.length,
+                reserved: self.length,
+            }),
         })
     }
 
@@ -435,7 +457,7 @@ fn memory_path(file: &Path) -> Option<PathBuf> {
 }
 
 /// A memory that is longer than this, and mostly of older pairs, is written anew.
-const LONG_MEMORY: usize = 16 << 10;
+const LONG_MEMORY: usize = 8 << 10;
 
 /// The latest pair of each login that was once in this file. None of them is needed: what cannot be
 /// read is not there.
@@ -495,9 +517,11 @@ pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
     let Some(path) = memory_path(file).filter(|_| !lines.is_empty()) else {
         return;
     };
-    make_folder(&path);
-    let written = files::open_to_append(&path)
-        .and_then(|mut file| io::Write::write_all(&mut file, lines.as_bytes()));
+    let opened = files::open_to_append(&path).or_else(|_| {
+        make_folder(&path);
+        files::open_to_append(&path)
+    });
+    let written = opened.and_then(|mut file| io::Write::write_all(&mut file, lines.as_bytes()));
     if let Err(error) = written {
         log::info!("{}: {error}", path.display());
     }

@@ -20,8 +20,8 @@ use crate::profile::{Snapshot, Successor};
 use crate::protocol::Api;
 use crate::token::{Fingerprint, Tokens};
 
-/// Space set aside beyond the file's own length: two tokens of the documented 4 KB many times over.
-const SPARE_BYTES: u64 = 64 << 10;
+/// Space set aside beyond the file's own length: two tokens of the documented 4 KB several times over.
+const SPARE_BYTES: u64 = 32 << 10;
 
 /// A journal that is longer than this is first brought to its end, before more is written to it.
 const LONG_JOURNAL: u64 = 8 << 20;
@@ -152,7 +152,8 @@ impl State {
     pub(super) fn can_reserve(&self) -> bool {
         let is_long = |journal: &Arc<Journal>| journal.length() > LONG_JOURNAL;
         let must_close = self.reserved > 0 && self.journals.iter().any(is_long);
-        self.is_broken || self.disk.is_some() && !must_close
+        let has_disk = self.disk.is_some() || !self.journals.is_empty();
+        self.is_broken || has_disk && !must_close
     }
 
     /// Makes room for what a request brings.
@@ -185,19 +186,22 @@ impl State {
         Ok(())
     }
 
-    /// Sets space aside, in the file and in the journal, and shows that the journal takes a record.
+    /// Sets space aside, in the file and in the journal, and shows that the journal takes a record. While
+    /// a text is being saved, that makes the room for the next.
     fn make_room(&mut self, file: &Path, sent: Option<Fingerprint>) -> Result<()> {
-        let bytes = self.text.document.text().len() as u64 + self.spare;
-        let Some(disk) = &mut self.disk else {
-            let message = format!(
-                "{} cannot be saved any more: a save broke off; nothing was sent",
-                file.display()
-            );
+        if self.is_broken {
+            let file = file.display();
+            let message =
+                format!("{file} cannot be saved any more: a save broke off; nothing was sent");
             return Err(Error::temporary(message));
-        };
-        disk.reserve(bytes)?;
-        let in_journal = self.spare + if disk.writes_in_place() { bytes } else { 0 };
-        let path = disk.lock.path.clone();
+        }
+        let bytes = self.text.document.text().len() as u64 + self.spare;
+        let mut in_journal = self.spare;
+        if let Some(disk) = &mut self.disk {
+            disk.reserve(bytes)?;
+            in_journal += if disk.writes_in_place() { bytes } else { 0 };
+        }
+        let path = self.real_path(file);
         let room = match self.journals.last() {
             Some(journal) => journal.reserve(in_journal),
             None => self.open_journal(&path, in_journal),
@@ -344,8 +348,7 @@ impl State {
                     is_this(entry) || entry.pair.profile != pair.profile
                 }),
                 // It is the next run's.
-                Err(_) if saved.fits.is_ok() => self.entries.retain(|entry| !is_this(entry)),
-                Err(_) => {}
+                Err(_) => self.entries.retain(|entry| !is_this(entry)),
             }
             self.results.insert(pair.profile.clone(), result);
         }
