@@ -263,9 +263,9 @@ fn a_command_gets_the_signal_mask_and_the_core_limit_that_the_program_was_starte
     // Other shells take the mask from what they start.
     let hook = format!("exec bash -c '{hook}'");
     for arguments in [&[][..], &["--all"]] {
-        let mut shell = Command::new("sh");
+        let mut shell = Command::new("bash");
         shell.current_dir(scene.folder()).env_clear();
-        shell.args(["-c", "ulimit -c 123; exec \"$@\"", "sh"]);
+        shell.args(["-c", "ulimit -c 123; exec \"$@\"", "bash"]);
         shell.arg(scene.program().get_program());
         shell.args(arguments).args(["--on-refresh", &hook]);
         let run = Run::of(shell.output().unwrap());

@@ -144,11 +144,6 @@ impl Successor {
         self.tokens.refresh_token.as_ref().map(Fingerprint::of)
     }
 
-    /// The fingerprint of its access token.
-    pub(crate) fn access_fingerprint(&self) -> Option<Fingerprint> {
-        self.tokens.access_token.as_ref().map(Fingerprint::of)
-    }
-
     /// The keys that it changes and their new values, in the order a person would write them. An empty
     /// value is to be emptied where it stands. What the reply did not give stays as it was (P5).
     pub(crate) fn values(&self, old: &Pair) -> Vec<(&'static str, String)> {

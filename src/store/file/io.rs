@@ -1,7 +1,7 @@
 //! Reading files, and telling them apart.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::error::{Error, Hint, Result};
@@ -17,8 +17,8 @@ const LONGEST_FILE: u64 = 32 << 20;
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match files::open_options().open(path) {
         Ok(mut file) => {
-            check_regular(path, &file)?;
-            read_open(path, &mut file).map(Some)
+            let metadata = check_regular(path, &file)?;
+            read_open(path, &mut file, &metadata).map(Some)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("cannot read", path, error)),
@@ -51,11 +51,12 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
     }
 }
 
-pub(super) fn read_open(path: &Path, file: &mut File) -> Result<Vec<u8>> {
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
-    let mut bytes = Vec::with_capacity(usize::try_from(length.min(LONGEST_FILE)).unwrap_or(0) + 1);
-    file.rewind()
-        .and_then(|()| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes))
+/// Reads a file that was just opened.
+pub(super) fn read_open(path: &Path, file: &mut File, metadata: &Metadata) -> Result<Vec<u8>> {
+    let length = metadata.len().min(LONGEST_FILE);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    file.take(LONGEST_FILE + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| Error::file("cannot read", path, error))?;
     if bytes.len() as u64 > LONGEST_FILE {
         let message = format!("{} is too long to be a configuration file", path.display());

@@ -246,9 +246,8 @@ pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
         if !is_same(&place.path, &file) {
             return Ok(Found::Busy);
         }
-        let bytes = read_open(&place.path, &mut file)?;
+        let bytes = read_open(&place.path, &mut file, &metadata)?;
         let length = bytes.iter().rposition(|byte| *byte != 0);
-        let _ = metadata;
         found.push(Leftover {
             file,
             path: place.path,
@@ -321,11 +320,7 @@ impl Leftover {
         };
         let records = self.read.records.iter();
         records.filter_map(move |(record, _)| match record {
-            Record::Pair(pair) => Some(Entry {
-                pair: Arc::new((**pair).clone()),
-                source,
-                is_saved: false,
-            }),
+            Record::Pair(pair) => Some(Entry::new(Arc::new((**pair).clone()), source)),
             _ => None,
         })
     }
@@ -468,12 +463,13 @@ pub(super) fn remembered(file: &Path) -> Vec<Entry> {
     let Ok(mut opened) = files::open_unlinked(&path) else {
         return Vec::new();
     };
-    let metadata = opened.metadata().ok();
-    let is_own = |m: &Metadata| files::is_ours(m, m) && m.is_file() && is_private(&path, m);
-    if !metadata.is_some_and(|metadata| is_own(&metadata)) {
+    let Ok(metadata) = opened.metadata() else {
+        return Vec::new();
+    };
+    if !files::is_ours(&metadata, &metadata) || !is_private(&path, &metadata) {
         return Vec::new();
     }
-    let bytes = read_open(&path, &mut opened).unwrap_or_default();
+    let bytes = read_open(&path, &mut opened, &metadata).unwrap_or_default();
     let all = record::read(&bytes).records;
     let count = all.len();
     let mut latest: Vec<Entry> = Vec::new();
@@ -482,11 +478,7 @@ pub(super) fn remembered(file: &Path) -> Vec<Entry> {
             continue;
         };
         latest.retain(|entry| entry.pair.profile != pair.profile);
-        latest.push(Entry {
-            pair: (*pair).into(),
-            source: Source::Done,
-            is_saved: true,
-        });
+        latest.push(Entry::new((*pair).into(), Source::Done));
     }
     if bytes.len() > LONG_MEMORY && count > 2 * latest.len() {
         forget_older(&path, &latest);
@@ -562,15 +554,16 @@ pub(super) fn pending(file: &Path) -> (Vec<PathBuf>, Vec<Entry>, Option<String>)
     };
     entries.extend(remembered(&file));
     for place in places(&file, SUFFIX) {
-        let metadata = fs::symlink_metadata(&place.path).ok();
-        let is_believed = |m: &Metadata| files::is_ours(m, &owner) && is_private(&place.path, m);
-        if !metadata.is_some_and(|metadata| is_believed(&metadata)) {
+        let Ok(metadata) = fs::symlink_metadata(&place.path) else {
+            continue;
+        };
+        if !files::is_ours(&metadata, &owner) || !is_private(&place.path, &metadata) {
             continue;
         }
         let Ok(mut opened) = files::open_unlinked(&place.path) else {
             continue;
         };
-        let bytes = read_open(&place.path, &mut opened).unwrap_or_default();
+        let bytes = read_open(&place.path, &mut opened, &metadata).unwrap_or_default();
         let leftover = Leftover {
             file: opened,
             path: place.path,

@@ -116,11 +116,7 @@ fn entries(document: &Document, source: Source) -> Vec<Entry> {
         successor.held = Some(spent);
         successor.spent = pair.spent.iter().filter(|token| *token != new).collect();
         successor.listed = Some(pair.spent);
-        Some(Entry {
-            pair: successor.into(),
-            source,
-            is_saved: false,
-        })
+        Some(Entry::new(successor.into(), source))
     };
     document.sections().filter_map(pair).collect()
 }

@@ -155,8 +155,8 @@ impl State {
             .partition(|(entry, fits)| **fits || entry.source == Source::Done);
         self.entries = known.into_iter().map(|(entry, _)| entry).collect();
         let is_unfit = |pair: &Successor| {
-            let mut unfit = unfit.iter().map(|(entry, _)| &entry.pair);
-            unfit.any(|p| p.profile == pair.profile && p.fingerprint() == pair.fingerprint())
+            let mut unfit = unfit.iter().map(|(entry, _)| entry);
+            unfit.any(|e| e.pair.profile == pair.profile && e.fingerprint() == pair.fingerprint())
         };
         for leftover in &self.leftovers {
             let lines = leftover.lines_of(is_unfit);

@@ -38,16 +38,36 @@ pub(super) struct Entry {
     pub(super) source: Source,
     /// Whether it was read back from the file.
     pub(super) is_saved: bool,
+    /// What a section holds that has it.
+    state: State,
 }
 
 /// What a section holds, as far as replaying goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct State {
     refresh: Option<Fingerprint>,
     access: Option<Fingerprint>,
 }
 
 impl Entry {
+    pub(super) fn new(pair: Arc<Successor>, source: Source) -> Self {
+        let access = pair.tokens.access_token.as_ref();
+        Entry {
+            state: State {
+                refresh: pair.fingerprint(),
+                access: access.map(Fingerprint::of),
+            },
+            pair,
+            source,
+            is_saved: source == Source::Done,
+        }
+    }
+
+    /// The fingerprint of its refresh token.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.state.refresh
+    }
+
     /// Whether it is still to be seen in the file.
     pub(super) fn is_open(&self) -> bool {
         self.source != Source::Done && !self.is_saved
@@ -74,13 +94,6 @@ impl Entry {
         let was_held = is_open && *held == Some(token);
         let is_given = is_open && given.is_some() && given == *predecessor;
         came_from || was_held || is_given
-    }
-
-    fn state(&self) -> State {
-        State {
-            refresh: self.pair.fingerprint(),
-            access: self.pair.access_fingerprint(),
-        }
     }
 }
 
@@ -154,15 +167,15 @@ impl Section<'_> {
         let mut last = None;
         // A later record of the same token is of a server that does not rotate.
         let superseded = |index: usize| {
-            let print = self.entries[index].pair.fingerprint();
+            let print = self.entries[index].fingerprint();
             let mut later = self.indices.iter().filter(|later| **later > index);
-            later.any(|later| self.entries[*later].pair.fingerprint() == print)
+            later.any(|later| self.entries[*later].fingerprint() == print)
         };
         let mut waiting: Vec<usize> = self.indices.to_vec();
         loop {
             let applies = |index: &usize| {
                 let entry = &self.entries[*index];
-                let new = entry.state();
+                let new = entry.state;
                 let is_spent = new.refresh.is_some_and(|token| spent.contains(&token));
                 if is_spent || superseded(*index) {
                     return false;
@@ -185,12 +198,12 @@ impl Section<'_> {
                     .refresh
                     .filter(|_| pair.fingerprint() != state.refresh),
             );
-            state = self.entries[index].state();
+            state = self.entries[index].state;
             fits[index] = true;
             last = Some(index);
         }
         for &index in &waiting {
-            let print = self.entries[index].pair.fingerprint();
+            let print = self.entries[index].fingerprint();
             let is_there = print.is_some() && print == state.refresh;
             let is_replaced = print.is_some_and(|token| spent.contains(&token));
             fits[index] = is_there || is_replaced || self.known_replaced(index, &state);
@@ -200,10 +213,10 @@ impl Section<'_> {
 
     /// Whether a pair that is in place names this one as spent.
     fn known_replaced(&self, index: usize, state: &State) -> bool {
-        let print = self.entries[index].pair.fingerprint();
+        let print = self.entries[index].fingerprint();
         let in_place = |other: &&usize| {
             let other = &self.entries[**other];
-            other.pair.fingerprint() == state.refresh
+            other.fingerprint() == state.refresh
                 && print.is_some_and(|print| other.pair.spent.contains(&print))
         };
         self.indices.iter().any(|other| in_place(&other))

@@ -59,11 +59,18 @@ impl Aim<'_> {
         text: &mut Arc<Text>,
     ) -> Result<Settled> {
         let mut patience = Patience::long();
+        let mut written = None;
         let mut rounds = 0;
         loop {
             let bytes = disk.read()?;
             // What has vanished has no text; it comes back with what belongs into it.
             let found = bytes.as_deref().unwrap_or_default();
+            if let Some(fits) = written.take_if(|_| text.document.text().as_bytes() == found) {
+                return Ok(Settled {
+                    fits,
+                    has_changed: true,
+                });
+            }
             let looked = Text::parse_anew(self.file, found, text)
                 .and_then(|found| Ok((self.replay(&found)?, found)));
             let is_sound = |fits: &[bool]| {
@@ -83,7 +90,8 @@ impl Aim<'_> {
                 });
             };
             if rounds == MOST_ROUNDS {
-                let message = format!("another program goes on writing {}", self.file.display());
+                let file = self.file.display();
+                let message = format!("another program goes on writing {file}");
                 return Err(Error::temporary(message));
             }
             rounds += 1;
@@ -91,6 +99,7 @@ impl Aim<'_> {
             disk.write(next.document.text(), journal)
                 .map_err(|error| Error::file("cannot write", self.file, error))?;
             *text = next;
+            written = Some(fits);
         }
     }
 

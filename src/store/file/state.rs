@@ -126,7 +126,7 @@ impl State {
         let listed = snapshot.profile.pair.spent.iter();
         let listed = listed.filter(|token| Some(*token) != held);
         let led_here = self.entries.iter().rev().find(|entry| {
-            entry.pair.profile == snapshot.login.profile && entry.pair.fingerprint() == held
+            entry.pair.profile == snapshot.login.profile && entry.fingerprint() == held
         });
         let mut spent: Vec<_> = led_here.map_or(Vec::new(), |entry| entry.pair.spent.clone());
         for token in listed {
@@ -250,11 +250,7 @@ impl State {
         let written = self.journals.last().map(|journal| journal.append(&record));
         let in_journal = matches!(written, Some(Ok(()))) || self.write_down_elsewhere(&record);
         self.pending.insert(pair.profile.clone());
-        self.entries.push(Entry {
-            pair: Arc::clone(pair),
-            source: Source::Own,
-            is_saved: false,
-        });
+        self.entries.push(Entry::new(Arc::clone(pair), Source::Own));
         in_journal
     }
 
@@ -421,11 +417,15 @@ impl State {
     /// Whether the file has all pairs, read once more: a program without locks may have written back
     /// what it had read before a save. Then they are put there again.
     fn is_in_file(&mut self, file: &Path, disk: &mut Disk) -> bool {
-        if self
-            .entries
-            .iter()
-            .all(|entry| entry.source == Source::Done)
-        {
+        let is_new = |entry: &Entry| entry.source != Source::Done;
+        if !self.entries.iter().any(is_new) {
+            return true;
+        }
+        let is_as_known = || {
+            let found = disk.read().ok().flatten();
+            found.is_some_and(|found| found == self.text.document.text().as_bytes())
+        };
+        if !self.entries.iter().any(Entry::is_open) && is_as_known() {
             return true;
         }
         let (journal, entries) = (self.journals.last().cloned(), self.entries.clone());
