@@ -10,6 +10,7 @@
 //! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
 //! - `rotation`: what may interrupt a run, and that no pair is lost
+//! - `recovery`: what other programs, kills and stops do to the file, and that the next run puts it right
 //! - `profiles`: many profiles in one run
 //! - `status`: what `status` says of a file
 //! - `system`: disks, permissions, locks, pipes
@@ -60,6 +61,8 @@ mod profiles;
 mod readme;
 #[cfg(unix)]
 mod recipes;
+#[cfg(target_os = "linux")] // It has strace, mounts and /proc.
+mod recovery;
 mod replies;
 mod rotation;
 #[path = "sandbox/server.rs"]

@@ -22,7 +22,7 @@ fn head(scene: &Scene) -> String {
 }
 
 /// A file with this many profiles of v1, `p0` and so on.
-fn scene(profiles: usize) -> Scene {
+pub fn scene(profiles: usize) -> Scene {
     let scene = Scene::without_file();
     let mut text = head(&scene);
     for index in 0..profiles {
@@ -51,7 +51,7 @@ fn all(scene: &Scene, arguments: &[&str]) -> Run {
 }
 
 /// The names of the profiles in a text whose refresh tokens the server does not take.
-fn dead(scene: &Scene) -> Vec<String> {
+pub fn dead(scene: &Scene) -> Vec<String> {
     let text = scene.text();
     let names = text
         .split("\n[")
@@ -68,7 +68,7 @@ fn dead(scene: &Scene) -> Vec<String> {
 
 /// Asserts that every profile has a token that works, that none was spent twice, and that nothing
 /// lies about.
-fn assert_sound(scene: &Scene) {
+pub fn assert_sound(scene: &Scene) {
     assert_eq!(dead(scene), [""; 0]);
     assert_eq!(scene.server.spent_seen(), 0, "a spent token was sent");
     assert_eq!(scene.file_names(), ["feishu-config.ini"]);
@@ -521,7 +521,7 @@ fn a_group_that_cannot_be_saved_is_put_back_by_the_next_run() {
 }
 
 /// The profiles whose pairs the journal beside the file has.
-fn journaled_profiles(scene: &Scene) -> Vec<String> {
+pub fn journaled_profiles(scene: &Scene) -> Vec<String> {
     let text = fs::read_to_string(scene.journal()).unwrap_or_default();
     let profile = |line: &str| {
         let record: Value = serde_json::from_str(&line[line.find('{')?..]).ok()?;
@@ -796,7 +796,7 @@ fn a_terminal_shows_how_far_it_is() {
 }
 
 /// Waits until the server has seen so many rotations.
-fn wait_for_rotations(scene: &Scene, rotations: usize) {
+pub fn wait_for_rotations(scene: &Scene, rotations: usize) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while scene.server.rotations() < rotations {
         assert!(Instant::now() < deadline, "{}", scene.server.rotations());

@@ -669,7 +669,18 @@ fn a_file_that_an_editor_puts_in_its_place_is_used_for_the_next_attempt() {
 #[cfg(unix)]
 #[test]
 fn a_signal_waits_for_the_save_and_then_does_its_work() {
-    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+    for (signal, number) in [
+        ("INT", 2),
+        ("TERM", 15),
+        ("HUP", 1),
+        ("QUIT", 3),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("ALRM", 14),
+        ("VTALRM", 26),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+    ] {
         let scene = Scene::new();
         let before = scene.value("refresh_token");
         let held = HeldRun::start(&scene, Fault::Hold);

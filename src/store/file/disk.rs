@@ -112,32 +112,43 @@ impl Disk {
         read(&self.lock.path)
     }
 
-    /// Puts `text` into the file, durably (P2, P3).
-    pub(super) fn write(&mut self, text: &str, journal: Option<&Journal>) -> io::Result<()> {
+    /// Puts `text` into the file, durably (P2, P3); but not over what another program wrote since
+    /// `old` was read (P12): that is to be read first. Says whether it did.
+    pub(super) fn write(
+        &mut self,
+        old: Option<&[u8]>,
+        text: &str,
+        journal: Option<&Journal>,
+    ) -> io::Result<bool> {
         match self.room.take() {
-            Some(Room::Rename(new)) => self.replace(new, text, journal),
+            Some(Room::Rename(new)) => self.replace(new, old, text, journal),
             Some(Room::InPlace) => {
                 self.room = Some(Room::InPlace);
-                self.write_over(text, journal)
+                self.write_over(old, text, journal)
             }
             None => Err(io::Error::other("there is no room for it")),
         }
     }
 
+    /// Whether the file still says what it said.
+    fn still_says(&self, old: Option<&[u8]>) -> bool {
+        self.read().is_ok_and(|found| found.as_deref() == old)
+    }
+
     fn replace(
         &mut self,
         mut new: NewFile,
+        old: Option<&[u8]>,
         text: &str,
         journal: Option<&Journal>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         fail_point!("before-write");
         new.write(text)?;
         fail_point!("after-write");
-        let lock = &mut self.lock;
         // Who may use it may have changed meanwhile.
-        if let Ok(old) = fs::metadata(&lock.path) {
-            files::take_owner(&new.file, &old)?;
-            files::take_mode(&new.file, &old)?;
+        if let Ok(model) = fs::metadata(&self.lock.path) {
+            files::take_owner(&new.file, &model)?;
+            files::take_mode(&new.file, &model)?;
         }
         fail_point!("before-fsync");
         new.file.sync_all()?;
@@ -145,7 +156,11 @@ impl Disk {
         if !is_same(&new.path, &new.file) {
             return Err(io::Error::other("the file written beside it is gone"));
         }
+        if !self.still_says(old) {
+            return Ok(false);
+        }
         fail_point!("before-rename");
+        let lock = &mut self.lock;
         if let Err(error) = files::rename_over(&new.path, &new.file, &lock.path, &mut lock.file) {
             // A mount point that nothing told us of, or rights that were taken away.
             if !lock.writable {
@@ -153,7 +168,7 @@ impl Disk {
             }
             drop(new);
             self.room = Some(Room::InPlace);
-            return self.write_over(text, journal);
+            return self.write_over(old, text, journal);
         }
         // The next run queues at the old file or at the new: both are locked.
         mem::swap(&mut lock.file, &mut new.file);
@@ -162,10 +177,15 @@ impl Disk {
             files::sync_folder(folder);
         }
         fail_point!("after-folder-fsync");
-        Ok(())
+        Ok(true)
     }
 
-    fn write_over(&self, text: &str, journal: Option<&Journal>) -> io::Result<()> {
+    fn write_over(
+        &self,
+        old: Option<&[u8]>,
+        text: &str,
+        journal: Option<&Journal>,
+    ) -> io::Result<bool> {
         if !self.lock.is_current() {
             return Err(io::Error::other("another program replaced it meanwhile"));
         }
@@ -174,7 +194,10 @@ impl Disk {
         journal.append(&Record::Text(text.to_owned()))?;
         journal.sync()?;
         fail_point!("after-text");
-        self.overwrite(text)
+        if !self.still_says(old) {
+            return Ok(false);
+        }
+        self.overwrite(text).map(|()| true)
     }
 
     /// Writes a text that the journal has over the file. Whoever reads the file later knows whether

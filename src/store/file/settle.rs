@@ -96,10 +96,13 @@ impl Aim<'_> {
             }
             rounds += 1;
             disk.reserve(next.document.text().len() as u64 + self.spare)?;
-            disk.write(next.document.text(), journal)
+            let is_written = disk
+                .write(bytes.as_deref(), next.document.text(), journal)
                 .map_err(|error| Error::file("cannot write", self.file, error))?;
-            *text = next;
-            written = Some(fits);
+            if is_written {
+                *text = next;
+                written = Some(fits);
+            }
         }
     }
 
