@@ -73,12 +73,13 @@ impl Aim<'_> {
             }
             let looked = Text::parse_anew(self.file, found, text)
                 .and_then(|found| Ok((self.replay(&found)?, found)));
-            let is_sound = |fits: &[bool]| {
+            // Where sections are gone, or the token whose place a pair is to take, the file may be half
+            // written.
+            let is_whole = looked.as_ref().is_ok_and(|((_, fits), found)| {
                 let mut open = self.entries.iter().zip(fits);
-                open.all(|(entry, fits)| *fits || !entry.is_open())
-            };
-            let waits = !matches!(&looked, Ok(((_, fits), _)) if is_sound(fits));
-            if waits && patience.wait(bytes.as_deref()) {
+                found.has_all_of(text) && open.all(|(entry, fits)| *fits || !entry.is_open())
+            });
+            if !is_whole && patience.wait(bytes.as_deref()) {
                 continue;
             }
             let ((next, fits), found) = looked?;
