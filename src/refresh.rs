@@ -202,7 +202,7 @@ impl<S: Store> Story<'_, S> {
                 Answer::Again(pause) => pause,
                 Answer::Tokens(received) => {
                     let _turn = turn.filter(|_| caller.holds_up());
-                    return self.save(room, &origin, received, caller).await;
+                    return self.save(room, &origin, *received, caller).await;
                 }
             };
             drop(turn);
@@ -303,7 +303,7 @@ pub(crate) fn run(options: &Options, caller: &mut impl Caller, shield: fn()) -> 
         return outcome(tokens.clone(), view.api(), false);
     }
     let services = Services::new(options, None, shield);
-    let story = Story {
+    let one = Story {
         store: &store,
         wanted: Wanted {
             profile: &options.profile,
@@ -314,8 +314,8 @@ pub(crate) fn run(options: &Options, caller: &mut impl Caller, shield: fn()) -> 
         services: &services,
     };
     let result = runtime()?.block_on(async {
-        let claim = story.claim(caller).await?;
-        story.tell(claim, before.as_ref(), caller).await
+        let claim = one.claim(caller).await?;
+        one.tell(claim, before.as_ref(), caller).await
     });
     or_saved(result, view.as_ref(), options)
 }

@@ -23,7 +23,9 @@ impl Worker {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let work = move || {
             first();
-            inbox.into_iter().for_each(|job| job());
+            for job in inbox {
+                job();
+            }
         };
         let thread = thread::Builder::new().spawn(work);
         thread.map_err(|error| no_thread(&error))?;

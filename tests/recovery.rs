@@ -211,7 +211,7 @@ fn a_kill_at_each_sync_tears_no_file_where_the_server_gives_no_new_token() {
             let same = token.clone();
             scene.server.fail_next(if gives_same {
                 Fault::Alter(Box::new(move |reply| {
-                    reply["data"]["refresh_token"] = json!(same)
+                    reply["data"]["refresh_token"] = json!(same);
                 }))
             } else {
                 Fault::Alter(Box::new(no_token))

@@ -68,7 +68,7 @@ impl Successor {
         let mut listed = None;
         match origin {
             Origin::Refresh(sent_token) => {
-                let sent = Fingerprint::of(sent_token);
+                let sent_print = Fingerprint::of(sent_token);
                 let is_new = view.new_token().is_some();
                 // A server that does not rotate: then the token that was sent is the one to keep.
                 let new = tokens
@@ -79,15 +79,15 @@ impl Successor {
                     spent.clear();
                 }
                 if rotated {
-                    spent.retain(|token| *token != sent);
-                    spent.push(sent);
+                    spent.retain(|token| *token != sent_print);
+                    spent.push(sent_print);
                 }
-                keeps_refresh_expiry = !is_new && !(rotated && view.api().extends_refresh_token());
+                keeps_refresh_expiry = !(is_new || rotated && view.api().extends_refresh_token());
                 let given = view.given().refresh_token.map(Fingerprint::of);
                 if is_new {
-                    listed = Some(SpentTokens::begun_with(sent));
+                    listed = Some(SpentTokens::begun_with(sent_print));
                 } else if rotated {
-                    listed = Some(known.after(given, sent));
+                    listed = Some(known.after(given, sent_print));
                 }
             }
             Origin::Login => {

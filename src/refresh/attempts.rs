@@ -37,7 +37,7 @@ pub(super) struct Received {
 /// What an attempt came to, if it was not the last.
 pub(super) enum Answer {
     /// The server gave new tokens.
-    Tokens(Received),
+    Tokens(Box<Received>),
     /// There is more to send, after a pause.
     Again(Duration),
 }
@@ -328,12 +328,12 @@ impl<'s> Attempts<'s> {
             Some(_) => {}
             None => warn_of_old_token(order, tokens.refresh_token.as_ref()),
         }
-        Ok(Answer::Tokens(Received {
+        Ok(Answer::Tokens(Box::new(Received {
             tokens,
             app_token: self.app_token.take(),
             unusable,
             complaint,
-        }))
+        })))
     }
 
     /// How long to wait before the next request, or the error that the refusal ends in.

@@ -7,20 +7,25 @@
 //! - No pair is lost: the argument stands in [`session`].
 //!
 //! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away,
-//! [`disk`] writes, [`journal`] keeps [`record`]s. [`replay`] says what records mean for a text,
+//! [`disk`] writes, [`journal`] keeps [`record`]s in one of a few [`places`]. [`leftovers`] are what dead
+//! runs left, [`memory`] remembers what was once saved. [`replay`] says what records mean for a text,
 //! [`settle`] brings the file to that. [`recovery`] begins a run, [`state`] is what it knows and does,
-//! [`session`] shares that among its claims. [`legacy`] knows what version 0.1 left.
+//! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`legacy`] knows what version 0.1 left.
 
 mod disk;
 pub(crate) mod document;
 mod io;
 mod journal;
+mod leftovers;
 mod legacy;
 mod lock;
+mod memory;
 mod patience;
+mod places;
 mod record;
 mod recovery;
 mod replay;
+mod saving;
 mod sections;
 mod session;
 mod settle;
@@ -113,7 +118,7 @@ impl FileStore {
     /// # Errors
     /// [`crate::Kind::Config`] if the file cannot be understood, or has no section of that name.
     pub(crate) fn foreseen(&self, profile: Option<&str>) -> Result<Foreseen> {
-        let (journals, entries, whole) = journal::pending(&self.path);
+        let (journals, entries, whole) = leftovers::pending(&self.path);
         let mut bytes = io::read(&self.path)?;
         if bytes.as_deref().is_some_and(disk::is_torn) {
             bytes = whole.map(String::into_bytes).or(bytes);

@@ -55,7 +55,9 @@ fn deferred() -> SigSet {
         Signal::SIGURG,
     ];
     let mut signals = SigSet::all();
-    OTHERS.into_iter().for_each(|signal| signals.remove(signal));
+    for other in OTHERS {
+        signals.remove(other);
+    }
     signals
 }
 

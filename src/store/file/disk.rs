@@ -13,8 +13,9 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use super::io::{is_same, read};
-use super::journal::{Journal, with_suffix};
+use super::journal::Journal;
 use super::lock::Lock;
+use super::places::with_suffix;
 use super::record::Record;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::{Fixed, files};

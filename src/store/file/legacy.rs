@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::io::read;
-use super::journal::with_suffix;
+use super::places::with_suffix;
 use super::replay::{Entry, Source};
 use super::sections::{self, Place};
 use crate::platform::files;
@@ -61,19 +61,15 @@ impl Rescue {
             entries: Vec::new(),
             text: None,
         };
-        match Document::parse(&bytes) {
-            Ok(document) => {
-                rescue.entries = entries(&document, source);
-                let is_copy = !document
-                    .text()
-                    .starts_with("; Pairs of feishu-refresh --all");
-                rescue.text = is_copy.then(|| document.text().to_owned());
-            }
-            Err(_) => {
-                rescue.put_aside();
-                return None;
-            }
-        }
+        let Ok(document) = Document::parse(&bytes) else {
+            rescue.put_aside();
+            return None;
+        };
+        rescue.entries = entries(&document, source);
+        let is_copy = !document
+            .text()
+            .starts_with("; Pairs of feishu-refresh --all");
+        rescue.text = is_copy.then(|| document.text().to_owned());
         Some(rescue)
     }
 

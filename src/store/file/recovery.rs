@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use super::disk::{Disk, is_torn};
 use super::io::warn_if_readable_by_others;
-use super::journal::{self, Found, Leftover};
+use super::leftovers::{self, Found, Leftover};
 use super::legacy::{self, Rescue};
 use super::lock::{Lock, Queue};
+use super::memory;
 use super::patience::Patience;
+use super::places;
 use super::replay::{Entry, Source};
 use super::sections::Text;
 use super::settle::Aim;
@@ -37,11 +39,11 @@ impl State {
         if_missing: Option<&Hint>,
         deadline: Instant,
     ) -> Result<Self> {
-        let if_missing = if_missing.filter(|_| !journal::is_waiting_for(file));
+        let if_missing = if_missing.filter(|_| !places::is_waiting_for(file));
         let mut queue = Queue::new(file, deadline);
         let (lock, leftovers) = loop {
             let lock = Lock::acquire(file, if_missing, &mut queue)?;
-            match journal::find(&lock.path, &lock.owner()?)? {
+            match leftovers::find(&lock.path, &lock.owner()?)? {
                 Found::Leftovers(leftovers) => break (lock, leftovers),
                 Found::Busy => drop(lock),
             }
@@ -50,7 +52,7 @@ impl State {
         fail_point!("after-lock");
         let rescues = legacy::find(&lock.path, &lock.owner()?);
         let mut state = State::new(Text::parse(file, b"")?);
-        state.entries = journal::remembered(&lock.path);
+        state.entries = memory::remembered(&lock.path);
         state
             .entries
             .extend(rescues.iter().flat_map(|rescue| rescue.entries.clone()));
@@ -74,12 +76,12 @@ impl State {
         if !disk.read()?.as_deref().is_some_and(is_torn) {
             return Ok(());
         }
-        let mut texts = self.leftovers.iter().filter_map(Leftover::text);
+        let texts = self.leftovers.iter().filter_map(Leftover::text);
         let copies = self
             .rescues
             .iter()
             .filter_map(|rescue| rescue.text.as_deref());
-        let whole = texts.next().or(copies.last());
+        let whole = texts.chain(copies).next();
         let whole = whole.filter(|whole| Text::parse(file, whole.as_bytes()).is_ok());
         let Some(whole) = whole else {
             let message = format!(
@@ -164,7 +166,7 @@ impl State {
                 continue;
             }
             let from = leftover.path().display();
-            match journal::keep_aside(path, &lines) {
+            match places::keep_aside(path, &lines) {
                 Ok((kept, true)) => {
                     let kept = kept.display();
                     log::warn!(

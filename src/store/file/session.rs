@@ -31,11 +31,12 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::journal;
 use super::patience::Patience;
+use super::places;
 use super::record::Record;
+use super::saving::Job;
 use super::sections::{Place, Text};
-use super::state::{Job, State};
+use super::state::State;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::profile::{Snapshot, Successor};
 use crate::protocol::Api;
@@ -67,12 +68,12 @@ impl Session {
     /// of new pairs.
     pub(super) fn share(&mut self, saver: Worker, growth: u64) {
         self.saver = Some(saver);
-        self.state.get_mut().add_spare(growth);
+        self.state.get_mut().spare += growth;
     }
 
     /// What the file said when it was last read.
     pub(super) fn text(&self) -> Arc<Text> {
-        Arc::clone(self.state.borrow().text())
+        Arc::clone(&self.state.borrow().text)
     }
 
     pub(super) fn snapshot(&self, profile: &str) -> Result<Snapshot> {
@@ -88,12 +89,12 @@ impl Session {
 
     /// Whether what dead runs left changed the file.
     pub(super) fn was_put_back(&self) -> bool {
-        self.state.borrow().was_put_back()
+        self.state.borrow().was_put_back
     }
 
     /// Whether a dead run sent this token, and nobody knows what came of it.
     pub(super) fn may_be_spent(&self, token: Fingerprint) -> bool {
-        self.state.borrow().may_be_spent(token)
+        self.state.borrow().in_doubt.contains(&token)
     }
 
     /// Whether this run made the file, and has put nothing into it.
@@ -104,7 +105,7 @@ impl Session {
     /// How a program that this run starts can know that it would wait for this run.
     pub(super) fn lock_name(&self) -> Option<String> {
         let state = self.state.borrow();
-        state.disk().map(|disk| disk.lock.name())
+        state.disk.as_ref().map(|disk| disk.lock.name())
     }
 
     /// The tokens that a login is known to have spent, the latest last.
@@ -124,7 +125,7 @@ impl Session {
     pub(super) async fn look_again(&self) -> Result<()> {
         let mut patience = Patience::long();
         loop {
-            let read = match self.state.borrow().disk() {
+            let read = match &self.state.borrow().disk {
                 // What is being saved is what it says soon.
                 None => return Ok(()),
                 Some(disk) => disk.read()?,
@@ -212,7 +213,7 @@ impl Session {
         pair.unusable.as_ref()?;
         let line = Record::Pair(Box::new(pair.clone())).line();
         let mut state = self.state.borrow_mut();
-        let aside = journal::keep_aside(&state.real_path(&self.file), line.as_bytes());
+        let aside = places::keep_aside(&state.real_path(&self.file), line.as_bytes());
         aside.map_or_else(|_| state.keep(pair, true), |(path, _)| Some(path))
     }
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::thread;
 
 use super::disk::Disk;
-use super::journal::{self, Journal, Leftover};
+use super::journal::Journal;
+use super::leftovers::Leftover;
 use super::legacy::Rescue;
+use super::memory;
 use super::record::Record;
 use super::replay::{Entry, Source};
-use super::sections::{self, Place, Text};
+use super::sections::{Place, Text};
 use super::settle::Aim;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Snapshot, Successor};
@@ -34,7 +36,7 @@ pub(super) struct State {
     proved: HashSet<String>,
     /// The journals of this run: once something was reserved one, and more only where that took no
     /// more. The last is written to.
-    journals: Vec<Arc<Journal>>,
+    pub(super) journals: Vec<Arc<Journal>>,
     /// What dead runs left.
     pub(super) leftovers: Vec<Leftover>,
     pub(super) rescues: Vec<Rescue>,
@@ -43,10 +45,10 @@ pub(super) struct State {
     /// All known pairs, in the order in which they came.
     pub(super) entries: Vec<Entry>,
     /// The pairs of this run that wait to be saved, by their profiles; and what came of others.
-    pending: HashSet<String>,
-    results: HashMap<String, Result<Tokens, String>>,
+    pub(super) pending: HashSet<String>,
+    pub(super) results: HashMap<String, Result<Tokens, String>>,
     /// How many requests may bring something, and the tokens that they spend.
-    reserved: usize,
+    pub(super) reserved: usize,
     sent: HashSet<Fingerprint>,
     /// The space to set aside beyond the text's length.
     pub(super) spare: u64,
@@ -55,7 +57,7 @@ pub(super) struct State {
     /// Whether a journal must stay, whatever the file says.
     pub(super) stays: bool,
     /// Whether the lock was lost in a panic.
-    is_broken: bool,
+    pub(super) is_broken: bool,
 }
 
 impl State {
@@ -80,32 +82,12 @@ impl State {
         }
     }
 
-    pub(super) fn disk(&self) -> Option<&Disk> {
-        self.disk.as_ref()
-    }
-
-    pub(super) fn text(&self) -> &Arc<Text> {
-        &self.text
-    }
-
     /// Takes what the file says now.
     pub(super) fn take_text(&mut self, text: Arc<Text>) {
         if !Arc::ptr_eq(&text, &self.text) {
             self.proved.clear();
             self.text = text;
         }
-    }
-
-    pub(super) fn add_spare(&mut self, bytes: u64) {
-        self.spare += bytes;
-    }
-
-    pub(super) fn was_put_back(&self) -> bool {
-        self.was_put_back
-    }
-
-    pub(super) fn may_be_spent(&self, token: Fingerprint) -> bool {
-        self.in_doubt.contains(&token)
     }
 
     pub(super) fn has_made(&self) -> bool {
@@ -295,83 +277,6 @@ impl State {
         })
     }
 
-    pub(super) fn take_result(&mut self, profile: &str) -> Option<Result<Tokens, String>> {
-        let broken = self.is_broken && self.pending.remove(profile);
-        let broken = broken.then(|| Err("the save broke off".to_owned()));
-        broken.or_else(|| self.results.remove(profile))
-    }
-
-    /// Takes all that waits to be saved, if nobody is saving.
-    pub(super) fn begin_saving(&mut self, file: &Path) -> Option<Job> {
-        if self.pending.is_empty() {
-            return None;
-        }
-        Some(Job {
-            file: file.to_owned(),
-            disk: self.disk.take()?,
-            journal: self.journals.last().cloned(),
-            text: Arc::clone(&self.text),
-            entries: self.entries.clone(),
-            spare: self.spare,
-            is_more_to_come: self.reserved > self.pending.len(),
-        })
-    }
-
-    /// Takes in what came of it; none if it panicked.
-    pub(super) fn end_saving(&mut self, file: &Path, saved: Option<Saved>) {
-        let Some(saved) = saved else {
-            // The lock went with it. The journal has all of it.
-            (self.is_broken, self.stays) = (true, true);
-            return;
-        };
-        self.disk = Some(saved.disk);
-        self.text = saved.text;
-        for (index, entry) in saved.entries.into_iter().enumerate() {
-            if !entry.is_open() || !self.pending.remove(&entry.pair.profile) {
-                continue;
-            }
-            let pair = entry.pair;
-            let is_this = |entry: &Entry| Arc::ptr_eq(&entry.pair, &pair);
-            let result = match &saved.fits {
-                Ok(fits) if fits[index] => self.tokens_of(file, &pair),
-                Ok(_) => Err(self.conflict(file, &pair).to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
-            match &result {
-                // What came before it is of no use any more.
-                Ok(_) => self.entries.retain_mut(|entry| {
-                    entry.is_saved |= is_this(entry);
-                    is_this(entry) || entry.pair.profile != pair.profile
-                }),
-                // It is the next run's.
-                Err(_) => self.entries.retain(|entry| !is_this(entry)),
-            }
-            self.results.insert(pair.profile.clone(), result);
-        }
-    }
-
-    /// What the file says of a login.
-    fn tokens_of(&self, file: &Path, pair: &Successor) -> Result<Tokens, String> {
-        let place = Place {
-            file,
-            profile: &pair.profile,
-        };
-        let found = sections::pair(place, &self.text.document);
-        found
-            .map(|pair| pair.tokens)
-            .map_err(|error| error.to_string())
-    }
-
-    /// What another program did meanwhile.
-    fn conflict(&self, file: &Path, pair: &Successor) -> &'static str {
-        let tokens = self.tokens_of(file, pair);
-        if tokens.is_ok_and(|tokens| tokens.refresh_token.is_some()) {
-            "another program put another refresh token there"
-        } else {
-            "another program took the refresh token out of it"
-        }
-    }
-
     /// Once nothing is under way: looks whether the file, read back, has all that the journal has, and
     /// then takes the journal away, and remembers the pairs. Gives all room back.
     pub(super) fn close(&mut self, file: &Path) {
@@ -392,7 +297,7 @@ impl State {
                     &*entry
                 })
                 .collect();
-            journal::remember(&disk.lock.path, &new);
+            memory::remember(&disk.lock.path, &new);
             // A doubt is the next run's, too.
             if self.in_doubt.is_empty() {
                 self.leftovers
@@ -450,55 +355,6 @@ impl State {
                 log::warn!("{error}; the journal stays for the next run");
                 false
             }
-        }
-    }
-}
-
-/// A text to save, with all that it takes.
-pub(super) struct Job {
-    file: PathBuf,
-    disk: Disk,
-    journal: Option<Arc<Journal>>,
-    text: Arc<Text>,
-    entries: Vec<Entry>,
-    spare: u64,
-    /// Whether more is under way.
-    is_more_to_come: bool,
-}
-
-/// What came of it.
-pub(super) struct Saved {
-    disk: Disk,
-    text: Arc<Text>,
-    entries: Vec<Entry>,
-    fits: Result<Vec<bool>>,
-}
-
-impl Job {
-    /// Brings the file to what the journal says, and makes room for what is still under way.
-    pub(super) fn run(mut self) -> Saved {
-        let aim = Aim {
-            file: &self.file,
-            entries: &self.entries,
-            given: None,
-            spare: self.spare,
-        };
-        let journal = self.journal.as_deref();
-        let settled = aim.settle(&mut self.disk, journal, &mut self.text);
-        if self.is_more_to_come {
-            // What was reserved before may have been used. Where it cannot be had again, the journal
-            // has room for the pairs all the same.
-            let bytes = self.text.document.text().len() as u64 + self.spare;
-            let _ = self.disk.reserve(bytes);
-            if let Some(journal) = journal.filter(|_| self.disk.writes_in_place()) {
-                let _ = journal.reserve(bytes + self.spare);
-            }
-        }
-        Saved {
-            disk: self.disk,
-            text: self.text,
-            entries: self.entries,
-            fits: settled.map(|settled| settled.fits),
         }
     }
 }

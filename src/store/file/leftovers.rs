@@ -1,0 +1,206 @@
+//! What dead runs left: their journals, if they can be believed.
+//!
+//! Promises:
+//! - Believed is a regular file of one name, of this user or the configuration's owner, for that user
+//!   alone where the file system keeps modes. Anything else is put aside and named.
+//! - One that belongs to a run that lives is waited for.
+
+use std::fs::{self, File, Metadata, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::io::{is_same, read_open};
+use super::memory;
+use super::places::{self, JOURNAL, Placed, places};
+use super::record::{self, Record};
+use super::replay::{Entry, Source};
+use crate::error::{Error, Result};
+use crate::platform::files;
+use crate::profile::Successor;
+use crate::token::Fingerprint;
+
+/// A journal that a dead run left.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    /// Keeps others away from it.
+    file: File,
+    path: PathBuf,
+    is_beside: bool,
+    /// How much of it was written.
+    length: u64,
+    pub(super) read: record::Read,
+}
+
+/// What dead runs left.
+pub(super) enum Found {
+    Leftovers(Vec<Leftover>),
+    /// One belongs to a run that lives: it holds a file that an editor has since replaced.
+    Busy,
+}
+
+/// Finds what dead runs left. What cannot be believed is put aside and named.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if one that can be believed cannot be read: it may hold the only copy.
+pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
+    let mut found = Vec::new();
+    for place in places(path, JOURNAL) {
+        let Some((mut file, metadata)) = open_believed(&place, owner)? else {
+            continue;
+        };
+        if let Err(TryLockError::WouldBlock) = files::claim(&file) {
+            return Ok(Found::Busy);
+        }
+        // One that its run removed just now.
+        if !is_same(&place.path, &file) {
+            return Ok(Found::Busy);
+        }
+        let bytes = read_open(&place.path, &mut file, &metadata)?;
+        let length = bytes.iter().rposition(|byte| *byte != 0);
+        found.push(Leftover {
+            file,
+            path: place.path,
+            is_beside: place.is_beside,
+            length: length.map_or(0, |last| last as u64 + 1),
+            read: record::read(&bytes),
+        });
+    }
+    Ok(Found::Leftovers(found))
+}
+
+/// Opens what stands in a place, if it can be believed: a regular file of one name, of this user or the
+/// configuration's owner, and for that user alone.
+fn open_believed(place: &Placed, owner: &Metadata) -> Result<Option<(File, Metadata)>> {
+    let path = &place.path;
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(None);
+    };
+    if !files::is_ours(&metadata, owner) || !places::is_private(path, &metadata) {
+        let why = "is not a file of this user or the configuration's owner alone";
+        places::put_aside(path, why, &metadata);
+        return Ok(None);
+    }
+    let unreadable = |error| Error::file("cannot read", path, error);
+    let file = files::open_unlinked(path).map_err(unreadable)?;
+    let opened = file.metadata().map_err(unreadable)?;
+    if files::identity(&opened) != files::identity(&metadata) {
+        let message = format!("{} was replaced just now; nothing was sent", path.display());
+        return Err(Error::temporary(message));
+    }
+    Ok(Some((file, opened)))
+}
+
+impl Leftover {
+    /// The pairs that it holds.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+        let source = if self.is_beside {
+            Source::Beside
+        } else {
+            Source::Elsewhere
+        };
+        let records = self.read.records.iter();
+        records.filter_map(move |(record, _)| match record {
+            Record::Pair(pair) => Some(Entry::new(Arc::new((**pair).clone()), source)),
+            _ => None,
+        })
+    }
+
+    /// Whether a record was only begun when its run died.
+    pub(super) fn has_torn_lines(&self) -> bool {
+        !self.read.torn.is_empty()
+    }
+
+    /// The lines that are not whole, and those of some pairs.
+    pub(super) fn lines_of(&self, is_wanted: impl Fn(&Successor) -> bool) -> Vec<u8> {
+        let mut lines: Vec<&[u8]> = self.read.torn.iter().map(Vec::as_slice).collect();
+        for (record, line) in &self.read.records {
+            if let Record::Pair(pair) = record
+                && is_wanted(pair)
+            {
+                lines.push(line.as_bytes());
+            }
+        }
+        lines.join(&b'\n')
+    }
+
+    /// The whole text that was last about to be written over the file.
+    pub(super) fn text(&self) -> Option<&str> {
+        let mut records = self.read.records.iter().rev();
+        records.find_map(|(record, _)| match record {
+            Record::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The tokens that were sent, and nobody knows what came of it.
+    pub(super) fn in_doubt(&self) -> Vec<Fingerprint> {
+        let mut sent = Vec::new();
+        for (record, _) in &self.read.records {
+            match record {
+                Record::Sent(token) => sent.push(*token),
+                Record::Answered(token) => sent.retain(|sent| sent != token),
+                Record::Pair(pair) => sent.retain(|sent| Some(*sent) != pair.predecessor),
+                Record::Text(_) => {}
+            }
+        }
+        sent
+    }
+
+    /// Whether this is the same file, and still under its name.
+    pub(super) fn is(&self, file: &File) -> bool {
+        is_same(&self.path, &self.file) && is_same(&self.path, file)
+    }
+
+    /// How much of it was written.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Takes it away: the file has all that it holds.
+    pub(super) fn remove(&self) {
+        if is_same(&self.path, &self.file) {
+            places::remove(&self.path);
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The journals that hold something for the next run, and their pairs, for who only looks.
+pub(super) fn pending(file: &Path) -> (Vec<PathBuf>, Vec<Entry>, Option<String>) {
+    let file = files::real_path(file).unwrap_or_else(|_| file.to_owned());
+    let (mut paths, mut entries, mut text) = (Vec::new(), Vec::new(), None);
+    let Ok(owner) = fs::metadata(&file).or_else(|_| fs::metadata(file.parent().unwrap_or(&file)))
+    else {
+        return (paths, entries, text);
+    };
+    entries.extend(memory::remembered(&file));
+    for place in places(&file, JOURNAL) {
+        let Ok(metadata) = fs::symlink_metadata(&place.path) else {
+            continue;
+        };
+        if !files::is_ours(&metadata, &owner) || !places::is_private(&place.path, &metadata) {
+            continue;
+        }
+        let Ok(mut opened) = files::open_unlinked(&place.path) else {
+            continue;
+        };
+        let bytes = read_open(&place.path, &mut opened, &metadata).unwrap_or_default();
+        let leftover = Leftover {
+            file: opened,
+            path: place.path,
+            is_beside: place.is_beside,
+            length: 0,
+            read: record::read(&bytes),
+        };
+        let known = entries.len();
+        entries.extend(leftover.entries());
+        text = text.or(leftover.text().map(str::to_owned));
+        if entries.len() > known {
+            paths.push(leftover.path);
+        }
+    }
+    (paths, entries, text)
+}

@@ -1,0 +1,163 @@
+//! Where something of a file can lie that is not the file: beside it, in the user's state folder, in the
+//! temporary folder.
+//!
+//! Promises:
+//! - Each thing has one fixed name in each place, and is made for its owner alone, never through a link.
+//! - What others could have planted, or what fits nothing, is put aside and named; never thrown away.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::platform::files;
+use crate::token::Fingerprint;
+
+/// The folder of our own in the user's state folder.
+const STATE_FOLDER: &str = "feishu-refresh";
+
+/// One of the places for something of this file.
+pub(super) struct Placed {
+    pub(super) path: PathBuf,
+    pub(super) is_beside: bool,
+}
+
+/// The places for something of this file that ends so, in order of preference.
+pub(super) fn places(file: &Path, suffix: &str) -> Vec<Placed> {
+    // One name for each file, however deep it lies; the other places are shared by all files.
+    let hash = Fingerprint::of_bytes(file.as_os_str().as_encoded_bytes());
+    let name = format!("{hash}{suffix}");
+    let beside = with_suffix(file, suffix);
+    let state = state_folder().map(|state| state.join(&name));
+    let temporary = format!("feishu-refresh-{}-{name}", files::user());
+    let temporary = env::temp_dir().join(temporary);
+    let mut places = vec![Placed {
+        path: beside,
+        is_beside: true,
+    }];
+    let elsewhere = state.into_iter().chain([temporary]);
+    places.extend(elsewhere.map(|path| Placed {
+        path,
+        is_beside: false,
+    }));
+    places
+}
+
+/// What a journal's name ends with.
+pub(super) const JOURNAL: &str = ".journal";
+
+/// Our own folder in the user's state folder.
+pub(super) fn state_folder() -> Option<PathBuf> {
+    files::state_folder().map(|folder| folder.join(STATE_FOLDER))
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Whether a file is for its owner alone, as far as its file system can keep that.
+pub(super) fn is_private(path: &Path, metadata: &Metadata) -> bool {
+    if files::is_private(metadata) {
+        return true;
+    }
+    // A file that is made to be private, and is not: here no file is.
+    let probe = with_suffix(path, ".probe");
+    let made = files::create_private(&probe).and_then(|file| file.metadata());
+    let keeps_modes = made.as_ref().map_or(true, files::is_private);
+    if made.is_ok() {
+        let _ = fs::remove_file(&probe);
+    }
+    !keeps_modes
+}
+
+/// Gives something a name under which no run looks for it.
+pub(super) fn put_aside(path: &Path, why: &str, metadata: &Metadata) {
+    let mark = Fingerprint::of_bytes(format!("{:?}", files::identity(metadata)).as_bytes());
+    let aside = with_suffix(path, &format!(".{mark}"));
+    match fs::rename(path, &aside) {
+        Ok(()) => log::warn!(
+            "{} {why}: it was put aside as {}",
+            path.display(),
+            aside.display()
+        ),
+        Err(_) => log::warn!("{} {why}: it is left alone", path.display()),
+    }
+}
+
+pub(super) fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!(
+                "cannot remove {}, which has no use any more: {error}",
+                path.display()
+            );
+        }
+        _ => {}
+    }
+}
+
+/// Makes our own folder for this path, if it is in there. If that fails, so does what follows.
+pub(super) fn make_folder(path: &Path) {
+    let folder = path.parent();
+    if let Some(folder) = folder.filter(|folder| folder.ends_with(STATE_FOLDER)) {
+        let _ = files::create_private_folder(folder);
+    }
+}
+
+/// Keeps lines that fit nothing where no run looks for them, on disk, in the first place that takes
+/// them. Returns the path, and whether it is new.
+///
+/// # Errors
+/// The last place's, if none takes them.
+pub(super) fn keep_aside(file: &Path, lines: &[u8]) -> io::Result<(PathBuf, bool)> {
+    let suffix = format!("{JOURNAL}.{}", Fingerprint::of_bytes(lines));
+    let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
+    for Placed { path, .. } in places(file, &suffix) {
+        make_folder(&path);
+        result = match files::create_private(&path) {
+            Ok(made) => {
+                let written = files::write_all_at(&made, lines, 0).and_then(|()| made.sync_all());
+                if written.is_err() {
+                    let _ = fs::remove_file(&path);
+                }
+                path.parent().into_iter().for_each(files::sync_folder);
+                written.map(|()| (path, true))
+            }
+            // The name says what it holds.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((path, false)),
+            Err(error) => Err(error),
+        };
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// Links that lead on in a circle lead nowhere; the system gives up after as many.
+const MOST_LINKS: usize = 40;
+
+/// Whether a run left a journal for a file that is missing now.
+pub(super) fn is_waiting_for(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    // A link that leads nowhere still says where the file was.
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    let folder = path
+        .parent()
+        .and_then(|folder| files::real_path(folder).ok());
+    let name = path.file_name().unwrap_or(OsStr::new(""));
+    folder.is_some_and(|folder| {
+        let real = folder.join(name);
+        [JOURNAL, super::legacy::SUFFIX]
+            .iter()
+            .any(|suffix| with_suffix(&real, suffix).exists())
+    })
+}

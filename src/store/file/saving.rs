@@ -1,0 +1,143 @@
+//! One saving loop for all pairs of a run: take every record that has come, save once, again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::journal::Journal;
+use super::replay::Entry;
+use super::sections::{self, Place, Text};
+use super::settle::Aim;
+use super::state::State;
+use crate::error::Result;
+use crate::profile::Successor;
+use crate::token::Tokens;
+
+/// A text to save, with all that it takes.
+pub(super) struct Job {
+    file: PathBuf,
+    disk: Disk,
+    journal: Option<Arc<Journal>>,
+    text: Arc<Text>,
+    entries: Vec<Entry>,
+    spare: u64,
+    /// Whether more is under way.
+    is_more_to_come: bool,
+}
+
+/// What came of it.
+pub(super) struct Saved {
+    disk: Disk,
+    text: Arc<Text>,
+    entries: Vec<Entry>,
+    fits: Result<Vec<bool>>,
+}
+
+impl Job {
+    /// Brings the file to what the journal says, and makes room for what is still under way.
+    pub(super) fn run(mut self) -> Saved {
+        let aim = Aim {
+            file: &self.file,
+            entries: &self.entries,
+            given: None,
+            spare: self.spare,
+        };
+        let journal = self.journal.as_deref();
+        let settled = aim.settle(&mut self.disk, journal, &mut self.text);
+        if self.is_more_to_come {
+            // What was reserved before may have been used. Where it cannot be had again, the journal
+            // has room for the pairs all the same.
+            let bytes = self.text.document.text().len() as u64 + self.spare;
+            let _ = self.disk.reserve(bytes);
+            if let Some(journal) = journal.filter(|_| self.disk.writes_in_place()) {
+                let _ = journal.reserve(bytes + self.spare);
+            }
+        }
+        Saved {
+            disk: self.disk,
+            text: self.text,
+            entries: self.entries,
+            fits: settled.map(|settled| settled.fits),
+        }
+    }
+}
+
+impl State {
+    /// What became of a pair, once that is known.
+    pub(super) fn take_result(&mut self, profile: &str) -> Option<Result<Tokens, String>> {
+        let broken = self.is_broken && self.pending.remove(profile);
+        let broken = broken.then(|| Err("the save broke off".to_owned()));
+        broken.or_else(|| self.results.remove(profile))
+    }
+
+    /// Takes all that waits to be saved, if nobody is saving.
+    pub(super) fn begin_saving(&mut self, file: &Path) -> Option<Job> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        Some(Job {
+            file: file.to_owned(),
+            disk: self.disk.take()?,
+            journal: self.journals.last().cloned(),
+            text: Arc::clone(&self.text),
+            entries: self.entries.clone(),
+            spare: self.spare,
+            is_more_to_come: self.reserved > self.pending.len(),
+        })
+    }
+
+    /// Takes in what came of it; none if it panicked.
+    pub(super) fn end_saving(&mut self, file: &Path, saved: Option<Saved>) {
+        let Some(saved) = saved else {
+            // The lock went with it. The journal has all of it.
+            (self.is_broken, self.stays) = (true, true);
+            return;
+        };
+        self.disk = Some(saved.disk);
+        self.text = saved.text;
+        for (index, entry) in saved.entries.into_iter().enumerate() {
+            if !entry.is_open() || !self.pending.remove(&entry.pair.profile) {
+                continue;
+            }
+            let pair = entry.pair;
+            let is_this = |entry: &Entry| Arc::ptr_eq(&entry.pair, &pair);
+            let result = match &saved.fits {
+                Ok(fits) if fits[index] => self.tokens_of(file, &pair),
+                Ok(_) => Err(self.conflict(file, &pair).to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            match &result {
+                // What came before it is of no use any more.
+                Ok(_) => self.entries.retain_mut(|entry| {
+                    entry.is_saved |= is_this(entry);
+                    is_this(entry) || entry.pair.profile != pair.profile
+                }),
+                // It is the next run's.
+                Err(_) => self.entries.retain(|entry| !is_this(entry)),
+            }
+            self.results.insert(pair.profile.clone(), result);
+        }
+    }
+
+    /// What the file says of a login.
+    fn tokens_of(&self, file: &Path, pair: &Successor) -> Result<Tokens, String> {
+        let place = Place {
+            file,
+            profile: &pair.profile,
+        };
+        let found = sections::pair(place, &self.text.document);
+        found
+            .map(|pair| pair.tokens)
+            .map_err(|error| error.to_string())
+    }
+
+    /// What another program did meanwhile.
+    fn conflict(&self, file: &Path, pair: &Successor) -> &'static str {
+        let tokens = self.tokens_of(file, pair);
+        if tokens.is_ok_and(|tokens| tokens.refresh_token.is_some()) {
+            "another program put another refresh token there"
+        } else {
+            "another program took the refresh token out of it"
+        }
+    }
+}
