@@ -23,7 +23,9 @@ use crate::error::{Error, Kind, Result};
 use crate::profile::{Snapshot, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
-use crate::refresh::{Caller, News, Options, Outcome, Story, or_saved, outcome, runtime};
+use crate::refresh::{
+    Caller, Following, News, Options, Outcome, Story, or_saved, outcome, runtime,
+};
 use crate::store::file::FileStore;
 use crate::store::{Claim, Named, Store, Wanted};
 use crate::token::Fingerprint;
@@ -359,13 +361,15 @@ impl<S> Caller for Member<'_, '_, S> {
         self.fleet.helper.borrow().follows_saves()
     }
 
-    async fn saved(&mut self, news: News<'_>) {
-        let Some(work) = self.fleet.helper.borrow_mut().after_save(&news) else {
-            return;
-        };
-        let done = self.fleet.hooks.run(work).await;
-        let lost = || Error::new(Kind::Hook, "what follows the save could not be run");
-        self.failure = done.unwrap_or_else(|| Err(lost())).err();
+    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a> {
+        Box::pin(async move {
+            let work = self.fleet.helper.borrow_mut().after_save(&news);
+            if let Some(work) = work {
+                let done = self.fleet.hooks.run(work).await;
+                let lost = || Error::new(Kind::Hook, "what follows the save could not be run");
+                self.failure = done.unwrap_or_else(|| Err(lost())).err();
+            }
+        })
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn run(
     options: &Options,
     login: &LoginOptions,
     way: &mut dyn Way,
-    caller: &mut impl Caller,
+    caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
     let attempt = Login::new(options, shield)?;
@@ -180,7 +180,7 @@ impl<'a> Login<'a> {
 
     /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
     /// is found out now.
-    fn try_room(&self, caller: &mut impl Caller) -> Result<()> {
+    fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
         runtime()?.block_on(async {
             let room = self.room(caller).await?;
             drop(room.release());
@@ -190,7 +190,7 @@ impl<'a> Login<'a> {
     }
 
     /// Claims the login, and makes room for its new pair. Signals wait from then on.
-    async fn room(&self, caller: &mut impl Caller) -> Result<Room> {
+    async fn room(&self, caller: &mut dyn Caller) -> Result<Room> {
         let story = Story {
             store: &self.store,
             wanted: Wanted {
@@ -210,7 +210,7 @@ impl<'a> Login<'a> {
     }
 
     /// Exchanges a code for the pair; again, if a failure passes.
-    fn spend(&self, grant: &CodeGrant, caller: &mut impl Caller) -> Result<Outcome> {
+    fn spend(&self, grant: &CodeGrant, caller: &mut dyn Caller) -> Result<Outcome> {
         let judge = |response: &Response| protocol::code_reply(grant, response);
         let mut retries = Retries::new(self.options);
         let mut lost_before = false;
@@ -238,7 +238,7 @@ impl<'a> Login<'a> {
         request: &Request,
         secrets: &Secrets<'_>,
         judge: impl Fn(&Response) -> Reply,
-        caller: &mut impl Caller,
+        caller: &mut dyn Caller,
     ) -> Result<Result<Outcome, Refusal>> {
         runtime()?.block_on(self.exchange_in(request, secrets, judge, caller))
     }
@@ -248,7 +248,7 @@ impl<'a> Login<'a> {
         request: &Request,
         secrets: &Secrets<'_>,
         judge: impl Fn(&Response) -> Reply,
-        caller: &mut impl Caller,
+        caller: &mut dyn Caller,
     ) -> Result<Result<Outcome, Refusal>> {
         let room = self.room(caller).await?;
         let sent_at = Timestamp::now();

@@ -13,6 +13,7 @@ pub(crate) mod pace;
 pub(crate) mod retries;
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -124,12 +125,15 @@ pub(crate) trait Caller {
     fn deliver_signals(&mut self);
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
-    async fn saved(&mut self, news: News<'_>);
+    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a>;
     /// Whether what follows a save is slow, so that no more must be sent than it can follow.
     fn holds_up(&self) -> bool {
         false
     }
 }
+
+/// What follows a save.
+pub(crate) type Following<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// What a server gave, and the store has.
 pub(crate) struct News<'n> {
@@ -146,7 +150,9 @@ pub(crate) struct Library;
 impl Caller for Library {
     fn defer_signals(&mut self) {}
     fn deliver_signals(&mut self) {}
-    async fn saved(&mut self, _: News<'_>) {}
+    fn saved<'a>(&'a mut self, _: News<'a>) -> Following<'a> {
+        Box::pin(async {})
+    }
 }
 
 /// The story of one login.
@@ -168,7 +174,7 @@ impl<S: Store> Story<'_, S> {
         &self,
         mut claim: S::Claim,
         before: Option<&Snapshot>,
-        caller: &mut impl Caller,
+        caller: &mut dyn Caller,
     ) -> Result<Outcome> {
         let given = self.wanted.given;
         let mut attempts = Attempts::new(self.options, self.services);
@@ -218,7 +224,7 @@ impl<S: Store> Story<'_, S> {
         room: <S::Claim as Claim>::Reservation,
         origin: &Origin<'_>,
         received: Received,
-        caller: &mut impl Caller,
+        caller: &mut dyn Caller,
     ) -> Result<Outcome> {
         let view = room.snapshot().with(self.wanted.given)?;
         let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
@@ -245,7 +251,7 @@ impl<S: Store> Story<'_, S> {
 
     /// Claims the login. While the store is there only by this run's making, signals wait: none must
     /// leave an empty one behind.
-    pub(crate) async fn claim(&self, caller: &mut impl Caller) -> Result<S::Claim> {
+    pub(crate) async fn claim(&self, caller: &mut dyn Caller) -> Result<S::Claim> {
         if self.store.must_be_made() {
             caller.defer_signals();
         }
@@ -262,7 +268,7 @@ impl<S: Store> Story<'_, S> {
         &self,
         mut claim: S::Claim,
         pause: Duration,
-        caller: &mut impl Caller,
+        caller: &mut dyn Caller,
         attempts: &Attempts<'_>,
     ) -> Result<S::Claim> {
         // Nothing is at stake until then.
@@ -289,7 +295,7 @@ async fn rest(pause: Duration) {
 }
 
 /// Does what the options ask, on this thread. `shield` is what a thread does first that this starts.
-pub(crate) fn run(options: &Options, caller: &mut impl Caller, shield: fn()) -> Result<Outcome> {
+pub(crate) fn run(options: &Options, caller: &mut dyn Caller, shield: fn()) -> Result<Outcome> {
     let store = FileStore::new(&options.config_file, shield);
     let given = options.given();
     given.check()?;

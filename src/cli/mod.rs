@@ -27,7 +27,7 @@ use std::io::{Read, Write};
 use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::refresh::{self, Caller, News, Options, Outcome};
+use crate::refresh::{self, Caller, Following, News, Options, Outcome};
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
 use status::Survey;
@@ -186,7 +186,7 @@ impl Caller for Program<'_> {
         }
     }
 
-    async fn saved(&mut self, news: News<'_>) {
+    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a> {
         let tokens = news.tokens;
         if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
             let secrets = [&tokens.access_token, &tokens.refresh_token];
@@ -199,5 +199,6 @@ impl Caller for Program<'_> {
         if let Some(command) = self.hook {
             self.failure = hook::work(command, self.options, &news)().err();
         }
+        Box::pin(async {})
     }
 }

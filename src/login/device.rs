@@ -26,7 +26,7 @@ pub(crate) fn run(
     login: &LoginOptions,
     show: &mut dyn FnMut(&Prompt),
     wait: Duration,
-    caller: &mut impl Caller,
+    caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
     let attempt = Login::new(options, shield)?;
@@ -63,7 +63,7 @@ fn poll(
     attempt: &Login<'_>,
     prompt: Prompt,
     deadline: Instant,
-    caller: &mut impl Caller,
+    caller: &mut dyn Caller,
 ) -> Result<Outcome> {
     let mut interval = Duration::from_secs(prompt.interval);
     let grant = DeviceGrant {
