@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Kind, Result};
@@ -107,14 +108,22 @@ pub(crate) fn run(
     options.given().check()?;
     let store = FileStore::new(&options.config_file, shield);
     let before = store.look_at_all().unwrap_or_default();
-    if let Some(outcomes) = all_lasting(&before, options) {
-        audience.expect(before.into_iter().map(|(name, _)| name).collect());
+    let names: Vec<String> = before.iter().map(|(name, _)| name.clone()).collect();
+    let valid = valid_for(&before, options, Duration::ZERO);
+    let lasting = options
+        .min_ttl
+        .and_then(|least| valid_for(&before, options, least));
+    let tell_all = |audience: &mut dyn Audience, outcomes: Vec<Outcome>| {
+        audience.expect(names);
         for (index, outcome) in outcomes.into_iter().enumerate() {
             audience.settled(index, Ok(outcome).into());
         }
-        return Ok(());
+        Ok(())
+    };
+    if let Some(outcomes) = lasting {
+        return tell_all(audience, outcomes);
     }
-    thread::scope(|scope| {
+    let ran = thread::scope(|scope| {
         let (events, news) = mpsc::channel();
         let work = move || {
             shield();
@@ -148,16 +157,33 @@ pub(crate) fn run(
         }
         let done = worker.join();
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    });
+    match (ran, valid) {
+        // Nothing was sent, and what is saved will do.
+        (Err(error), Some(outcomes))
+            if error.kind() == Kind::Temporary && options.min_ttl.is_some() =>
+        {
+            log::warn!("{error}; the saved tokens are still valid, and are used");
+            tell_all(audience, outcomes)
+        }
+        (ran, _) => ran,
+    }
 }
 
-/// What there is to tell without a lock or a network, if all logins last as long as was asked.
-fn all_lasting(logins: &[Named<Snapshot>], options: &Options) -> Option<Vec<Outcome>> {
-    let lasting = |(_, snapshot): &Named<Snapshot>| {
+/// What there is to tell without a lock or a network, if the tokens of all logins are valid for longer
+/// than this.
+fn valid_for(
+    logins: &[Named<Snapshot>],
+    options: &Options,
+    least: Duration,
+) -> Option<Vec<Outcome>> {
+    let least = SignedDuration::try_from(least).unwrap_or(SignedDuration::MAX);
+    let valid = |(_, snapshot): &Named<Snapshot>| {
         let view = snapshot.as_ref().ok()?.with(options.given()).ok()?;
-        outcome(options.lasting(&view)?.clone(), view.api(), false).ok()
+        let tokens = view.lasting(least, Timestamp::now())?;
+        outcome(tokens.clone(), view.api(), false).ok()
     };
-    let outcomes: Option<Vec<_>> = logins.iter().map(lasting).collect();
+    let outcomes: Option<Vec<_>> = logins.iter().map(valid).collect();
     outcomes.filter(|outcomes| !outcomes.is_empty())
 }
 

@@ -226,12 +226,20 @@ impl<S: Store> Story<'_, S> {
         received: Received,
         caller: &mut dyn Caller,
     ) -> Result<Outcome> {
-        let view = room.snapshot().with(self.wanted.given)?;
+        let snapshot = room.snapshot().clone();
+        let view = snapshot.with(self.wanted.given)?;
         let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
         successor.app_token = received.app_token;
         successor.unusable = received.unusable;
         let (api, tokens) = (successor.api, successor.tokens.clone());
+        let takes_place = view.new_token().and(successor.held);
         let saved = room.save(successor).await?;
+        if takes_place.is_some() {
+            let login = &snapshot.login;
+            log::warn!(
+                "{login}: the refresh token given is new here: its login takes the old one's place"
+            );
+        }
         let news = News {
             profile: self.wanted.profile,
             api,

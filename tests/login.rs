@@ -226,6 +226,55 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
         .assert_failed(3, "would send secrets unencrypted");
 }
 
+/// A cron line with a fixed `-r` goes on working, whatever became of the login in between.
+#[test]
+fn a_constant_refresh_token_goes_on_working_after_a_login() {
+    let scene = Scene::without_file();
+    scene.write(scene.server.profile("TOKEN", "v2"));
+    let by_hand = scene.value("refresh_token");
+    let base_url = scene.server.base_url();
+    let app = ["--app-id", APP_ID, "--app-secret", APP_SECRET];
+    let with =
+        |token: &str| scene.run([&["-r", token, "--base-url", &base_url], &app[..]].concat());
+    with(&by_hand).token();
+    let given = scene.server.refresh_token_for("v2");
+    let run = with(&given);
+    run.token();
+    // A new one takes the login's place, with a word.
+    assert!(run.stderr.contains("is new here"), "{}", run.stderr);
+    let (mut run, page) = ask(&scene, &[]);
+    let (agree, _) = scene.server.consent(&page);
+    paste(&mut run.child, &format!("{agree}\n"));
+    assert_eq!(end(run).code, 0);
+    let by_login = scene.value("refresh_token");
+    for token in [&given, &by_login, &given] {
+        let run = with(token);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(!run.stderr.contains("is new here"), "{}", run.stderr);
+    }
+    assert_eq!(scene.server.spent_seen(), 0);
+    scene.assert_sound();
+}
+
+/// Whatever stops the program while the code is exchanged: the pair that has arrived is saved.
+#[cfg(unix)]
+#[test]
+fn a_login_that_was_stopped_amid_its_exchange_saves_the_pair() {
+    let scene = scene();
+    let (mut run, page) = ask(&scene, &["--timeout", "1", "--retries", "0", "-v"]);
+    let (agree, _) = scene.server.consent(&page);
+    scene.server.fail_next(Fault::Hold);
+    paste(&mut run.child, &format!("{agree}\n"));
+    scene.server.wait_until_held();
+    send_signal(&run.child, "STOP");
+    scene.server.release();
+    std::thread::sleep(Duration::from_millis(1500));
+    send_signal(&run.child, "CONT");
+    let run = end(run);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    scene.assert_sound();
+}
+
 #[test]
 fn a_failure_that_passes_costs_no_consent() {
     let scene = scene();

@@ -122,8 +122,8 @@ pub(crate) fn twin(login: &LoginId, owner: &str) -> Error {
         "{login}: has the refresh token of [{owner}], which works once; nothing was sent for it"
     );
     Error::config(message).with_hint(Hint::fixed(
-        "give each profile a login of its own: feishu-refresh login -p NAME",
-        "请为每个 profile 单独登录：feishu-refresh login -p 名称",
+        "give each profile a login of its own: feishu-refresh login",
+        "请为每个 profile 单独登录：feishu-refresh login",
     ))
 }
 

@@ -221,7 +221,7 @@ fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Ar
 fn cannot_put_back(error: &Error) -> Error {
     let message = format!("cannot put back what an earlier run saved: {error}; nothing was sent");
     Error::temporary(message).with_hint(Hint::fixed(
-        "mend what stands in the way, and run again: its journal keeps the pair",
+        "fix what stands in the way, and run again: its journal keeps the pair",
         "请排除障碍后重新运行：令牌对仍保存在其 journal 中",
     ))
 }

@@ -150,8 +150,8 @@ impl State {
                 "{place}: its refresh token is under way for another profile, and works once; nothing was sent for it"
             );
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "give each profile a login of its own: feishu-refresh login -p NAME",
-                "请为每个 profile 单独登录：feishu-refresh login -p 名称",
+                "give each profile a login of its own: feishu-refresh login",
+                "请为每个 profile 单独登录：feishu-refresh login",
             )));
         }
         if !self.proved.contains(place.profile) {
