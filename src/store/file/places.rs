@@ -107,15 +107,17 @@ pub(super) fn make_folder(path: &Path) {
     }
 }
 
-/// Keeps lines that fit nothing where no run looks for them, on disk, in the first place that takes
-/// them. Returns the path, and whether it is new.
+/// Keeps lines of a journal that fit nothing where no run looks for them, on disk: beside that journal, or
+/// in the first place that takes them. Returns the path, and whether it is new.
 ///
 /// # Errors
 /// The last place's, if none takes them.
-pub(super) fn keep_aside(file: &Path, lines: &[u8]) -> io::Result<(PathBuf, bool)> {
-    let suffix = format!("{JOURNAL}.{}", Fingerprint::of_bytes(lines));
+pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Result<(PathBuf, bool)> {
+    let mark = format!(".{}", Fingerprint::of_bytes(lines));
+    let elsewhere = places(file, &format!("{JOURNAL}{mark}"));
+    let elsewhere = elsewhere.into_iter().map(|place| place.path);
     let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
-    for Placed { path, .. } in places(file, &suffix) {
+    for path in [with_suffix(journal, &mark)].into_iter().chain(elsewhere) {
         make_folder(&path);
         result = match files::create_private(&path) {
             Ok(made) => {

@@ -166,7 +166,7 @@ impl State {
                 continue;
             }
             let from = leftover.path().display();
-            match places::keep_aside(path, &lines) {
+            match places::keep_aside(path, leftover.path(), &lines) {
                 Ok((kept, true)) => {
                     let kept = kept.display();
                     log::warn!(

@@ -83,17 +83,17 @@ impl Entry {
             ..
         } = &*self.pair;
         let is_open = self.source != Source::Done;
-        let Some(token) = refresh else {
-            return match self.source {
-                Source::Own => held.is_none(),
-                Source::Beside => true,
-                Source::Elsewhere | Source::Done => false,
-            };
-        };
-        let came_from = *predecessor == Some(token) || spent.contains(&token);
-        let was_held = is_open && *held == Some(token);
         let is_given = is_open && given.is_some() && given == *predecessor;
-        came_from || was_held || is_given
+        let fits = match (refresh, self.source) {
+            (Some(token), _) => {
+                let came_from = *predecessor == Some(token) || spent.contains(&token);
+                came_from || is_open && *held == Some(token)
+            }
+            (None, Source::Own) => held.is_none(),
+            (None, Source::Beside) => true,
+            (None, Source::Elsewhere | Source::Done) => false,
+        };
+        fits || is_given
     }
 }
 

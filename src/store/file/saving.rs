@@ -21,8 +21,6 @@ pub(super) struct Job {
     text: Arc<Text>,
     entries: Vec<Entry>,
     spare: u64,
-    /// Whether more is under way.
-    is_more_to_come: bool,
 }
 
 /// What came of it.
@@ -34,7 +32,7 @@ pub(super) struct Saved {
 }
 
 impl Job {
-    /// Brings the file to what the journal says, and makes room for what is still under way.
+    /// Brings the file to what the journal says.
     pub(super) fn run(mut self) -> Saved {
         let aim = Aim {
             file: &self.file,
@@ -44,15 +42,6 @@ impl Job {
         };
         let journal = self.journal.as_deref();
         let settled = aim.settle(&mut self.disk, journal, &mut self.text);
-        if self.is_more_to_come {
-            // What was reserved before may have been used. Where it cannot be had again, the journal
-            // has room for the pairs all the same.
-            let bytes = self.text.document.text().len() as u64 + self.spare;
-            let _ = self.disk.reserve(bytes);
-            if let Some(journal) = journal.filter(|_| self.disk.writes_in_place()) {
-                let _ = journal.reserve(bytes + self.spare);
-            }
-        }
         Saved {
             disk: self.disk,
             text: self.text,
@@ -82,7 +71,6 @@ impl State {
             text: Arc::clone(&self.text),
             entries: self.entries.clone(),
             spare: self.spare,
-            is_more_to_come: self.reserved > self.pending.len(),
         })
     }
 
@@ -95,6 +83,7 @@ impl State {
         };
         self.disk = Some(saved.disk);
         self.text = saved.text;
+        self.renew_room();
         for (index, entry) in saved.entries.into_iter().enumerate() {
             if !entry.is_open() || !self.pending.remove(&entry.pair.profile) {
                 continue;
@@ -116,6 +105,24 @@ impl State {
                 Err(_) => self.entries.retain(|entry| !is_this(entry)),
             }
             self.results.insert(pair.profile.clone(), result);
+        }
+    }
+
+    /// Makes room again for what is still under way: what was reserved may have been used. Where it
+    /// cannot be had, the journal has room for the pairs all the same.
+    fn renew_room(&mut self) {
+        let bytes = self.text.document.text().len() as u64 + self.spare;
+        if let Some(disk) = self
+            .disk
+            .as_mut()
+            .filter(|_| self.reserved > self.pending.len())
+        {
+            let _ = disk.reserve(bytes);
+            if disk.writes_in_place()
+                && let Some(journal) = self.journals.last()
+            {
+                let _ = journal.reserve(bytes + self.spare);
+            }
         }
     }
 

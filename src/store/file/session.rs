@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use super::journal::Journal;
 use super::patience::Patience;
 use super::places;
 use super::record::Record;
@@ -213,7 +214,9 @@ impl Session {
         pair.unusable.as_ref()?;
         let line = Record::Pair(Box::new(pair.clone())).line();
         let mut state = self.state.borrow_mut();
-        let aside = places::keep_aside(&state.real_path(&self.file), line.as_bytes());
+        let path = state.real_path(&self.file);
+        let journal = state.journal().map_or(&*path, Journal::path);
+        let aside = places::keep_aside(&path, journal, line.as_bytes());
         aside.map_or_else(|_| state.keep(pair, true), |(path, _)| Some(path))
     }
 
