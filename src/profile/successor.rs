@@ -139,6 +139,11 @@ impl Successor {
         }
     }
 
+    /// Whether this token, or a successor of it, was spent for the pair.
+    pub(crate) fn came_from(&self, token: Fingerprint) -> bool {
+        self.predecessor == Some(token) || self.spent.contains(&token)
+    }
+
     /// The fingerprint of its refresh token.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         self.tokens.refresh_token.as_ref().map(Fingerprint::of)

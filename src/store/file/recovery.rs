@@ -60,6 +60,14 @@ impl State {
             .entries
             .extend(leftovers.iter().flat_map(Leftover::entries));
         state.in_doubt = leftovers.iter().flat_map(Leftover::in_doubt).collect();
+        // The pair may be in another place than the request.
+        let answers = |token| {
+            state
+                .entries
+                .iter()
+                .any(|entry| entry.pair.came_from(token))
+        };
+        state.in_doubt.retain(|token| !answers(*token));
         (state.leftovers, state.rescues) = (leftovers, rescues);
         let mut disk = Disk::new(lock);
         state.repair(file, &disk)?;

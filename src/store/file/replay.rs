@@ -76,19 +76,11 @@ impl Entry {
     /// Whether the pair takes the place of this token. `given` is what this run was given from
     /// outside, if the file does not know it.
     fn follows(&self, refresh: Option<Fingerprint>, given: Option<Fingerprint>) -> bool {
-        let Successor {
-            predecessor,
-            held,
-            spent,
-            ..
-        } = &*self.pair;
+        let held = self.pair.held;
         let is_open = self.source != Source::Done;
-        let is_given = is_open && given.is_some() && given == *predecessor;
+        let is_given = is_open && given.is_some() && given == self.pair.predecessor;
         let fits = match (refresh, self.source) {
-            (Some(token), _) => {
-                let came_from = *predecessor == Some(token) || spent.contains(&token);
-                came_from || is_open && *held == Some(token)
-            }
+            (Some(token), _) => self.pair.came_from(token) || is_open && held == Some(token),
             (None, Source::Own) => held.is_none(),
             (None, Source::Beside) => true,
             (None, Source::Elsewhere | Source::Done) => false,
@@ -165,11 +157,15 @@ impl Section<'_> {
         let mut spent: HashSet<Fingerprint> = old.spent.iter().collect();
         spent.retain(|token| state.refresh != Some(*token));
         let mut last = None;
-        // A later record of the same token is of a server that does not rotate.
+        // A later record of the same token, with another access token, is of a server that does not
+        // rotate. A copy in another journal is none.
         let superseded = |index: usize| {
-            let print = self.entries[index].fingerprint();
+            let own = self.entries[index].state;
             let mut later = self.indices.iter().filter(|later| **later > index);
-            later.any(|later| self.entries[*later].fingerprint() == print)
+            later.any(|later| {
+                let later = self.entries[*later].state;
+                later.refresh == own.refresh && later.access != own.access
+            })
         };
         let mut waiting: Vec<usize> = self.indices.to_vec();
         loop {

@@ -272,8 +272,9 @@ impl State {
             .and_then(path_of);
         known.or_else(|| {
             let record = Record::Pair(Box::new(pair.clone()));
-            self.write_down_elsewhere(&record);
-            self.journals.last().and_then(path_of)
+            let written = self.write_down_elsewhere(&record);
+            let journal = self.journals.last().filter(|_| written);
+            journal.and_then(path_of)
         })
     }
 
