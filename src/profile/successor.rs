@@ -29,7 +29,7 @@ pub(crate) struct Successor {
     pub(crate) held: Option<Fingerprint>,
     /// The tokens of this login that were spent before it, the latest last.
     pub(crate) spent: Vec<Fingerprint>,
-    /// What the store lists as spent from now on, if that changes.
+    /// What the store lists as spent from now on, if that is anything.
     pub(crate) listed: Option<SpentTokens>,
     /// A refresh token that no file can hold: it stays in the journal.
     pub(crate) unusable: Option<SecretString>,
@@ -65,7 +65,7 @@ impl Successor {
         let held = view.snapshot().fingerprint();
         let known = &view.snapshot().profile.pair.spent;
         let (mut spent, mut keeps_refresh_expiry) = (spent_before.to_vec(), false);
-        let mut listed = None;
+        let listed;
         match origin {
             Origin::Refresh(sent_token) => {
                 let sent_print = Fingerprint::of(sent_token);
@@ -84,11 +84,14 @@ impl Successor {
                 }
                 keeps_refresh_expiry = !(is_new || rotated && view.api().extends_refresh_token());
                 let given = view.given().refresh_token.map(Fingerprint::of);
-                if is_new {
-                    listed = Some(SpentTokens::begun_with(sent_print));
+                listed = if is_new {
+                    Some(SpentTokens::begun_with(sent_print))
                 } else if rotated {
-                    listed = Some(known.after(given, sent_print));
-                }
+                    Some(known.after(given, sent_print))
+                } else {
+                    // An old copy whose place this takes has an older one, or none.
+                    Some(known.clone()).filter(|known| !known.is_empty())
+                };
             }
             Origin::Login => {
                 let new = tokens.refresh_token.as_ref().map(Fingerprint::of);
@@ -97,7 +100,13 @@ impl Successor {
         }
         let new = tokens.refresh_token.as_ref().map(Fingerprint::of);
         spent.retain(|token| Some(*token) != new);
-        spent.drain(..spent.len().saturating_sub(MOST_SPENT));
+        let mut older = spent.len().saturating_sub(MOST_SPENT);
+        spent.retain(|token| {
+            let is_older = older > 0;
+            older = older.saturating_sub(1);
+            // Those from outside come back from outside, however old they are.
+            !is_older || known.lists(*token)
+        });
         Successor {
             profile: view.snapshot().login.profile.clone(),
             api: view.api(),

@@ -76,16 +76,25 @@ impl Entry {
     /// Whether the pair takes the place of this token. `given` is what this run was given from
     /// outside, if the file does not know it.
     fn follows(&self, refresh: Option<Fingerprint>, given: Option<Fingerprint>) -> bool {
-        let held = self.pair.held;
         let is_open = self.source != Source::Done;
+        // Only what has replaced it stands for it.
         let is_given = is_open && given.is_some() && given == self.pair.predecessor;
         let fits = match (refresh, self.source) {
-            (Some(token), _) => self.pair.came_from(token) || is_open && held == Some(token),
-            (None, Source::Own) => held.is_none(),
+            (Some(token), _) => {
+                self.pair.came_from(token) || is_open && self.pair.held == Some(token)
+            }
+            (None, _) if self.is_saved => false,
+            (None, Source::Own) => self.pair.held.is_none(),
             (None, Source::Beside) => true,
             (None, Source::Elsewhere | Source::Done) => false,
         };
-        fits || is_given
+        fits || is_given && self.is_rotated()
+    }
+
+    /// Whether the server gave a new token for an old one, which is of no use any more.
+    fn is_rotated(&self) -> bool {
+        let predecessor = self.pair.predecessor;
+        predecessor.is_some() && predecessor != self.fingerprint()
     }
 }
 
@@ -153,37 +162,41 @@ impl Section<'_> {
             refresh: old.fingerprint(),
             access: old.tokens.access_token.as_ref().map(Fingerprint::of),
         };
-        // What is known to have been replaced.
-        let mut spent: HashSet<Fingerprint> = old.spent.iter().collect();
-        spent.retain(|token| state.refresh != Some(*token));
+        // What has been replaced. The file's own list tells nothing of that: a login's own token is in
+        // it from the beginning, and so is one that a server does not rotate.
+        let mut spent: HashSet<Fingerprint> = HashSet::new();
         let mut last = None;
-        // A later record of the same token, with another access token, is of a server that does not
-        // rotate. A copy in another journal is none.
-        let superseded = |index: usize| {
-            let own = self.entries[index].state;
-            let mut later = self.indices.iter().filter(|later| **later > index);
-            later.any(|later| {
-                let later = self.entries[*later].state;
-                later.refresh == own.refresh && later.access != own.access
-            })
+        let later = |index: usize, print: Option<Fingerprint>| {
+            let later = self.indices.iter().filter(|later| **later > index);
+            let mut later = later.map(|later| &self.entries[*later]).rev();
+            later.find(|later| later.fingerprint() == print)
         };
         let mut waiting: Vec<usize> = self.indices.to_vec();
         loop {
             let applies = |index: &usize| {
                 let entry = &self.entries[*index];
                 let new = entry.state;
-                let is_spent = new.refresh.is_some_and(|token| spent.contains(&token));
-                if is_spent || superseded(*index) {
+                if new.refresh.is_some_and(|token| spent.contains(&token)) {
                     return false;
                 }
-                let is_same = new.refresh == state.refresh;
-                let is_open = entry.source != Source::Done;
-                // The token has not changed, but what came with it.
-                let renews =
-                    is_same && is_open && new.access.is_some() && new.access != state.access;
-                renews || !is_same && entry.follows(state.refresh, self.given)
+                if new.refresh == state.refresh {
+                    // The server does not rotate: what came with the token last is to be there.
+                    let renews = new.access.is_some() && new.access != state.access;
+                    return renews
+                        && entry.source != Source::Done
+                        && later(*index, new.refresh).is_none();
+                }
+                let is_proof = entry.is_rotated() && entry.pair.predecessor == state.refresh;
+                let later = later(*index, state.refresh);
+                if !is_proof && later.is_some_and(|later| !later.is_rotated()) {
+                    // It came back: from a server that does not rotate, or by a user's consent.
+                    return false;
+                }
+                let given = self.given.filter(|_| !self.known_replaced(*index, &state));
+                entry.follows(state.refresh, given)
             };
-            let Some(at) = waiting.iter().position(applies) else {
+            // The latest first: where two logins claim a place, it is the later's.
+            let Some(at) = waiting.iter().rposition(applies) else {
                 break;
             };
             let index = waiting.remove(at);
@@ -218,3 +231,6 @@ impl Section<'_> {
         self.indices.iter().any(|other| in_place(&other))
     }
 }
+
+#[cfg(test)]
+mod model;

@@ -96,11 +96,11 @@ impl State {
                 Err(error) => Err(error.to_string()),
             };
             match &result {
-                // What came before it is of no use any more.
-                Ok(_) => self.entries.retain_mut(|entry| {
-                    entry.is_saved |= is_this(entry);
-                    is_this(entry) || entry.pair.profile != pair.profile
-                }),
+                // What came before it still tells of which old copies it takes the place.
+                Ok(_) => {
+                    let this = self.entries.iter_mut().filter(|entry| is_this(entry));
+                    this.for_each(|entry| entry.is_saved = true);
+                }
                 // It is the next run's.
                 Err(_) => self.entries.retain(|entry| !is_this(entry)),
             }

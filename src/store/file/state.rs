@@ -110,13 +110,8 @@ impl State {
         let led_here = self.entries.iter().rev().find(|entry| {
             entry.pair.profile == snapshot.login.profile && entry.fingerprint() == held
         });
-        let mut spent: Vec<_> = led_here.map_or(Vec::new(), |entry| entry.pair.spent.clone());
-        for token in listed {
-            if !spent.contains(&token) {
-                spent.push(token);
-            }
-        }
-        spent
+        // What the file lists came from outside, and need not have been spent.
+        led_here.map_or_else(|| listed.collect(), |entry| entry.pair.spent.clone())
     }
 
     /// Tries the edits of many logins at once.
