@@ -24,6 +24,8 @@ const FAULT_PATH: &str = "/sandbox/fault/";
 const CONSENT_PATH: &str = "/open-apis/authen/v1/authorize?";
 const LOGIN_PATH: &str = "/sandbox/login";
 const COUNTS_PATH: &str = "/sandbox/counts";
+const LIVE_PATH: &str = "/sandbox/live/";
+const SETTLED_PATH: &str = "/sandbox/settled";
 
 /// What goes wrong with one request.
 pub enum Fault {
@@ -391,6 +393,22 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
         if request.path == COUNTS_PATH {
             let counts = counts(&shared.state()).to_string();
             write_reply(stream, 200, &[], counts)?;
+            continue;
+        }
+        if let Some(token) = request.path.strip_prefix(LIVE_PATH) {
+            let is_live = shared.state().vendor.is_live(token);
+            let said = if is_live { "yes" } else { "no" };
+            write_reply(stream, 200, &[], said)?;
+            continue;
+        }
+        if request.path == SETTLED_PATH {
+            // This connection is one that is served.
+            let mut state = shared.state();
+            while state.open > 1 {
+                state = shared.wait(state);
+            }
+            drop(state);
+            write_reply(stream, 200, &[], "settled")?;
             continue;
         }
         if let Some(query) = request.path.strip_prefix(CONSENT_PATH) {
