@@ -206,6 +206,9 @@ impl Successor {
         ));
         lines.push_str(&secret(key::REFRESH_TOKEN, &self.tokens.refresh_token));
         lines.push_str(&secret(key::REFRESH_TOKEN, &self.unusable));
+        if let Some(listed) = &self.listed {
+            lines.push_str(&line(key::REFRESH_SPENT, &listed.to_string()));
+        }
         lines.into()
     }
 }

@@ -147,9 +147,14 @@ impl Disk {
         new.write(text)?;
         fail_point!("after-write");
         // Who may use it may have changed meanwhile.
-        if let Ok(model) = fs::metadata(&self.lock.path) {
-            files::take_owner(&new.file, &model)?;
-            files::take_mode(&new.file, &model)?;
+        match fs::metadata(&self.lock.path) {
+            Ok(model) => {
+                files::take_owner(&new.file, &model)?;
+                files::take_mode(&new.file, &model)?;
+            }
+            // It has vanished: then it is made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         fail_point!("before-fsync");
         new.file.sync_all()?;

@@ -8,6 +8,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::io::is_same;
@@ -28,6 +29,8 @@ pub(super) struct Journal {
     path: PathBuf,
     /// Held while a record is written.
     end: Mutex<End>,
+    /// Whether a sync failed.
+    has_failed: AtomicBool,
 }
 
 /// How far a journal is used.
@@ -92,6 +95,7 @@ impl Journal {
                 written: leftover.length(),
                 reserved: leftover.length(),
             }),
+            has_failed: AtomicBool::new(false),
         })
     }
 
@@ -108,6 +112,7 @@ impl Journal {
             file,
             path: path.to_owned(),
             end: Mutex::default(),
+            has_failed: AtomicBool::new(false),
         })
     }
 
@@ -147,10 +152,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts all of it on disk, with its name.
+    /// Puts all of it on disk, with its name. Where that has failed once, it cannot be trusted to be
+    /// repeated.
     pub(super) fn sync(&self) -> io::Result<()> {
-        fail_point!("before-journal-fsync");
-        self.file.sync_all()?;
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("it could not be synced before"));
+        }
+        let sync = || {
+            fail_point!("before-journal-fsync");
+            self.file.sync_all()
+        };
+        sync().inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?;
         if let Some(folder) = self.path.parent() {
             files::sync_folder(folder);
         }
@@ -159,6 +171,11 @@ impl Journal {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it lies beside the file.
+    pub(super) fn is_beside(&self) -> bool {
+        self.path.parent() == self.of.parent()
     }
 
     /// Where the file is whose journal it is.

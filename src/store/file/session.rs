@@ -180,14 +180,14 @@ impl Session {
     pub(super) async fn save(&self, pair: Successor) -> Result<(Tokens, Option<PathBuf>)> {
         fail_point!("before-record");
         let pair = Arc::new(pair);
-        let in_journal = self.state.borrow_mut().write_down(&pair);
+        let journal = self.state.borrow_mut().write_down(&pair);
         fail_point!("after-record");
         loop {
             let changed = self.changed.notified();
             let result = self.state.borrow_mut().take_result(&pair.profile);
             match result {
-                Some(Ok(tokens)) => return Ok((tokens, self.keep_unusable(&pair))),
-                Some(Err(why)) => return Err(self.unsaved(&pair, &why, in_journal)),
+                Some(Ok(tokens)) => return Ok((tokens, self.keep_unusable(&pair, journal))),
+                Some(Err(why)) => return Err(self.unsaved(&pair, &why, journal)),
                 None => {}
             }
             let job = self.state.borrow_mut().begin_saving(&self.file);
@@ -210,20 +210,22 @@ impl Session {
     }
 
     /// Keeps a refresh token that no file can hold.
-    fn keep_unusable(&self, pair: &Successor) -> Option<PathBuf> {
+    fn keep_unusable(&self, pair: &Successor, journal: Option<Arc<Journal>>) -> Option<PathBuf> {
         pair.unusable.as_ref()?;
         let line = Record::Pair(Box::new(pair.clone())).line();
         let mut state = self.state.borrow_mut();
         let path = state.real_path(&self.file);
-        let journal = state.journal().map_or(&*path, Journal::path);
-        let aside = places::keep_aside(&path, journal, line.as_bytes());
-        aside.map_or_else(|_| state.keep(pair, true), |(path, _)| Some(path))
+        let near = journal.as_ref().map_or(&*path, |journal| journal.path());
+        match places::keep_aside(&path, near, line.as_bytes()) {
+            Ok((path, _)) => Some(path),
+            Err(_) => Some(state.keep(pair, journal)?.path().to_owned()),
+        }
     }
 
     /// The error for a pair that is not in the file. What holds it is on disk by then.
-    fn unsaved(&self, pair: &Successor, why: &str, in_journal: bool) -> Error {
+    fn unsaved(&self, pair: &Successor, why: &str, journal: Option<Arc<Journal>>) -> Error {
         let place = self.place(&pair.profile);
-        let Some(path) = self.state.borrow_mut().keep(pair, in_journal) else {
+        let Some(journal) = self.state.borrow_mut().keep(pair, journal) else {
             let message =
                 format!("{place}: rotated, but the new pair could be saved nowhere: {why}");
             return Error::new(Kind::Unsaved, message)
@@ -233,12 +235,23 @@ impl Session {
                     "请立即将上面的值手动写入该节",
                 ));
         };
-        let path = path.display();
+        let path = journal.path().display();
         let message = format!("{place}: rotated, but not saved: {why}; the new pair is in {path}");
-        Error::new(Kind::Unsaved, message).with_hint(Hint::naming(
-            format!("keep {path}: nothing else holds the new refresh token; the next run puts it back where it fits"),
-            format!("请保留 {path}：新的 refresh_token 仅存于此；下次运行会在适合时写回"),
-        ))
+        // From elsewhere, nothing comes into a place without a token: it could be another file's.
+        let hint = if pair.held.is_none() && !journal.is_beside() {
+            Hint::naming(
+                format!("put the refresh_token that {path} holds last into that section by hand"),
+                format!("请将 {path} 中最后的 refresh_token 手动写入该节"),
+            )
+        } else {
+            Hint::naming(
+                format!(
+                    "keep {path}: nothing else holds the new refresh token; the next run puts it back where it fits"
+                ),
+                format!("请保留 {path}：新的 refresh_token 仅存于此；下次运行会在适合时写回"),
+            )
+        };
+        Error::new(Kind::Unsaved, message).with_hint(hint)
     }
 }
 

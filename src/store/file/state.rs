@@ -221,55 +221,47 @@ impl State {
         self.close(file);
     }
 
-    /// Writes a pair into a journal, the first thing that is done with it. Says whether one has it.
-    pub(super) fn write_down(&mut self, pair: &Arc<Successor>) -> bool {
+    /// Writes a pair into a journal, the first thing that is done with it; gives the one that has it.
+    pub(super) fn write_down(&mut self, pair: &Arc<Successor>) -> Option<Arc<Journal>> {
         let record = Record::Pair(Box::new((**pair).clone()));
-        let written = self.journals.last().map(|journal| journal.append(&record));
-        let in_journal = matches!(written, Some(Ok(()))) || self.write_down_elsewhere(&record);
+        let last = self.journals.last().cloned();
+        let written = last.filter(|journal| journal.append(&record).is_ok());
+        let journal = written.or_else(|| self.write_down_elsewhere(&record));
         self.pending.insert(pair.profile.clone());
         self.entries.push(Entry::new(Arc::clone(pair), Source::Own));
-        in_journal
+        journal
     }
 
-    fn write_down_elsewhere(&mut self, record: &Record) -> bool {
+    fn write_down_elsewhere(&mut self, record: &Record) -> Option<Arc<Journal>> {
         let path = self
             .journals
             .last()
             .map(|journal| journal.file_path().to_owned());
-        let path = path.or_else(|| Some(self.disk.as_ref()?.lock.path.clone()));
-        let Some(path) = path else {
-            return false;
-        };
+        let path = path.or_else(|| Some(self.disk.as_ref()?.lock.path.clone()))?;
         let bytes = record.line().len() as u64;
-        let written = self.open_journal(&path, bytes).and_then(|()| {
-            self.journals
-                .last()
-                .map_or(Ok(()), |journal| journal.append(record))
+        let opened = self.open_journal(&path, bytes);
+        let journal = opened.map(|()| self.journals.last().cloned());
+        let written = journal.and_then(|journal| match journal {
+            Some(journal) => journal.append(record).map(|()| Some(journal)),
+            None => Ok(None),
         });
-        if let Err(error) = &written {
+        written.unwrap_or_else(|error| {
             log::warn!("a new pair is in no journal yet: {error}");
-        }
-        written.is_ok()
+            None
+        })
     }
 
-    /// Sees to it that a pair is on disk in a journal, in one place or another, and stays there.
-    /// Returns its path.
-    pub(super) fn keep(&mut self, pair: &Successor, in_journal: bool) -> Option<PathBuf> {
+    /// Sees to it that a pair is on disk in a journal, that which took it or another, and stays there.
+    pub(super) fn keep(
+        &mut self,
+        pair: &Successor,
+        journal: Option<Arc<Journal>>,
+    ) -> Option<Arc<Journal>> {
         self.stays = true;
-        let path_of = |journal: &Arc<Journal>| {
-            let is_safe = journal.is_there() && journal.sync().is_ok();
-            is_safe.then(|| journal.path().to_owned())
-        };
-        let known = self
-            .journals
-            .last()
-            .filter(|_| in_journal)
-            .and_then(path_of);
-        known.or_else(|| {
+        let is_safe = |journal: &Arc<Journal>| journal.is_there() && journal.sync().is_ok();
+        journal.filter(is_safe).or_else(|| {
             let record = Record::Pair(Box::new(pair.clone()));
-            let written = self.write_down_elsewhere(&record);
-            let journal = self.journals.last().filter(|_| written);
-            journal.and_then(path_of)
+            self.write_down_elsewhere(&record).filter(is_safe)
         })
     }
 

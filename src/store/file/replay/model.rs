@@ -215,7 +215,7 @@ fn hash_entries(entries: &[Entry], state: &mut impl Hasher) {
     }
 }
 
-fn aim<'a>(entries: &'a [Entry], given: Option<Token>) -> Aim<'a> {
+fn aim(entries: &[Entry], given: Option<Token>) -> Aim<'_> {
     Aim {
         file: Path::new("FILE"),
         entries,
@@ -646,9 +646,9 @@ impl World {
             };
             let is_given = given == pair.predecessor && given != print && given.is_some();
             // A later one is there, or the one that was given.
-            let gives =
+            let server_gives =
                 |pair: &Arc<Successor>| Some(Token::of(pair)) == new && pair.predecessor == given;
-            let is_given_up = given.is_some() && self.journal.iter().any(gives);
+            let is_given_up = given.is_some() && self.journal.iter().any(server_gives);
             let belongs = (belongs || is_given) && !new.is_some_and(is_later) && !is_given_up;
             let is_aside = self.aside.contains(&this);
             self.must(!belongs || is_closing && is_aside, "a record is put back");
