@@ -109,7 +109,6 @@ pub(crate) fn run(
     let store = FileStore::new(&options.config_file, shield);
     let before = store.look_at_all().unwrap_or_default();
     let names: Vec<String> = before.iter().map(|(name, _)| name.clone()).collect();
-    let valid = valid_for(&before, options, Duration::ZERO);
     let lasting = options
         .min_ttl
         .and_then(|least| valid_for(&before, options, least));
@@ -123,20 +122,16 @@ pub(crate) fn run(
     if let Some(outcomes) = lasting {
         return tell_all(audience, outcomes);
     }
+    let sound = before
+        .iter()
+        .filter_map(|(name, s)| Some((name, s.as_ref().ok()?)));
+    let known = sound.map(|(name, s)| (name.clone(), s.clone())).collect();
     let ran = thread::scope(|scope| {
         let (events, news) = mpsc::channel();
         let work = move || {
             shield();
             let mut helper = helper;
-            let ran = work(
-                &store,
-                before,
-                options,
-                spacing,
-                shield,
-                &mut helper,
-                events,
-            );
+            let ran = work(&store, known, options, spacing, shield, &mut helper, events);
             match ran {
                 Ok(must_be_told) if must_be_told => {}
                 _ => helper.let_signals_go(),
@@ -158,16 +153,16 @@ pub(crate) fn run(
         let done = worker.join();
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    match (ran, valid) {
-        // Nothing was sent, and what is saved will do.
-        (Err(error), Some(outcomes))
-            if error.kind() == Kind::Temporary && options.min_ttl.is_some() =>
-        {
-            log::warn!("{error}; the saved tokens are still valid, and are used");
-            tell_all(audience, outcomes)
-        }
-        (ran, _) => ran,
-    }
+    let error = match ran {
+        Err(error) if error.kind() == Kind::Temporary && options.min_ttl.is_some() => error,
+        ran => return ran,
+    };
+    // Nothing was sent, and what is saved may do.
+    let Some(outcomes) = valid_for(&before, options, Duration::ZERO) else {
+        return Err(error);
+    };
+    log::warn!("{error}; the saved tokens are still valid, and are used");
+    tell_all(audience, outcomes)
 }
 
 /// What there is to tell without a lock or a network, if the tokens of all logins are valid for longer
@@ -191,7 +186,7 @@ fn valid_for(
 /// but the telling keeps.
 fn work(
     store: &FileStore,
-    before: Vec<Named<Snapshot>>,
+    before: HashMap<String, Snapshot>,
     options: &Options,
     spacing: Duration,
     shield: fn(),
@@ -211,12 +206,9 @@ fn work(
     helper.when_a_signal_waits(Box::new(move || tell.notify_one()))?;
     let names = claims.iter().map(|(name, _)| name.clone()).collect();
     let _ = events.send(Event::Expect(names));
-    let sound = before
-        .into_iter()
-        .filter_map(|(name, s)| Some((name, s.ok()?)));
     let fleet = Fleet {
         store,
-        before: sound.collect(),
+        before,
         options,
         services,
         hooks,
@@ -265,7 +257,8 @@ impl<S: Store> Fleet<'_, S> {
                 let _ = self.events.send(Event::Settled(index, settled));
             }
         };
-        let (all, signals) = (std::pin::pin!(all), std::pin::pin!(self.heed(signal)));
+        let signals = self.heed(signal, &must_be_told);
+        let (all, signals) = (std::pin::pin!(all), std::pin::pin!(signals));
         // Signals are heeded as long as there is something to do.
         select(all, signals).await;
         must_be_told.get()
@@ -316,8 +309,8 @@ impl<S: Store> Fleet<'_, S> {
     }
 
     /// Each time a signal waits: sends nothing more, waits until nothing is at stake, and lets it do
-    /// its work.
-    async fn heed(&self, signal: &Notify) {
+    /// its work; but for a pair that nothing but the telling keeps, only once that is told.
+    async fn heed(&self, signal: &Notify, must_be_told: &Cell<bool>) {
         loop {
             signal.notified().await;
             log::warn!("a signal waits: what was sent is awaited and saved first");
@@ -329,7 +322,11 @@ impl<S: Store> Fleet<'_, S> {
             let (sender, said) = mpsc::channel();
             if self.events.send(Event::LastWords(sender)).is_ok() {
                 // Nothing is under way that could wait for this thread.
-                let _ = said.recv_timeout(LAST_WORDS);
+                if must_be_told.get() {
+                    let _ = said.recv();
+                } else {
+                    let _ = said.recv_timeout(LAST_WORDS);
+                }
             }
             let mut helper = self.helper.borrow_mut();
             helper.deliver_signals();

@@ -19,14 +19,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
-use crate::profile::{Given, LoginOrder, Origin, Successor};
+use crate::profile::{Given, LoginOrder, Origin};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
-use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Secrets};
-use crate::refresh::attempts::{Services, tokens};
+use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Rotation, Secrets};
+use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Caller, News, Options, Outcome, Story, failure, outcome, runtime};
+use crate::refresh::{Caller, Options, Outcome, Story, failure, runtime, save};
 use crate::store::file::FileStore;
-use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
+use crate::store::{Claim, Reservation, Reserved, Store, Wanted};
 use crate::text::{printable, shortened};
 use crate::token::Tokens;
 
@@ -261,40 +261,20 @@ impl<'a> Login<'a> {
                 return Ok(Err(refusal));
             }
         };
-        let flaws = rotation.flaws.join(", ");
+        let complaint = flawed(&self.order, &rotation);
         let unusable = rotation.unusable_refresh_token.clone();
         let tokens = tokens(rotation, sent_at);
         if unusable.is_none() {
             check_whole(&self.order, &tokens)?;
         }
-        let view = room.snapshot().with(self.given)?;
-        let mut successor = Successor::of(&view, &Origin::Login, &room.spent(), tokens);
-        successor.unusable = unusable;
-        let tokens = successor.tokens.clone();
-        let saved = room.save(successor).await?;
-        caller
-            .saved(News {
-                profile: &self.options.profile,
-                api: Api::V2,
-                tokens: &tokens,
-                lock_name: saved.lock_name(),
-            })
-            .await;
-        let outcome = outcome(saved.tokens().clone(), Api::V2, true);
-        let aside = saved.kept_aside().map(std::path::Path::to_owned);
-        drop(saved);
-        caller.deliver_signals();
-        if flaws.is_empty() {
-            return outcome.map(Ok);
-        }
-        let subject = &self.order.subject;
-        let message =
-            format!("{subject}: a reply that says yes, but {flaws}; the pair it gave was saved");
-        let error = Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
-            "run feishu-refresh: a refresh brings a whole pair",
-            "请运行 feishu-refresh：刷新后即可得到完整的令牌",
-        ));
-        Err(failure::naming(error, aside.as_deref()))
+        let received = Received {
+            tokens,
+            app_token: None,
+            unusable,
+            complaint,
+        };
+        let saved = save(room, &Origin::Login, self.given, received, caller);
+        saved.await.map(Ok)
     }
 
     fn refused(&self, refusal: Refusal, lost_before: bool) -> Error {
@@ -313,6 +293,22 @@ fn random_text() -> Result<SecretString> {
 
 /// What a login needs a room of.
 type Room = <<FileStore as Store>::Claim as Claim>::Reservation;
+
+/// The error for a reply with something wrong in it, if there is.
+fn flawed(order: &LoginOrder, rotation: &Rotation) -> Option<Error> {
+    let flaws = rotation.flaws.join(", ");
+    if flaws.is_empty() {
+        return None;
+    }
+    let subject = &order.subject;
+    let message =
+        format!("{subject}: a reply that says yes, but {flaws}; the pair it gave was saved");
+    let error = Error::new(Kind::Unexpected, message);
+    Some(error.with_hint(Hint::fixed(
+        "run feishu-refresh: a refresh brings a whole pair",
+        "请运行 feishu-refresh：刷新后即可得到完整的令牌",
+    )))
+}
 
 /// Refuses tokens that are no pair.
 fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {

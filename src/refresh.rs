@@ -28,6 +28,7 @@ use crate::store::file::FileStore;
 use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
 use crate::token::Tokens;
 use attempts::{Answer, Attempts, Received, Services};
+use pace::Pace;
 
 /// What to refresh, and how patiently.
 #[derive(Debug, Clone)]
@@ -204,56 +205,23 @@ impl<S: Store> Story<'_, S> {
                 }
                 Err(error) => return Err(attempts.remember(error)),
             };
+            if self.services.pace().is_some_and(Pace::is_closed) {
+                // A signal has come while room was made: it does its work first.
+                claim = room.release();
+                caller.deliver_signals();
+                continue;
+            }
             let pause = match attempts.spend(&client, &order).await? {
                 Answer::Again(pause) => pause,
                 Answer::Tokens(received) => {
                     let _turn = turn.filter(|_| caller.holds_up());
-                    return self.save(room, &origin, *received, caller).await;
+                    return save(room, &origin, given, *received, caller).await;
                 }
             };
             drop(turn);
             claim = self
                 .next_turn(room.release(), pause, caller, &attempts)
                 .await?;
-        }
-    }
-
-    /// Saves what a server gave, tells of it, and only then hands it over.
-    async fn save(
-        &self,
-        room: <S::Claim as Claim>::Reservation,
-        origin: &Origin<'_>,
-        received: Received,
-        caller: &mut dyn Caller,
-    ) -> Result<Outcome> {
-        let snapshot = room.snapshot().clone();
-        let view = snapshot.with(self.wanted.given)?;
-        let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
-        successor.app_token = received.app_token;
-        successor.unusable = received.unusable;
-        let (api, tokens) = (successor.api, successor.tokens.clone());
-        let takes_place = view.new_token().and(successor.held);
-        let saved = room.save(successor).await?;
-        if takes_place.is_some() {
-            let login = &snapshot.login;
-            log::warn!(
-                "{login}: the refresh token given is new here: its login takes the old one's place"
-            );
-        }
-        let news = News {
-            profile: self.wanted.profile,
-            api,
-            tokens: &tokens,
-            lock_name: saved.lock_name(),
-        };
-        caller.saved(news).await;
-        let outcome = outcome(saved.tokens().clone(), api, true);
-        let aside = saved.kept_aside().map(Path::to_owned);
-        drop(saved);
-        caller.deliver_signals();
-        match received.complaint {
-            Some(complaint) => Err(failure::naming(complaint, aside.as_deref())),
-            None => outcome,
         }
     }
 
@@ -292,6 +260,48 @@ impl<S: Store> Story<'_, S> {
             claim.look_again().await.map(|()| claim)
         };
         next.map_err(|error| attempts.remember(error))
+    }
+}
+
+/// Saves what a server gave, tells of it, and only then hands it over.
+///
+/// # Errors
+/// [`Kind::Unsaved`]; or what else is wrong with the reply, once the pair is safe.
+pub(crate) async fn save<R: Reservation>(
+    room: R,
+    origin: &Origin<'_>,
+    given: Given<'_>,
+    received: Received,
+    caller: &mut dyn Caller,
+) -> Result<Outcome> {
+    let snapshot = room.snapshot().clone();
+    let view = snapshot.with(given)?;
+    let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
+    successor.app_token = received.app_token;
+    successor.unusable = received.unusable;
+    let (api, tokens) = (successor.api, successor.tokens.clone());
+    let takes_place = view.new_token().and(successor.held);
+    let saved = room.save(successor).await?;
+    if takes_place.is_some() {
+        let login = &snapshot.login;
+        log::warn!(
+            "{login}: the refresh token given is new here: its login takes the old one's place"
+        );
+    }
+    let news = News {
+        profile: &snapshot.login.profile,
+        api,
+        tokens: &tokens,
+        lock_name: saved.lock_name(),
+    };
+    caller.saved(news).await;
+    let outcome = outcome(saved.tokens().clone(), api, true);
+    let aside = saved.kept_aside().map(Path::to_owned);
+    drop(saved);
+    caller.deliver_signals();
+    match received.complaint {
+        Some(complaint) => Err(failure::naming(complaint, aside.as_deref())),
+        None => outcome,
     }
 }
 

@@ -15,20 +15,23 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which does `first` before all else.
+    /// Starts the thread. It has done `first` when this returns.
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the system has no thread.
     pub(crate) fn start(first: fn()) -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
+        let (ready, started) = mpsc::channel::<()>();
         let work = move || {
             first();
+            drop(ready);
             for job in inbox {
                 job();
             }
         };
         let thread = thread::Builder::new().spawn(work);
         thread.map_err(|error| no_thread(&error))?;
+        let _ = started.recv();
         Ok(Worker { jobs })
     }
 

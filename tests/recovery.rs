@@ -2,9 +2,9 @@
 //! right.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{HeldRun, Run, Scene, is_root, send_signal, set_private, value_in};
+use crate::harness::{
+    HeldRun, Run, Scene, is_root, send_signal, set_private, tokens_in_journal, value_in,
+};
 use crate::profiles::{self, dead, journaled_profiles};
 use crate::sandbox::Fault;
 
@@ -685,4 +687,91 @@ fn two_names_of_one_file_share_one_lock() {
     let other = fs::read_to_string(scene.folder().join("other.ini")).unwrap();
     assert!(other.contains(&token));
     set_private(&scene.file());
+}
+
+/// The memory of a file.
+fn memory(state: &TempDir) -> PathBuf {
+    let folder = fs::read_dir(state.path().join("feishu-refresh")).unwrap();
+    let mut paths = folder.map(|entry| entry.unwrap().path());
+    paths
+        .find(|path| path.extension().is_some_and(|end| end == "done"))
+        .unwrap()
+}
+
+/// A constant `-r`, after the file was removed, or an old copy of it brought back.
+#[test]
+fn a_token_that_the_memory_knows_as_spent_is_not_sent() {
+    for is_empty in [true, false] {
+        let (scene, state) = (Scene::new(), tempfile::tempdir().unwrap());
+        let old = scene.text();
+        let token = scene.server.refresh_token();
+        let (app_token, base) = (scene.server.app_token(), scene.server.base_url());
+        let arguments = ["-r", &token, "-a", &app_token, "--base-url", &base];
+        run_with_state(&scene, &state, &arguments).token();
+        let given = old.replace(&value_in(&old, "refresh_token"), "");
+        scene.write(if is_empty { given } else { old.clone() });
+        let before = scene.text();
+        let run = run_with_state(&scene, &state, &arguments);
+        run.assert_failed(3, "was spent before");
+        assert!(run.stderr.contains(memory(&state).to_str().unwrap()));
+        assert_eq!((scene.text(), scene.server.spent_seen()), (before, 0));
+        // What the message says helps.
+        let memory = fs::read_to_string(memory(&state)).unwrap();
+        let tokens = tokens_in_journal(&memory);
+        assert!(scene.server.is_live(tokens.last().unwrap()));
+    }
+}
+
+#[test]
+fn tokens_are_remembered_in_no_file_that_others_could_have_planted() {
+    for plant in ["link", "readable", "foreign", "folder"] {
+        let (scene, state) = (Scene::new(), tempfile::tempdir().unwrap());
+        run_with_state(&scene, &state, &[]).token();
+        let path = memory(&state);
+        let folder = path.parent().unwrap();
+        let target = scene.folder().join("target");
+        let readable = Permissions::from_mode(0o644);
+        match plant {
+            "link" => {
+                fs::write(&target, "").unwrap();
+                fs::remove_file(&path).unwrap();
+                symlink(&target, &path).unwrap();
+            }
+            "readable" => fs::set_permissions(&path, readable).unwrap(),
+            _ if !is_root() => continue,
+            "foreign" => chown(&path, Some(12345), None).unwrap(),
+            _ => {
+                fs::remove_file(&path).unwrap();
+                chown(folder, Some(12345), None).unwrap();
+            }
+        }
+        let before = fs::read(&path).unwrap_or_default();
+        run_with_state(&scene, &state, &[]).token();
+        let refresh_token = scene.value("refresh_token");
+        assert!(scene.server.is_live(&refresh_token));
+        let has_it = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.contains(&refresh_token)
+        };
+        assert!(!has_it(&target), "{plant}");
+        let entries = fs::read_dir(folder).unwrap();
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let is_private = metadata.is_file() && metadata.mode() & 0o077 == 0;
+            assert!(
+                !has_it(&path) || is_private && metadata.uid() != 12345,
+                "{plant}"
+            );
+        }
+        assert_eq!(has_it(&path), plant != "folder", "{plant}");
+        // What was there is not thrown away.
+        let kept = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let mut kept = kept.map(|path| fs::read(path).unwrap_or_default());
+        assert!(
+            plant == "folder" || kept.any(|bytes| bytes == before),
+            "{plant}"
+        );
+    }
 }

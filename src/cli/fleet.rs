@@ -176,6 +176,7 @@ impl Audience for Board<'_> {
     }
 
     fn last_words(&mut self) {
+        log::flush();
         if let Some(bar) = self.bar.take() {
             log::draw_over(None);
             bar.end();

@@ -24,28 +24,42 @@ enum Road {
     Straight,
     /// By a thread of its own, once there is something to say.
     Asked,
-    Thread(mpsc::Sender<String>, JoinHandle<()>),
+    Thread(mpsc::Sender<Said>, JoinHandle<()>),
+}
+
+/// What goes that way.
+enum Said {
+    Line(String),
+    /// Somebody waits until all before it is written.
+    Awaited(mpsc::Sender<()>),
 }
 
 impl Road {
     /// Takes a line.
     fn say(&mut self, line: String) {
         if let Road::Asked = self {
-            let (sender, lines) = mpsc::channel::<String>();
+            let (sender, lines) = mpsc::channel::<Said>();
             let thread = thread::Builder::new().spawn(move || write_log(lines));
             *self = thread.map_or(Road::Straight, |thread| Road::Thread(sender, thread));
         }
         match self {
             // Whoever writes it writes no more: then it is said by nobody.
-            Road::Thread(sender, _) => drop(sender.send(line)),
+            Road::Thread(sender, _) => drop(sender.send(Said::Line(line))),
             _ => say(&mut io::stderr(), &line),
         }
     }
 }
 
-fn write_log(lines: mpsc::Receiver<String>) {
+fn write_log(said: mpsc::Receiver<Said>) {
     Mask::shield_thread();
-    for line in lines {
+    for said in said {
+        let line = match said {
+            Said::Line(line) => line,
+            Said::Awaited(who) => {
+                let _ = who.send(());
+                continue;
+            }
+        };
         let tell = || say(&mut io::stderr(), &line);
         let bar = locked(&BAR).clone();
         match bar {
@@ -63,6 +77,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// nobody else.
 pub(super) fn from_a_thread() {
     *locked(&ROAD) = Road::Asked;
+}
+
+/// Waits until all that was said is written.
+pub(super) fn flush() {
+    let (who, written) = mpsc::channel();
+    match &*locked(&ROAD) {
+        Road::Thread(sender, _) => drop(sender.send(Said::Awaited(who))),
+        _ => return,
+    }
+    let _ = written.recv();
 }
 
 /// Waits until all of it is written, and goes back to the straight way.

@@ -23,15 +23,15 @@ use crate::protocol::{Api, App, Credentials, Grant, Refusal, Reply, Rotation, Ve
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// What a refresh brought.
-pub(super) struct Received {
+pub(crate) struct Received {
     /// The new tokens, their life times turned into moments.
-    pub(super) tokens: Tokens,
+    pub(crate) tokens: Tokens,
     /// An app token that was fetched on the way.
-    pub(super) app_token: Option<AppToken>,
+    pub(crate) app_token: Option<AppToken>,
     /// A refresh token that no file can hold.
-    pub(super) unusable: Option<SecretString>,
+    pub(crate) unusable: Option<SecretString>,
     /// What else in the reply was wrong; to be raised once the tokens are safe.
-    pub(super) complaint: Option<Error>,
+    pub(crate) complaint: Option<Error>,
 }
 
 /// What an attempt came to, if it was not the last.

@@ -152,6 +152,11 @@ impl Pace {
         self.is_closed.set(true);
     }
 
+    /// Whether nobody may send.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
     /// Lets those that wait go on.
     pub(crate) fn open(&self) {
         self.is_closed.set(false);

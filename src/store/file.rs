@@ -236,7 +236,7 @@ impl Store for FileStore {
         let session = Rc::new(session);
         let claim = |(name, snapshot): Named<Snapshot>| {
             let claim = snapshot.map(|snapshot| FileClaim {
-                had_company: !session.was_put_back(),
+                had_company: !session.was_put_back(&name),
                 session: Rc::clone(&session),
                 snapshot,
             });
@@ -268,7 +268,7 @@ impl FileClaim {
     fn of(session: Rc<Session>, profile: &str) -> Result<Self> {
         Ok(FileClaim {
             snapshot: session.snapshot(profile)?,
-            had_company: !session.was_put_back(),
+            had_company: !session.was_put_back(profile),
             session,
         })
     }

@@ -122,9 +122,15 @@ pub(crate) fn user() -> u32 {
 }
 
 /// Whether this is a regular file of one name, of this user or of the owner of `model`.
-pub(crate) fn is_ours(metadata: &Metadata, model: &Metadata) -> bool {
+pub(crate) fn is_ours(metadata: &Metadata, model: Option<&Metadata>) -> bool {
     let uid = metadata.uid();
-    metadata.is_file() && metadata.nlink() == 1 && (uid == user() || uid == model.uid())
+    let is_models = model.is_some_and(|model| uid == model.uid());
+    metadata.is_file() && metadata.nlink() == 1 && (uid == user() || is_models)
+}
+
+/// Whether a folder is this user's, and nobody else may put anything into it.
+pub(crate) fn is_own_folder(metadata: &Metadata) -> bool {
+    metadata.uid() == user() && metadata.mode() & 0o022 == 0
 }
 
 /// Whether a file is nobody's to read or write but its owner's.

@@ -30,12 +30,12 @@ struct Seen {
 
 impl Seen {
     fn note(&self, signal: Signal) {
-        self.signals.fetch_or(1 << signal as i32, Ordering::Relaxed);
+        self.signals.fetch_or(1 << signal as i32, Ordering::SeqCst);
     }
 
     /// Hands them back, to this thread.
     fn raise(&self) {
-        let seen = self.signals.swap(0, Ordering::Relaxed);
+        let seen = self.signals.swap(0, Ordering::SeqCst);
         for signal in named().iter().filter(|s| seen & (1 << *s as i32) != 0) {
             let _ = raise(signal);
         }
@@ -132,7 +132,7 @@ impl Gate {
 
     /// From now on, they do it at once, whatever the main thread does.
     pub(crate) fn let_go(&self) {
-        self.seen.are_free.store(true, Ordering::Relaxed);
+        self.seen.are_free.store(true, Ordering::SeqCst);
         self.deliver();
     }
 
@@ -146,7 +146,7 @@ impl Gate {
             Mask::shield_thread();
             while let Ok(signal) = named().wait() {
                 seen.note(signal);
-                if seen.are_free.load(Ordering::Relaxed) {
+                if seen.are_free.load(Ordering::SeqCst) {
                     let _ = open.thread_set_mask();
                     seen.raise();
                     Mask::shield_thread();

@@ -164,8 +164,13 @@ pub(crate) fn user() -> u32 {
 }
 
 /// Whether this is a regular file: whose it is, its folder says.
-pub(crate) fn is_ours(metadata: &Metadata, _model: &Metadata) -> bool {
+pub(crate) fn is_ours(metadata: &Metadata, _model: Option<&Metadata>) -> bool {
     metadata.is_file()
+}
+
+/// Whether a folder is this user's, as all are in the user's own folders.
+pub(crate) fn is_own_folder(_metadata: &Metadata) -> bool {
+    true
 }
 
 /// Whether a file is this user's alone, as all are in the user's own folders.

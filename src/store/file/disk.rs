@@ -49,10 +49,11 @@ impl Disk {
     /// # Errors
     /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<()> {
-        match &self.room {
+        match &mut self.room {
             Some(Room::Rename(new)) if new.reserved >= bytes => return Ok(()),
             Some(Room::Rename(new)) => {
                 let reserved = files::reserve(&new.file, bytes);
+                new.reserved = bytes;
                 return reserved.map_err(|error| self.no_room_beside(error));
             }
             Some(Room::InPlace) => return self.reserve_in_place(bytes),
@@ -129,6 +130,17 @@ impl Disk {
             }
             None => Err(io::Error::other("there is no room for it")),
         }
+    }
+
+    /// Puts what the file says on disk, with its name: a run that died may not have.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.lock.file.sync_all()?;
+        self.lock
+            .path
+            .parent()
+            .into_iter()
+            .for_each(files::sync_folder);
+        Ok(())
     }
 
     /// Whether the file still says what it said.

@@ -11,6 +11,9 @@ use crate::platform::programs::quoted;
 /// A file longer than this is not a configuration: thousands of profiles fit in it.
 const LONGEST_FILE: u64 = 32 << 20;
 
+/// A journal that is longer than this is none: it may hold the whole text many times over.
+pub(super) const LONGEST_JOURNAL: u64 = 1 << 30;
+
 /// Reads a whole file that is small enough to be a configuration.
 ///
 /// None if there is no such file.
@@ -18,7 +21,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match files::open_options().open(path) {
         Ok(mut file) => {
             let metadata = check_regular(path, &file)?;
-            read_open(path, &mut file, &metadata).map(Some)
+            read_open(path, &mut file, &metadata, LONGEST_FILE).map(Some)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("cannot read", path, error)),
@@ -52,14 +55,19 @@ pub(super) fn warn_if_readable_by_others(path: &Path) {
 }
 
 /// Reads a file that was just opened.
-pub(super) fn read_open(path: &Path, file: &mut File, metadata: &Metadata) -> Result<Vec<u8>> {
-    let length = metadata.len().min(LONGEST_FILE);
+pub(super) fn read_open(
+    path: &Path,
+    file: &mut File,
+    metadata: &Metadata,
+    longest: u64,
+) -> Result<Vec<u8>> {
+    let length = metadata.len().min(longest);
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
-    file.take(LONGEST_FILE + 1)
+    file.take(longest + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::file("cannot read", path, error))?;
-    if bytes.len() as u64 > LONGEST_FILE {
-        let message = format!("{} is too long to be a configuration file", path.display());
+    if bytes.len() as u64 > longest {
+        let message = format!("{} is too long to be what it should be", path.display());
         return Err(Error::config(message));
     }
     Ok(bytes)

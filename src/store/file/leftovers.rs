@@ -6,10 +6,11 @@
 //! - One that belongs to a run that lives is waited for.
 
 use std::fs::{self, File, Metadata, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::io::{is_same, read_open};
+use super::io::{LONGEST_JOURNAL, is_same, read_open};
 use super::memory;
 use super::places::{self, JOURNAL, Placed, places};
 use super::record::{self, Record};
@@ -20,7 +21,6 @@ use crate::profile::Successor;
 use crate::token::Fingerprint;
 
 /// A journal that a dead run left.
-#[derive(Debug)]
 pub(super) struct Leftover {
     /// Keeps others away from it.
     file: File,
@@ -45,8 +45,10 @@ pub(super) enum Found {
 pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
     let mut found = Vec::new();
     for place in places(path, JOURNAL) {
-        let Some((mut file, metadata)) = open_believed(&place, owner)? else {
-            continue;
+        let (mut file, metadata) = match open_believed(&place, owner)? {
+            Opened::Journal(file, metadata) => (file, metadata),
+            Opened::Nothing => continue,
+            Opened::Vanished => return Ok(Found::Busy),
         };
         if let Err(TryLockError::WouldBlock) = files::claim(&file) {
             return Ok(Found::Busy);
@@ -55,7 +57,7 @@ pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
         if !is_same(&place.path, &file) {
             return Ok(Found::Busy);
         }
-        let bytes = read_open(&place.path, &mut file, &metadata)?;
+        let bytes = read_open(&place.path, &mut file, &metadata, LONGEST_JOURNAL)?;
         let length = bytes.iter().rposition(|byte| *byte != 0);
         found.push(Leftover {
             file,
@@ -68,26 +70,35 @@ pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
     Ok(Found::Leftovers(found))
 }
 
+/// What stands in a place.
+enum Opened {
+    Nothing,
+    /// It was there, and is not any more: its run has just removed it.
+    Vanished,
+    Journal(File, Metadata),
+}
+
 /// Opens what stands in a place, if it can be believed: a regular file of one name, of this user or the
-/// configuration's owner, and for that user alone.
-fn open_believed(place: &Placed, owner: &Metadata) -> Result<Option<(File, Metadata)>> {
+/// configuration's owner, and for nobody else.
+fn open_believed(place: &Placed, owner: &Metadata) -> Result<Opened> {
     let path = &place.path;
     let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(None);
+        return Ok(Opened::Nothing);
     };
-    if !files::is_ours(&metadata, owner) || !places::is_private(path, &metadata) {
-        let why = "is not a file of this user or the configuration's owner alone";
+    if !files::is_ours(&metadata, Some(owner)) || !places::is_private(path, &metadata) {
+        let why = "is not only this user's, or the configuration's owner's";
         places::put_aside(path, why, &metadata);
-        return Ok(None);
+        return Ok(Opened::Nothing);
     }
-    let unreadable = |error| Error::file("cannot read", path, error);
-    let file = files::open_unlinked(path).map_err(unreadable)?;
-    let opened = file.metadata().map_err(unreadable)?;
-    if files::identity(&opened) != files::identity(&metadata) {
-        let message = format!("{} was replaced just now; nothing was sent", path.display());
-        return Err(Error::temporary(message));
+    let opened = files::open_unlinked(path).and_then(|file| Ok((file.metadata()?, file)));
+    match opened {
+        Ok((opened, file)) if files::identity(&opened) == files::identity(&metadata) => {
+            Ok(Opened::Journal(file, opened))
+        }
+        Ok(_) => Ok(Opened::Vanished),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Vanished),
+        Err(error) => Err(Error::file("cannot read", path, error)),
     }
-    Ok(Some((file, opened)))
 }
 
 impl Leftover {
@@ -103,11 +114,6 @@ impl Leftover {
             Record::Pair(pair) => Some(Entry::new(Arc::new((**pair).clone()), source)),
             _ => None,
         })
-    }
-
-    /// Whether a record was only begun when its run died.
-    pub(super) fn has_torn_lines(&self) -> bool {
-        !self.read.torn.is_empty()
     }
 
     /// The lines that are not whole, and those of some pairs.
@@ -181,13 +187,14 @@ pub(super) fn pending(file: &Path) -> (Vec<PathBuf>, Vec<Entry>, Option<String>)
         let Ok(metadata) = fs::symlink_metadata(&place.path) else {
             continue;
         };
-        if !files::is_ours(&metadata, &owner) || !places::is_private(&place.path, &metadata) {
+        if !files::is_ours(&metadata, Some(&owner)) || !places::is_private(&place.path, &metadata) {
             continue;
         }
         let Ok(mut opened) = files::open_unlinked(&place.path) else {
             continue;
         };
-        let bytes = read_open(&place.path, &mut opened, &metadata).unwrap_or_default();
+        let bytes =
+            read_open(&place.path, &mut opened, &metadata, LONGEST_JOURNAL).unwrap_or_default();
         let leftover = Leftover {
             file: opened,
             path: place.path,

@@ -1,14 +1,15 @@
 //! What version 0.1 left: rescue files, which hold whole copies of the file or single sections. They
 //! are put back once, as pairs, or kept and named.
 
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::io::read;
-use super::places::with_suffix;
+use super::places::{Placed, places, with_suffix};
 use super::replay::{Entry, Source};
-use super::sections::{self, Place};
+use super::sections::{self, Place, Text};
 use crate::platform::files;
 use crate::profile::Successor;
 use crate::protocol::Api;
@@ -20,33 +21,32 @@ pub(super) const SUFFIX: &str = ".rescue";
 pub(super) struct Rescue {
     path: PathBuf,
     pub(super) entries: Vec<Entry>,
+    /// All refresh tokens that it holds.
+    tokens: HashSet<Fingerprint>,
     /// The whole file, if this is a copy of it.
     pub(super) text: Option<String>,
 }
 
-/// The rescue files of a file. Only those beside it, and in the user's state folder, are looked for.
+/// The rescue files of a file.
 pub(super) fn find(file: &Path, owner: &Metadata) -> Vec<Rescue> {
-    let hash = Fingerprint::of_bytes(file.as_os_str().as_encoded_bytes());
-    let state = files::state_folder();
-    let state = state.map(|folder| folder.join(format!("feishu-refresh/{hash}{SUFFIX}")));
-    let places = [
-        (Some(with_suffix(file, SUFFIX)), Source::Beside),
-        (state, Source::Elsewhere),
-    ];
-    let places = places
-        .into_iter()
-        .filter_map(|(path, source)| Some((path?, source)));
+    let places = places(file, SUFFIX).into_iter();
     places
-        .filter_map(|(path, source)| Rescue::read(path, source, owner))
+        .filter_map(|place| Rescue::read(place, owner))
         .collect()
 }
 
 impl Rescue {
-    fn read(path: PathBuf, source: Source, owner: &Metadata) -> Option<Self> {
+    fn read(place: Placed, owner: &Metadata) -> Option<Self> {
+        let Placed { path, is_beside } = place;
+        let source = if is_beside {
+            Source::Beside
+        } else {
+            Source::Elsewhere
+        };
         let metadata = fs::symlink_metadata(&path).ok()?;
-        if !files::is_ours(&metadata, owner) || !files::is_private(&metadata) {
+        if !files::is_ours(&metadata, Some(owner)) || !files::is_private(&metadata) {
             log::warn!(
-                "{} is not this user's alone: it is left alone",
+                "{} is not only this user's: it stays as it is",
                 path.display()
             );
             return None;
@@ -59,6 +59,7 @@ impl Rescue {
         let mut rescue = Rescue {
             path,
             entries: Vec::new(),
+            tokens: HashSet::new(),
             text: None,
         };
         let Ok(document) = Document::parse(&bytes) else {
@@ -66,6 +67,7 @@ impl Rescue {
             return None;
         };
         rescue.entries = entries(&document, source);
+        rescue.tokens = Text::of(document.clone()).tokens();
         let is_copy = !document
             .text()
             .starts_with("; Pairs of feishu-refresh --all");
@@ -77,9 +79,13 @@ impl Rescue {
         &self.path
     }
 
-    /// Takes it away: the file has all that it holds.
-    pub(super) fn remove(&self) {
-        let _ = fs::remove_file(&self.path);
+    /// Takes it away, if the file knows all that it holds; else it is kept, and named.
+    pub(super) fn end(&self, known: &HashSet<Fingerprint>) {
+        if self.tokens.is_subset(known) {
+            let _ = fs::remove_file(&self.path);
+        } else {
+            self.put_aside();
+        }
     }
 
     /// Gives it a name under which no run looks for it.

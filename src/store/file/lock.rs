@@ -230,7 +230,8 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
 fn real_path(path: &Path, file: &File) -> Result<Option<PathBuf>> {
     match files::real_path(path) {
         Ok(real) => Ok(is_same(&real, file).then_some(real)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Unless it leads there by no name: an open file that was removed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_same(path, file) => Ok(None),
         Err(error) => Err(Error::file("cannot find", path, error)),
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! None of it is needed, so nothing of it is synced, and what cannot be read is not there.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::io::read_open;
+use super::io::{LONGEST_JOURNAL, read_open};
 use super::places::{self, state_folder, with_suffix};
 use super::record::{self, Record};
 use super::replay::{Entry, Source};
@@ -15,9 +15,14 @@ use crate::platform::files;
 use crate::token::Fingerprint;
 
 /// Where the latest pair of each login of this file is remembered.
-fn memory_path(file: &Path) -> Option<PathBuf> {
+pub(super) fn path(file: &Path) -> Option<PathBuf> {
     let hash = Fingerprint::of_bytes(file.as_os_str().as_encoded_bytes());
     state_folder().map(|folder| folder.join(format!("{hash}.done")))
+}
+
+/// Whether nobody but this user could have planted it, or can read it.
+fn is_own(path: &Path, metadata: &Metadata) -> bool {
+    files::is_ours(metadata, None) && places::is_private(path, metadata)
 }
 
 /// A memory that is longer than this, and mostly of older pairs, is written anew.
@@ -26,7 +31,7 @@ const LONG_MEMORY: usize = 8 << 10;
 /// The latest pair of each login that was once in this file. None of them is needed: what cannot be
 /// read is not there.
 pub(super) fn remembered(file: &Path) -> Vec<Entry> {
-    let Some(path) = memory_path(file) else {
+    let Some(path) = path(file) else {
         return Vec::new();
     };
     let Ok(mut opened) = files::open_unlinked(&path) else {
@@ -35,10 +40,10 @@ pub(super) fn remembered(file: &Path) -> Vec<Entry> {
     let Ok(metadata) = opened.metadata() else {
         return Vec::new();
     };
-    if !files::is_ours(&metadata, &metadata) || !places::is_private(&path, &metadata) {
+    if !is_own(&path, &metadata) {
         return Vec::new();
     }
-    let bytes = read_open(&path, &mut opened, &metadata).unwrap_or_default();
+    let bytes = read_open(&path, &mut opened, &metadata, LONGEST_JOURNAL).unwrap_or_default();
     let all = record::read(&bytes).records;
     let count = all.len();
     let mut latest: Vec<Entry> = Vec::new();
@@ -75,15 +80,38 @@ pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
         .iter()
         .map(|entry| Record::Pair(Box::new((*entry.pair).clone())).line())
         .collect();
-    let Some(path) = memory_path(file).filter(|_| !lines.is_empty()) else {
+    let Some(path) = path(file).filter(|_| !lines.is_empty()) else {
         return;
     };
-    let opened = files::open_to_append(&path).or_else(|_| {
-        places::make_folder(&path);
-        files::open_to_append(&path)
+    let written = open_to_write(&path).and_then(|(file, end)| {
+        // The lock on the file keeps others from writing here, too.
+        files::write_all_at(&file, lines.as_bytes(), end)
     });
-    let written = opened.and_then(|mut file| io::Write::write_all(&mut file, lines.as_bytes()));
     if let Err(error) = written {
         log::info!("{}: {error}", path.display());
     }
+}
+
+/// Opens the memory, and says how long it is. What another could have planted in its place is put aside.
+fn open_to_write(path: &Path) -> io::Result<(File, u64)> {
+    match files::open_unlinked_to_write(path) {
+        Ok(file) => {
+            let metadata = file.metadata()?;
+            if is_own(path, &metadata) {
+                return Ok((file, metadata.len()));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            places::make_folder(path);
+        }
+        Err(_) => {}
+    }
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        places::put_aside(path, "is not only this user's", &metadata);
+    }
+    let folder = path.parent().map(fs::metadata);
+    if !folder.is_some_and(|folder| folder.is_ok_and(|folder| files::is_own_folder(&folder))) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok((files::create_private(path)?, 0))
 }

@@ -6,7 +6,6 @@
 //! - What others could have planted, or what fits nothing, is put aside and named; never thrown away.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,6 +64,8 @@ pub(super) fn is_private(path: &Path, metadata: &Metadata) -> bool {
     }
     // A file that is made to be private, and is not: here no file is.
     let probe = with_suffix(path, ".probe");
+    // A run may have died amid this.
+    let _ = fs::remove_file(&probe);
     let made = files::create_private(&probe).and_then(|file| file.metadata());
     let keeps_modes = made.as_ref().map_or(true, files::is_private);
     if made.is_ok() {
@@ -83,7 +84,7 @@ pub(super) fn put_aside(path: &Path, why: &str, metadata: &Metadata) {
             path.display(),
             aside.display()
         ),
-        Err(_) => log::warn!("{} {why}: it is left alone", path.display()),
+        Err(_) => log::warn!("{} {why}: it stays as it is", path.display()),
     }
 }
 
@@ -137,29 +138,4 @@ pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Resul
         }
     }
     result
-}
-
-/// Links that lead on in a circle lead nowhere; the system gives up after as many.
-const MOST_LINKS: usize = 40;
-
-/// Whether a run left a journal for a file that is missing now.
-pub(super) fn is_waiting_for(path: &Path) -> bool {
-    let mut path = path.to_owned();
-    // A link that leads nowhere still says where the file was.
-    for _ in 0..MOST_LINKS {
-        let Ok(target) = fs::read_link(&path) else {
-            break;
-        };
-        path = path.parent().unwrap_or(Path::new("/")).join(target);
-    }
-    let folder = path
-        .parent()
-        .and_then(|folder| files::real_path(folder).ok());
-    let name = path.file_name().unwrap_or(OsStr::new(""));
-    folder.is_some_and(|folder| {
-        let real = folder.join(name);
-        [JOURNAL, super::legacy::SUFFIX]
-            .iter()
-            .any(|suffix| with_suffix(&real, suffix).exists())
-    })
 }

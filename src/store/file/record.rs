@@ -12,8 +12,8 @@ use crate::profile::{SpentTokens, Successor};
 use crate::protocol::Api;
 use crate::token::{AppToken, Fingerprint, Tokens};
 
-/// One record.
-#[derive(Debug, Clone)]
+/// One record. It holds tokens, so it has no `Debug`.
+#[derive(Clone)]
 pub(super) enum Record {
     /// A pair that a server gave.
     Pair(Box<Successor>),
@@ -26,7 +26,7 @@ pub(super) enum Record {
 }
 
 /// What a journal's text holds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Read {
     /// The whole records, each with its line.
     pub(super) records: Vec<(Record, String)>,

@@ -1,6 +1,9 @@
 //! The beginning of a run: the file is locked, and brought to what dead runs left, before a token is
 //! read (P3, P7).
 
+use std::ffi::OsStr;
+use std::fs;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,10 +15,10 @@ use super::legacy::{self, Rescue};
 use super::lock::{Lock, Queue};
 use super::memory;
 use super::patience::Patience;
-use super::places;
+use super::places::{self, JOURNAL, with_suffix};
 use super::replay::{Entry, Source};
-use super::sections::Text;
-use super::settle::Aim;
+use super::sections::{self, Place, Text};
+use super::settle::{Aim, Settled};
 use super::state::State;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
@@ -39,7 +42,7 @@ impl State {
         if_missing: Option<&Hint>,
         deadline: Instant,
     ) -> Result<Self> {
-        let if_missing = if_missing.filter(|_| !places::is_waiting_for(file));
+        let if_missing = if_missing.filter(|_| !is_waiting_for(file));
         let mut queue = Queue::new(file, deadline);
         let (lock, leftovers) = loop {
             let lock = Lock::acquire(file, if_missing, &mut queue)?;
@@ -74,6 +77,7 @@ impl State {
         state.text = first_read(file, &disk, before)?;
         state.put_back(file, &mut disk, given)?;
         state.forget_old_doubts(given);
+        state.check_unspent(file, &disk.lock.path, given)?;
         state.disk = Some(disk);
         warn_if_readable_by_others(file);
         Ok(state)
@@ -89,8 +93,8 @@ impl State {
             .rescues
             .iter()
             .filter_map(|rescue| rescue.text.as_deref());
-        let whole = texts.chain(copies).next();
-        let whole = whole.filter(|whole| Text::parse(file, whole.as_bytes()).is_ok());
+        let is_sound = |whole: &&str| Text::parse(file, whole.as_bytes()).is_ok();
+        let whole = texts.chain(copies).find(is_sound);
         let Some(whole) = whole else {
             let message = format!(
                 "{} is half written, and no journal with its whole text was found",
@@ -117,38 +121,54 @@ impl State {
             given,
             spare: self.spare,
         };
-        let (next, fits) = aim.replay(&self.text)?;
-        let has_torn = self.leftovers.iter().any(Leftover::has_torn_lines);
-        let mut open = entries.iter().zip(&fits);
-        if next.is_some() || has_torn || open.any(|(entry, fits)| entry.is_open() && !fits) {
-            let bytes = self.text.document.text().len() as u64 + self.spare;
-            let mut text = Arc::clone(&self.text);
-            let path = disk.lock.path.clone();
-            let settled = disk.reserve(bytes).and_then(|()| {
-                let opened = self.open_journal(&path, bytes);
-                opened.map_err(|error| Error::file("no room for a journal of", file, error))?;
-                aim.settle(disk, self.journal(), &mut text)
-            });
+        let (next, mut fits) = aim.replay(&self.text)?;
+        let is_settled = |(entry, fits): (&Entry, &bool)| *fits || !entry.is_open();
+        let path = disk.lock.path.clone();
+        if next.is_some() || !entries.iter().zip(&fits).all(is_settled) {
+            let settled = self.settle_leftovers(&aim, disk);
             let settled = settled.map_err(|error| cannot_put_back(&error))?;
-            self.was_put_back = settled.has_changed;
-            self.text = text;
             if entries.iter().any(Entry::is_open) {
                 self.tell_put_back();
             } else {
                 settled.tell_old_copy(file);
             }
-            self.set_unfit_aside(&path, &settled.fits);
+            fits = settled.fits;
+        } else if entries.iter().any(Entry::is_open) {
+            // The run that wrote it may have died before it was on disk.
+            let synced = disk.sync();
+            synced.map_err(|error| cannot_put_back(&Error::file("cannot sync", file, error)))?;
         }
+        self.set_unfit_aside(&path, &fits);
         self.entries
             .iter_mut()
             .for_each(|entry| entry.is_saved = true);
         Ok(())
     }
 
+    /// Brings the file to what dead runs left, with room made for it.
+    fn settle_leftovers(&mut self, aim: &Aim<'_>, disk: &mut Disk) -> Result<Settled> {
+        let bytes = self.text.document.text().len() as u64 + self.spare;
+        disk.reserve(bytes)?;
+        let opened = self.open_journal(&disk.lock.path, bytes);
+        let journal =
+            opened.map_err(|error| Error::file("no room for a journal of", aim.file, error))?;
+        let mut text = Arc::clone(&self.text);
+        let settled = aim.settle(disk, Some(&journal), &mut text);
+        if settled.is_err() && journal.length() == 0 {
+            journal.remove();
+        }
+        let settled = settled?;
+        let before = mem::replace(&mut self.text, text);
+        let has_changed = |profile: &&str| self.text.token(profile) != before.token(profile);
+        let profiles = aim.entries.iter().map(|entry| entry.pair.profile.as_str());
+        self.put_back = profiles.filter(has_changed).map(str::to_owned).collect();
+        Ok(settled)
+    }
+
     fn tell_put_back(&self) {
         let mut held: Vec<_> = self.leftovers.iter().map(Leftover::path).collect();
         held.extend(self.rescues.iter().map(Rescue::path));
-        for path in held.into_iter().filter(|_| self.was_put_back) {
+        for path in held.into_iter().filter(|_| !self.put_back.is_empty()) {
             log::warn!(
                 "{} held what an earlier run could not save: it is saved now",
                 path.display()
@@ -162,7 +182,10 @@ impl State {
             .entries
             .drain(..)
             .zip(fits)
-            .partition(|(entry, fits)| **fits || entry.source == Source::Done);
+            // What no file can hold is in no file, whatever else of its pair is.
+            .partition(|(entry, fits)| {
+                **fits && entry.pair.unusable.is_none() || entry.source == Source::Done
+            });
         self.entries = known.into_iter().map(|(entry, _)| entry).collect();
         let is_unfit = |pair: &Successor| {
             let mut unfit = unfit.iter().map(|(entry, _)| entry);
@@ -194,6 +217,35 @@ impl State {
         self.rescues
             .extract_if(.., is_old)
             .for_each(|rescue| rescue.put_aside());
+    }
+
+    /// Refuses a token from outside that the memory knows as spent, where the file knows nothing of it
+    /// (P4): the file was removed, or an old copy of it brought back.
+    fn check_unspent(&self, file: &Path, real_path: &Path, given: GivenToken<'_>) -> Result<()> {
+        let Some((profile, token)) = given else {
+            return Ok(());
+        };
+        let place = Place { file, profile };
+        let pair = sections::pair(place, &self.text.document)?;
+        if pair.spent.lists(token) || pair.fingerprint() == Some(token) {
+            return Ok(());
+        }
+        let is_successor = |entry: &Entry| {
+            entry.source == Source::Done
+                && entry.pair.profile == profile
+                && entry.fingerprint() != Some(token)
+                && entry.pair.came_from(token)
+        };
+        let Some(path) = memory::path(real_path).filter(|_| self.entries.iter().any(is_successor))
+        else {
+            return Ok(());
+        };
+        let message = format!("{place}: this refresh token was spent before; nothing was sent");
+        let path = path.display();
+        Err(Error::config(message).with_hint(Hint::naming(
+            format!("its successor is the last refresh_token of this profile in {path}: put it into the file, or log in again: feishu-refresh login"),
+            format!("其后继令牌是 {path} 中该 profile 的最后一个 refresh_token：请将其写入配置文件，或重新登录：feishu-refresh login"),
+        )))
     }
 
     /// A doubt about a token that nobody sends any more is none.
@@ -232,4 +284,29 @@ fn cannot_put_back(error: &Error) -> Error {
         "fix what stands in the way, and run again: its journal keeps the pair",
         "请排除障碍后重新运行：令牌对仍保存在其 journal 中",
     ))
+}
+
+/// Links that lead on in a circle lead nowhere; the system gives up after as many.
+const MOST_LINKS: usize = 40;
+
+/// Whether a run left a journal for a file that is missing now.
+fn is_waiting_for(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    // A link that leads nowhere still says where the file was.
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    let folder = path
+        .parent()
+        .and_then(|folder| files::real_path(folder).ok());
+    let name = path.file_name().unwrap_or(OsStr::new(""));
+    folder.is_some_and(|folder| {
+        let real = folder.join(name);
+        [JOURNAL, legacy::SUFFIX]
+            .iter()
+            .any(|suffix| with_suffix(&real, suffix).exists())
+    })
 }

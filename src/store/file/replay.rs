@@ -76,12 +76,12 @@ impl Entry {
     /// Whether the pair takes the place of this token. `given` is what this run was given from
     /// outside, if the file does not know it.
     fn follows(&self, refresh: Option<Fingerprint>, given: Option<Fingerprint>) -> bool {
-        let is_open = self.source != Source::Done;
+        let is_news = self.source != Source::Done;
         // Only what has replaced it stands for it.
-        let is_given = is_open && given.is_some() && given == self.pair.predecessor;
+        let is_given = is_news && given.is_some() && given == self.pair.predecessor;
         let fits = match (refresh, self.source) {
             (Some(token), _) => {
-                self.pair.came_from(token) || is_open && self.pair.held == Some(token)
+                self.pair.came_from(token) || is_news && self.pair.held == Some(token)
             }
             (None, _) if self.is_saved => false,
             (None, Source::Own) => self.pair.held.is_none(),

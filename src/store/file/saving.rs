@@ -29,6 +29,8 @@ pub(super) struct Saved {
     text: Arc<Text>,
     entries: Vec<Entry>,
     fits: Result<Vec<bool>>,
+    /// Whether another program may have changed the file.
+    was_changed: bool,
 }
 
 impl Job {
@@ -46,6 +48,7 @@ impl Job {
             disk: self.disk,
             text: self.text,
             entries: self.entries,
+            was_changed: settled.as_ref().map_or(true, |settled| settled.was_changed),
             fits: settled.map(|settled| settled.fits),
         }
     }
@@ -83,6 +86,9 @@ impl State {
         };
         self.disk = Some(saved.disk);
         self.text = saved.text;
+        if saved.was_changed {
+            self.proved.clear();
+        }
         self.renew_room();
         for (index, entry) in saved.entries.into_iter().enumerate() {
             if !entry.is_open() || !self.pending.remove(&entry.pair.profile) {

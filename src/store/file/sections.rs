@@ -75,7 +75,6 @@ impl Text {
 
     /// What one section says.
     pub(super) fn snapshot(&self, place: Place<'_>) -> Result<Snapshot> {
-        let spent_by = self.spent_by.get_or_init(|| self.spent_tokens(place.file));
         let own = |key: &str| value(place, &self.document, key);
         let shared = |key: &str| {
             let section = if key == key::REDIRECT_URI {
@@ -92,16 +91,19 @@ impl Text {
             },
             exists: self.document.has_section(place.profile),
             profile: Profile::read(own, shared)?,
-            spent_by: Arc::clone(spent_by),
+            spent_by: Arc::clone(self.spent_by()),
         })
     }
 
     /// Every section's spent tokens, but for the one that it holds.
-    fn spent_tokens(&self, file: &Path) -> Arc<HashMap<Fingerprint, String>> {
+    fn spent_by(&self) -> &Arc<HashMap<Fingerprint, String>> {
+        self.spent_by.get_or_init(|| self.spent_tokens())
+    }
+
+    fn spent_tokens(&self) -> Arc<HashMap<Fingerprint, String>> {
         let mut spent_by = HashMap::new();
         for profile in self.document.sections() {
-            let place = Place { file, profile };
-            let own = |key| value(place, &self.document, key).ok().flatten();
+            let own = |key| self.document.value(profile, key).ok().flatten();
             let Some(listed) = own(key::REFRESH_SPENT) else {
                 continue;
             };
@@ -148,11 +150,23 @@ impl Text {
         sound
     }
 
+    /// The refresh token of one section.
+    pub(super) fn token(&self, profile: &str) -> Option<String> {
+        self.document.value(profile, key::REFRESH_TOKEN).ok()?
+    }
+
     /// The fingerprints of all refresh tokens that it holds.
     pub(super) fn tokens(&self) -> HashSet<Fingerprint> {
         let token = |name| self.document.value(name, key::REFRESH_TOKEN).ok().flatten();
         let tokens = self.document.sections().filter_map(token);
         tokens.map(|token| Fingerprint::of(&token.into())).collect()
+    }
+
+    /// The fingerprints of all refresh tokens that it holds, or names as spent.
+    pub(super) fn known_tokens(&self) -> HashSet<Fingerprint> {
+        let mut known = self.tokens();
+        known.extend(self.spent_by().keys());
+        known
     }
 
     /// The names of the sections that have a refresh token, or something that cannot be read in the

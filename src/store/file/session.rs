@@ -88,9 +88,9 @@ impl Session {
         }
     }
 
-    /// Whether what dead runs left changed the file.
-    pub(super) fn was_put_back(&self) -> bool {
-        self.state.borrow().was_put_back
+    /// Whether something was put back into this login that dead runs left.
+    pub(super) fn was_put_back(&self, profile: &str) -> bool {
+        self.state.borrow().put_back.contains(profile)
     }
 
     /// Whether a dead run sent this token, and nobody knows what came of it.
@@ -186,7 +186,8 @@ impl Session {
             let changed = self.changed.notified();
             let result = self.state.borrow_mut().take_result(&pair.profile);
             match result {
-                Some(Ok(tokens)) => return Ok((tokens, self.keep_unusable(&pair, journal))),
+                Some(Ok(tokens)) if pair.unusable.is_none() => return Ok((tokens, None)),
+                Some(Ok(tokens)) => return Ok((tokens, Some(self.keep_unusable(&pair, journal)?))),
                 Some(Err(why)) => return Err(self.unsaved(&pair, &why, journal)),
                 None => {}
             }
@@ -210,30 +211,35 @@ impl Session {
     }
 
     /// Keeps a refresh token that no file can hold.
-    fn keep_unusable(&self, pair: &Successor, journal: Option<Arc<Journal>>) -> Option<PathBuf> {
-        pair.unusable.as_ref()?;
+    fn keep_unusable(&self, pair: &Successor, journal: Option<Arc<Journal>>) -> Result<PathBuf> {
         let line = Record::Pair(Box::new(pair.clone())).line();
-        let mut state = self.state.borrow_mut();
-        let path = state.real_path(&self.file);
+        let path = self.state.borrow().real_path(&self.file);
         let near = journal.as_ref().map_or(&*path, |journal| journal.path());
-        match places::keep_aside(&path, near, line.as_bytes()) {
-            Ok((path, _)) => Some(path),
-            Err(_) => Some(state.keep(pair, journal)?.path().to_owned()),
+        if let Ok((kept, _)) = places::keep_aside(&path, near, line.as_bytes()) {
+            return Ok(kept);
         }
+        let kept = self.state.borrow_mut().keep(pair, journal);
+        let why = "its refresh token has characters that no file can hold";
+        let kept = kept.ok_or_else(|| self.saved_nowhere(pair, why))?;
+        Ok(kept.path().to_owned())
+    }
+
+    fn saved_nowhere(&self, pair: &Successor, why: &str) -> Error {
+        let place = self.place(&pair.profile);
+        let message = format!("{place}: rotated, but the new pair could be saved nowhere: {why}");
+        Error::new(Kind::Unsaved, message)
+            .with_unsaved(pair.tokens.clone(), pair.lines())
+            .with_hint(Hint::fixed(
+                "put the values above into that section by hand, now",
+                "请立即将上面的值手动写入该节",
+            ))
     }
 
     /// The error for a pair that is not in the file. What holds it is on disk by then.
     fn unsaved(&self, pair: &Successor, why: &str, journal: Option<Arc<Journal>>) -> Error {
         let place = self.place(&pair.profile);
         let Some(journal) = self.state.borrow_mut().keep(pair, journal) else {
-            let message =
-                format!("{place}: rotated, but the new pair could be saved nowhere: {why}");
-            return Error::new(Kind::Unsaved, message)
-                .with_unsaved(pair.tokens.clone(), pair.lines())
-                .with_hint(Hint::fixed(
-                    "put the values above into that section by hand, now",
-                    "请立即将上面的值手动写入该节",
-                ));
+            return self.saved_nowhere(pair, why);
         };
         let path = journal.path().display();
         let message = format!("{place}: rotated, but not saved: {why}; the new pair is in {path}");

@@ -32,6 +32,8 @@ pub(super) struct Settled {
     pub(super) fits: Vec<bool>,
     /// Whether the file was changed for it.
     pub(super) has_changed: bool,
+    /// Whether another program had changed it.
+    pub(super) was_changed: bool,
 }
 
 impl Settled {
@@ -60,6 +62,7 @@ impl Aim<'_> {
     ) -> Result<Settled> {
         let mut patience = Patience::long();
         let mut written = None;
+        let mut was_changed = false;
         let mut rounds = 0;
         loop {
             let bytes = disk.read()?;
@@ -69,6 +72,7 @@ impl Aim<'_> {
                 return Ok(Settled {
                     fits,
                     has_changed: true,
+                    was_changed,
                 });
             }
             let looked = Text::parse_anew(self.file, found, text)
@@ -83,11 +87,13 @@ impl Aim<'_> {
                 continue;
             }
             let ((next, fits), found) = looked?;
+            was_changed |= !Arc::ptr_eq(&found, text);
             *text = found;
             let Some(next) = next else {
                 return Ok(Settled {
                     fits,
                     has_changed: rounds > 0,
+                    was_changed,
                 });
             };
             if rounds == MOST_ROUNDS {

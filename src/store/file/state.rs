@@ -33,7 +33,7 @@ pub(super) struct State {
     pub(super) disk: Option<Disk>,
     pub(super) text: Arc<Text>,
     /// The profiles whose edit was tried on the text as it is but for our own saves.
-    proved: HashSet<String>,
+    pub(super) proved: HashSet<String>,
     /// The journals of this run: once something was reserved one, and more only where that took no
     /// more. The last is written to.
     pub(super) journals: Vec<Arc<Journal>>,
@@ -52,8 +52,8 @@ pub(super) struct State {
     sent: HashSet<Fingerprint>,
     /// The space to set aside beyond the text's length.
     pub(super) spare: u64,
-    /// Whether what dead runs left changed the file.
-    pub(super) was_put_back: bool,
+    /// The profiles into which something was put back that dead runs left, or an old copy took out.
+    pub(super) put_back: HashSet<String>,
     /// Whether a journal must stay, whatever the file says.
     pub(super) stays: bool,
     /// Whether the lock was lost in a panic.
@@ -76,7 +76,7 @@ impl State {
             reserved: 0,
             sent: HashSet::new(),
             spare: SPARE_BYTES,
-            was_put_back: false,
+            put_back: HashSet::new(),
             stays: false,
             is_broken: false,
         }
@@ -181,7 +181,7 @@ impl State {
         let path = self.real_path(file);
         let room = match self.journals.last() {
             Some(journal) => journal.reserve(in_journal),
-            None => self.open_journal(&path, in_journal),
+            None => self.open_journal(&path, in_journal).map(drop),
         };
         let written = room.and_then(|()| match (self.journals.last(), sent) {
             (Some(journal), Some(sent)) => journal.append(&Record::Sent(sent)),
@@ -191,16 +191,13 @@ impl State {
     }
 
     /// Opens one more journal, in a place where none of this run's is.
-    pub(super) fn open_journal(&mut self, path: &Path, bytes: u64) -> io::Result<()> {
+    pub(super) fn open_journal(&mut self, path: &Path, bytes: u64) -> io::Result<Arc<Journal>> {
         let tried: Vec<_> = self.journals.iter().map(|j| j.path().to_owned()).collect();
         let model = fs::metadata(path).ok();
         let opened = Journal::open(path, model.as_ref(), bytes, &self.leftovers, &tried)?;
-        self.journals.push(Arc::new(opened));
-        Ok(())
-    }
-
-    pub(super) fn journal(&self) -> Option<&Journal> {
-        self.journals.last().map(AsRef::as_ref)
+        let journal = Arc::new(opened);
+        self.journals.push(Arc::clone(&journal));
+        Ok(journal)
     }
 
     /// Ends a reservation: its request has been answered.
@@ -213,6 +210,7 @@ impl State {
             self.sent.remove(&sent);
             self.in_doubt.retain(|token| *token != sent);
             let stays = self.stays || self.reserved > 0 || !self.pending.is_empty();
+            let stays = stays || !self.in_doubt.is_empty();
             if let Some(journal) = self.journals.last().filter(|_| stays) {
                 // Without it the next run is merely more careful in its words.
                 let _ = journal.append(&Record::Answered(sent));
@@ -232,37 +230,42 @@ impl State {
         journal
     }
 
+    /// Writes a record into the first other place that takes it.
     fn write_down_elsewhere(&mut self, record: &Record) -> Option<Arc<Journal>> {
-        let path = self
+        let of = self
             .journals
             .last()
             .map(|journal| journal.file_path().to_owned());
-        let path = path.or_else(|| Some(self.disk.as_ref()?.lock.path.clone()))?;
+        let of = of.or_else(|| Some(self.disk.as_ref()?.lock.path.clone()))?;
         let bytes = record.line().len() as u64;
-        let opened = self.open_journal(&path, bytes);
-        let journal = opened.map(|()| self.journals.last().cloned());
-        let written = journal.and_then(|journal| match journal {
-            Some(journal) => journal.append(record).map(|()| Some(journal)),
-            None => Ok(None),
-        });
-        written.unwrap_or_else(|error| {
-            log::warn!("a new pair is in no journal yet: {error}");
-            None
-        })
+        loop {
+            match self.open_journal(&of, bytes) {
+                Ok(journal) if journal.append(record).is_ok() => return Some(journal),
+                // Not again in that place.
+                Ok(_) => {}
+                Err(error) => {
+                    log::warn!("a new pair is in no journal yet: {error}");
+                    return None;
+                }
+            }
+        }
     }
 
     /// Sees to it that a pair is on disk in a journal, that which took it or another, and stays there.
     pub(super) fn keep(
         &mut self,
         pair: &Successor,
-        journal: Option<Arc<Journal>>,
+        mut journal: Option<Arc<Journal>>,
     ) -> Option<Arc<Journal>> {
         self.stays = true;
-        let is_safe = |journal: &Arc<Journal>| journal.is_there() && journal.sync().is_ok();
-        journal.filter(is_safe).or_else(|| {
-            let record = Record::Pair(Box::new(pair.clone()));
-            self.write_down_elsewhere(&record).filter(is_safe)
-        })
+        let record = Record::Pair(Box::new(pair.clone()));
+        while journal
+            .as_ref()
+            .is_none_or(|j| !j.is_there() || j.sync().is_err())
+        {
+            journal = Some(self.write_down_elsewhere(&record)?);
+        }
+        journal
     }
 
     /// Once nothing is under way: looks whether the file, read back, has all that the journal has, and
@@ -301,7 +304,8 @@ impl State {
                     journal.remove();
                 }
             }
-            self.rescues.drain(..).for_each(|rescue| rescue.remove());
+            let known = self.text.known_tokens();
+            self.rescues.drain(..).for_each(|rescue| rescue.end(&known));
         }
         disk.release();
         self.disk = Some(disk);
