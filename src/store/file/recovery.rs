@@ -253,7 +253,10 @@ impl State {
         if !self.in_doubt.is_empty() {
             let held = self.text.tokens();
             let given = given.map(|(_, token)| token);
-            let matters = |token: &Fingerprint| held.contains(token) || given == Some(*token);
+            let spent = self.text.spent_by();
+            let matters = |token: &Fingerprint| {
+                held.contains(token) || given == Some(*token) && !spent.contains_key(token)
+            };
             self.in_doubt.retain(matters);
         }
     }

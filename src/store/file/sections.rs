@@ -96,7 +96,7 @@ impl Text {
     }
 
     /// Every section's spent tokens, but for the one that it holds.
-    fn spent_by(&self) -> &Arc<HashMap<Fingerprint, String>> {
+    pub(super) fn spent_by(&self) -> &Arc<HashMap<Fingerprint, String>> {
         self.spent_by.get_or_init(|| self.spent_tokens())
     }
 
