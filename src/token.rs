@@ -80,6 +80,11 @@ pub(crate) fn is_sendable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Whether a text is a token and nothing else, as a person may have put it into a file.
+pub(crate) fn is_bare(text: &str) -> bool {
+    is_sendable(text) && !text.starts_with(['"', '\''])
+}
+
 /// The moment `seconds` after `start`, in whole seconds; none if it lies beyond the calendar.
 pub(crate) fn expiry(start: Timestamp, seconds: u64) -> Option<Timestamp> {
     let end = start

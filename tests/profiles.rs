@@ -34,7 +34,7 @@ pub fn scene(profiles: usize) -> Scene {
 }
 
 /// The text of one section.
-fn section(text: &str, name: &str) -> String {
+pub fn section(text: &str, name: &str) -> String {
     let start = text.split_once(&format!("[{name}]\n"));
     let section = start.unwrap_or_else(|| panic!("no [{name}] in {text}")).1;
     section.split("\n[").next().unwrap().to_owned() + "\n"

@@ -715,10 +715,25 @@ fn a_token_that_the_memory_knows_as_spent_is_not_sent() {
         run.assert_failed(3, "was spent before");
         assert!(run.stderr.contains(memory(&state).to_str().unwrap()));
         assert_eq!((scene.text(), scene.server.spent_seen()), (before, 0));
-        // What the message says helps.
+        // For another profile it is no better.
+        run_with_state(&scene, &state, &[&arguments[..], &["-p", "OTHER"]].concat())
+            .assert_failed(3, "was spent before");
+        // What the message says helps, and goes on helping.
         let memory = fs::read_to_string(memory(&state)).unwrap();
-        let tokens = tokens_in_journal(&memory);
-        assert!(scene.server.is_live(tokens.last().unwrap()));
+        let successor = tokens_in_journal(&memory).pop().unwrap();
+        let line = run.stderr.split("with ").nth(1).unwrap();
+        let line = line.split(';').next().unwrap();
+        let mended = format!("refresh_token = {successor}\n{line}");
+        let old_line = if is_empty {
+            "refresh_token = ".to_owned()
+        } else {
+            format!("refresh_token = {}", value_in(&old, "refresh_token"))
+        };
+        scene.write(scene.text().replace(&old_line, &mended));
+        for _ in 0..2 {
+            run_with_state(&scene, &state, &arguments).token();
+        }
+        assert_eq!(scene.server.spent_seen(), 0);
     }
 }
 
@@ -774,4 +789,33 @@ fn tokens_are_remembered_in_no_file_that_others_could_have_planted() {
             "{plant}"
         );
     }
+}
+
+/// Between two requests of a run, too, the memory says which tokens are spent.
+#[test]
+fn an_old_copy_that_comes_back_between_two_requests_is_healed() {
+    let (scene, state) = (Scene::new(), tempfile::tempdir().unwrap());
+    let old = scene.text();
+    run_with_state(&scene, &state, &[]).token();
+    scene.server.fail_next(Fault::reply(503, "{}"));
+    let mut run = HeldRun::until(with_state(&scene, &state).arg("-v"), "trying again in");
+    scene.write(old + "; theirs\n");
+    run.read_until("the latest are there again");
+    run.finish().token();
+    assert_eq!(scene.server.spent_seen(), 0);
+    assert!(scene.text().ends_with("; theirs\n"));
+    scene.assert_sound();
+}
+
+/// What is remembered of another login stands in nobody's way.
+#[test]
+fn a_broken_section_stops_no_other_though_it_is_remembered() {
+    let (scene, state) = (profiles::scene(2), tempfile::tempdir().unwrap());
+    run_with_state(&scene, &state, &["--all"]);
+    let token = value_in(&profiles::section(&scene.text(), "p1"), "refresh_token");
+    scene.write(scene.text().replace(&token, "%"));
+    run_with_state(&scene, &state, &["-p", "p0"]).token();
+    let run = run_with_state(&scene, &state, &["--all", "-o", "json"]);
+    assert_eq!(run.stdout.lines().count(), 1, "{}", run.stderr);
+    assert_eq!(run.code, 3);
 }

@@ -75,14 +75,9 @@ fn check_given(name: &str, value: Option<&SecretString>) -> Result<()> {
                 "调用脚本中的变量可能未设置",
             )),
         ),
-        Some(text) if !is_bare(text) => Err(more_than_a_token(&format!("the {name} given"))),
+        Some(text) if !token::is_bare(text) => Err(more_than_a_token(&format!("the {name} given"))),
         _ => Ok(()),
     }
-}
-
-/// Whether a value is a token and nothing else.
-pub(crate) fn is_bare(text: &str) -> bool {
-    token::is_sendable(text) && !text.starts_with(['"', '\''])
 }
 
 /// The server would only call the whole invalid, as if a new consent were needed.

@@ -8,11 +8,11 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::given::{is_bare, more_than_a_token};
+use super::given::more_than_a_token;
 use super::{Given, LoginId, View, key};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, App, Authentication};
-use crate::token::Fingerprint;
+use crate::token::{Fingerprint, is_bare};
 
 /// An app token with less left than this is not used if another can be had.
 const APP_TOKEN_RESERVE: SignedDuration = SignedDuration::from_mins(5);

@@ -7,7 +7,6 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::given::is_bare;
 use super::{Given, LoginId, Order, Pair, Profile, Snapshot};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api};
@@ -71,7 +70,7 @@ impl<'v> View<'v> {
         let token = pair.tokens.access_token.as_ref()?;
         let lasts = pair.tokens.access_expires_at?.duration_since(now) > least;
         let is_own = pair.api == Some(self.api) && self.new_token().is_none();
-        let is_own = is_own && is_bare(token.expose_secret()) && !self.is_for_another_app();
+        let is_own = is_own && token::is_bare(token.expose_secret()) && !self.is_for_another_app();
         (lasts && is_own && self.scope_fits("")).then_some(&pair.tokens)
     }
 

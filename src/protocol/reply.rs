@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
 use super::codes::{self, Code, Verdict};
@@ -271,7 +271,13 @@ fn rotation(
 ) -> Rotation {
     let mut take = |name, flaw| secret(fields, name).or_flaw(flaw, &mut flaws);
     let access_token = take("access_token", "its access_token is not one");
-    let refresh_token = take("refresh_token", "its refresh_token is not one");
+    let mut refresh_token = take("refresh_token", "its refresh_token is not one");
+    // What no run would take from a file is not put into one.
+    if let Some(token) = refresh_token.take_if(|token| !token::is_bare(token.expose_secret()))
+        && token::is_sendable(token.expose_secret())
+    {
+        flaws.push("its refresh_token is not one");
+    }
     let unusable = match fields.get("refresh_token") {
         Some(value) if refresh_token.is_none() => json::string(value),
         _ => None,

@@ -32,7 +32,7 @@ fn refusal(api: Api, status: u16, body: &str) -> Refusal {
 }
 
 fn shown(token: Option<&SecretString>) -> Option<&str> {
-    token.map(secrecy::ExposeSecret::expose_secret)
+    token.map(ExposeSecret::expose_secret)
 }
 
 #[test]
@@ -136,18 +136,21 @@ fn one_bad_field_spoils_no_other() {
 }
 
 #[test]
-fn an_odd_token_is_kept_and_one_that_is_none_is_not() {
+fn a_refresh_token_that_no_run_would_take_from_a_file_is_set_apart() {
     let flaw = "its refresh_token is not one";
-    for (text, kept, flaws) in [
-        ("r", Some("r"), vec![]),
-        ("", None, vec![]),
-        ("r é", Some("r é"), vec![flaw]),
-        (r"r\n", None, vec![flaw]),
-        (r"r\u0000s", None, vec![flaw]),
+    for (text, kept, unusable, flaws) in [
+        ("r", Some("r"), None, vec![]),
+        ("", None, None, vec![]),
+        ("r é", None, Some("r é"), vec![flaw]),
+        (r#"\"r"#, None, Some("\"r"), vec![flaw]),
+        (r"r\n", None, Some("r\n"), vec![flaw]),
+        (r"r\u0000s", None, Some("r\0s"), vec![flaw]),
     ] {
         let data = format!(r#"{{"access_token":"a","refresh_token":"{text}"}}"#);
         let rotation = rotation(Api::V1, &format!(r#"{{"code":0,"data":{data}}}"#));
         assert_eq!(shown(rotation.refresh_token.as_ref()), kept, "{text}");
+        let set_apart = rotation.unusable_refresh_token.as_ref();
+        assert_eq!(shown(set_apart), unusable, "{text}");
         assert_eq!(rotation.flaws, flaws, "{text}");
     }
 }

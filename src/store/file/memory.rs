@@ -94,20 +94,18 @@ pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
 
 /// Opens the memory, and says how long it is. What another could have planted in its place is put aside.
 fn open_to_write(path: &Path) -> io::Result<(File, u64)> {
-    match files::open_unlinked_to_write(path) {
-        Ok(file) => {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if is_own(path, &metadata) => {
+            let file = files::open_unlinked_to_write(path)?;
             let metadata = file.metadata()?;
-            if is_own(path, &metadata) {
-                return Ok((file, metadata.len()));
-            }
+            let is_own = is_own(path, &metadata);
+            return is_own
+                .then_some((file, metadata.len()))
+                .ok_or_else(|| io::ErrorKind::PermissionDenied.into());
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            places::make_folder(path);
-        }
-        Err(_) => {}
-    }
-    if let Ok(metadata) = fs::symlink_metadata(path) {
-        places::put_aside(path, "is not only this user's", &metadata);
+        Ok(metadata) => places::put_aside(path, "is not only this user's", &metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => places::make_folder(path),
+        Err(error) => return Err(error),
     }
     let folder = path.parent().map(fs::metadata);
     if !folder.is_some_and(|folder| folder.is_ok_and(|folder| files::is_own_folder(&folder))) {

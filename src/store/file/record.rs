@@ -8,9 +8,10 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::document::DEFAULT_SECTION;
 use crate::profile::{SpentTokens, Successor};
 use crate::protocol::Api;
-use crate::token::{AppToken, Fingerprint, Tokens};
+use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// One record. It holds tokens, so it has no `Debug`.
 #[derive(Clone)]
@@ -127,12 +128,31 @@ fn pair_json(pair: &Successor) -> PairJson {
     }
 }
 
-/// A pair; none if its fingerprints are none, or its api is not known.
+impl PairJson {
+    /// Whether it can be put into a file, as all can that a run writes down.
+    fn fits_a_file(&self) -> bool {
+        let tokens = [
+            &self.access_token,
+            &self.refresh_token,
+            &self.app_access_token,
+        ];
+        let mut tokens = tokens.into_iter().flatten();
+        let mut texts = self.scope.iter().chain([&self.profile]);
+        tokens.all(|token| token::is_plausible(token))
+            && texts.all(|text| !text.contains(char::is_control))
+            && self.profile != DEFAULT_SECTION
+    }
+}
+
+/// A pair; none if its fingerprints or tokens are none, or its profile or api cannot be one.
 fn pair_of(pair: PairJson) -> Option<Successor> {
     let print = |text: Option<String>| match text {
         None => Some(None),
         Some(text) => Fingerprint::parse(&text).map(Some),
     };
+    if !pair.fits_a_file() {
+        return None;
+    }
     let spent = pair.spent.split_whitespace().map(Fingerprint::parse);
     let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
     let app_end = time(pair.app_access_token_expires_at);
@@ -184,11 +204,26 @@ mod tests {
     use super::*;
 
     fn pair() -> Record {
-        let mut pair = Successor::trial("a b] = %\n", Api::V2);
+        let mut pair = Successor::trial("a b] = %", Api::V2);
         pair.spent = vec![Fingerprint::of_bytes(b"1"), Fingerprint::of_bytes(b"2")];
         pair.predecessor = pair.spent.last().copied();
         pair.unusable = Some("x\n\u{0}y".into());
         Record::Pair(Box::new(pair))
+    }
+
+    #[test]
+    fn a_pair_that_fits_no_file_is_no_record() {
+        for (profile, refresh_token) in [
+            ("DEFAULT", "r"),
+            ("a\n[b]", "r"),
+            ("a", ""),
+            ("a", "r\nb = c"),
+        ] {
+            let mut pair = Successor::trial(profile, Api::V2);
+            pair.tokens.refresh_token = Some(refresh_token.into());
+            let read = read(Record::Pair(Box::new(pair)).line().as_bytes());
+            assert_eq!((read.records.len(), read.torn.len()), (0, 1), "{profile:?}");
+        }
     }
 
     #[test]

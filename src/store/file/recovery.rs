@@ -145,23 +145,54 @@ impl State {
         Ok(())
     }
 
+    /// Brings a file that another program has changed to what this run knows: it may be an old copy.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or with writing it.
+    pub(super) fn heal(&mut self, file: &Path) -> Result<()> {
+        let Some(mut disk) = self.disk.take() else {
+            return Ok(());
+        };
+        let entries = self.entries.clone();
+        let aim = Aim {
+            file,
+            entries: &entries,
+            given: None,
+            spare: self.spare,
+        };
+        let healed = aim.replay(&self.text).and_then(|(next, _)| match next {
+            Some(_) => self.settle_leftovers(&aim, &mut disk).map(Some),
+            None => Ok(None),
+        });
+        self.disk = Some(disk);
+        if let Some(settled) = healed? {
+            settled.tell_old_copy(file);
+        }
+        Ok(())
+    }
+
     /// Brings the file to what dead runs left, with room made for it.
     fn settle_leftovers(&mut self, aim: &Aim<'_>, disk: &mut Disk) -> Result<Settled> {
         let bytes = self.text.document.text().len() as u64 + self.spare;
         disk.reserve(bytes)?;
-        let opened = self.open_journal(&disk.lock.path, bytes);
+        let opened = match self.journals.last() {
+            Some(journal) => journal.reserve(bytes).map(|()| Arc::clone(journal)),
+            None => self.open_journal(&disk.lock.path, bytes),
+        };
         let journal =
             opened.map_err(|error| Error::file("no room for a journal of", aim.file, error))?;
         let mut text = Arc::clone(&self.text);
         let settled = aim.settle(disk, Some(&journal), &mut text);
         if settled.is_err() && journal.length() == 0 {
             journal.remove();
+            self.journals.pop();
         }
         let settled = settled?;
         let before = mem::replace(&mut self.text, text);
         let has_changed = |profile: &&str| self.text.token(profile) != before.token(profile);
         let profiles = aim.entries.iter().map(|entry| entry.pair.profile.as_str());
-        self.put_back = profiles.filter(has_changed).map(str::to_owned).collect();
+        self.put_back
+            .extend(profiles.filter(has_changed).map(str::to_owned));
         Ok(settled)
     }
 
@@ -230,21 +261,20 @@ impl State {
         if pair.spent.lists(token) || pair.fingerprint() == Some(token) {
             return Ok(());
         }
-        let is_successor = |entry: &Entry| {
-            entry.source == Source::Done
-                && entry.pair.profile == profile
-                && entry.fingerprint() != Some(token)
-                && entry.pair.came_from(token)
-        };
-        let Some(path) = memory::path(real_path).filter(|_| self.entries.iter().any(is_successor))
-        else {
+        let remembered = self.entries.iter().filter(|e| e.source == Source::Done);
+        let mut remembered = remembered.filter(|e| e.pair.came_from(token));
+        let Some(successor) = remembered.find(|e| e.fingerprint() != Some(token)) else {
             return Ok(());
         };
+        let Some(path) = memory::path(real_path) else {
+            return Ok(());
+        };
+        let of = &successor.pair.profile;
         let message = format!("{place}: this refresh token was spent before; nothing was sent");
         let path = path.display();
         Err(Error::config(message).with_hint(Hint::naming(
-            format!("its successor is the last refresh_token of this profile in {path}: put it into the file, or log in again: feishu-refresh login"),
-            format!("其后继令牌是 {path} 中该 profile 的最后一个 refresh_token：请将其写入配置文件，或重新登录：feishu-refresh login"),
+            format!("its successor is the last refresh_token of \"{of}\" in {path}: put it into that section, with refresh_token_spent = {token}; or log in again: feishu-refresh login"),
+            format!("其后继令牌是 {path} 中 \"{of}\" 的最后一个 refresh_token：请将其写入该节，并加上 refresh_token_spent = {token}；或重新登录：feishu-refresh login"),
         )))
     }
 

@@ -119,7 +119,7 @@ impl Session {
         self.state.borrow_mut().prove_all(&self.file, logins);
     }
 
-    /// Reads the file again: a program that knows no locks may have changed it.
+    /// Reads the file again: a program that knows no locks may have changed it. An old copy is healed.
     ///
     /// # Errors
     /// What is wrong with the file, if that stays.
@@ -143,8 +143,15 @@ impl Session {
                 let message = format!("{} has vanished", self.file.display());
                 return Err(Error::config(message));
             }
-            self.state.borrow_mut().take_text(text?);
-            return Ok(());
+            let text = text?;
+            let is_changed = !Arc::ptr_eq(&text, &known);
+            let mut state = self.state.borrow_mut();
+            state.take_text(text);
+            return if is_changed {
+                state.heal(&self.file)
+            } else {
+                Ok(())
+            };
         }
     }
 

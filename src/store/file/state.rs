@@ -255,17 +255,24 @@ impl State {
     pub(super) fn keep(
         &mut self,
         pair: &Successor,
-        mut journal: Option<Arc<Journal>>,
+        journal: Option<Arc<Journal>>,
     ) -> Option<Arc<Journal>> {
         self.stays = true;
         let record = Record::Pair(Box::new(pair.clone()));
-        while journal
-            .as_ref()
-            .is_none_or(|j| !j.is_there() || j.sync().is_err())
-        {
-            journal = Some(self.write_down_elsewhere(&record)?);
+        let is_kept = |journal: &Arc<Journal>| journal.is_there() && journal.sync().is_ok();
+        if journal.as_ref().is_some_and(is_kept) {
+            return journal;
         }
-        journal
+        let takes_it = |j: &&Arc<Journal>| j.is_there() && j.append(&record).is_ok() && is_kept(j);
+        if let Some(other) = self.journals.iter().find(takes_it) {
+            return Some(Arc::clone(other));
+        }
+        loop {
+            let journal = self.write_down_elsewhere(&record)?;
+            if is_kept(&journal) {
+                return Some(journal);
+            }
+        }
     }
 
     /// Once nothing is under way: looks whether the file, read back, has all that the journal has, and
