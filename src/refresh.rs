@@ -22,7 +22,7 @@ use tokio::runtime::{self, Runtime};
 
 use crate::client::Settings;
 use crate::error::{Error, Kind, Result};
-use crate::profile::{Given, Origin, Snapshot, Successor, View};
+use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
 use crate::protocol::Api;
 use crate::store::file::FileStore;
 use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
@@ -156,6 +156,14 @@ impl Caller for Library {
     }
 }
 
+/// When a login is looked at again after a refusal, each time this long after the last look.
+const LOOKS_AFTER_REFUSAL: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(150),
+];
+
 /// The story of one login.
 pub(crate) struct Story<'s, S> {
     pub(crate) store: &'s S,
@@ -211,9 +219,21 @@ impl<S: Store> Story<'_, S> {
                 caller.deliver_signals();
                 continue;
             }
-            let pause = match attempts.spend(&client, &order).await? {
-                Answer::Again(pause) => pause,
-                Answer::Tokens(received) => {
+            let pause = match attempts.spend(&client, &order).await {
+                Err(error) => {
+                    drop(turn);
+                    let refused = room.snapshot().clone();
+                    claim = self
+                        .look_before_ending(room.release(), &order, error, caller)
+                        .await?;
+                    let view = claim.snapshot().with(given)?;
+                    if let Some(saved) = view.refreshed_since(&refused, Timestamp::now()) {
+                        return outcome(saved.clone(), view.api(), false);
+                    }
+                    continue;
+                }
+                Ok(Answer::Again(pause)) => pause,
+                Ok(Answer::Tokens(received)) => {
                     let _turn = turn.filter(|_| caller.holds_up());
                     return save(room, &origin, given, *received, caller).await;
                 }
@@ -237,6 +257,38 @@ impl<S: Store> Story<'_, S> {
             caller.deliver_signals();
         }
         Ok(claim)
+    }
+
+    /// A refusal counts only once the login was looked at again: another program may have renewed it,
+    /// or be just at it (P8). Goes on only if another token would be sent now.
+    ///
+    /// # Errors
+    /// The refusal.
+    async fn look_before_ending(
+        &self,
+        mut claim: S::Claim,
+        order: &Order,
+        error: Error,
+        caller: &mut dyn Caller,
+    ) -> Result<S::Claim> {
+        if claim.has_made() || error.kind() == Kind::Temporary {
+            return Err(error);
+        }
+        for pause in LOOKS_AFTER_REFUSAL {
+            rest(pause).await;
+            if claim.look_again().await.is_err() {
+                break;
+            }
+            let now = claim.snapshot().with(self.wanted.given);
+            let now = now.and_then(|view| view.order());
+            if now.is_ok_and(|now| now.fingerprint() != order.fingerprint()) {
+                let login = &claim.snapshot().login;
+                log::info!("{login}: refused, but another program has renewed it meanwhile");
+                caller.deliver_signals();
+                return Ok(claim);
+            }
+        }
+        Err(error)
     }
 
     /// Waits for the next request, and reads the login anew.

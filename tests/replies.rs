@@ -1,10 +1,14 @@
 //! What the server may do, and what becomes of the token.
 
+use std::io::Write;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 
-use crate::harness::{Run, Scene};
+use crate::harness::{Run, Scene, set_private};
 use crate::sandbox::Fault;
 
 fn altered(alter: impl Fn(&mut Value) + Send + 'static) -> Fault {
@@ -394,12 +398,14 @@ fn a_refresh_token_that_is_none_is_not_saved() {
 #[test]
 fn numbers_may_be_text() {
     let scene = Scene::new();
-    scene.server.fail_next(altered(|reply| {
-        reply["code"] = json!("0");
-        reply["data"]["expires_in"] = json!("7140");
-    }));
-    scene.run::<&str>([]).token();
-    scene.assert_sound();
+    for lives in [json!("7140"), json!(7140.0), json!("7140.0")] {
+        scene.server.fail_next(altered(move |reply| {
+            reply["code"] = json!("0");
+            reply["data"]["expires_in"] = lives.clone();
+        }));
+        scene.run::<&str>([]).token();
+        scene.assert_sound();
+    }
 }
 
 /// Every code of the documents, and the exit code of each. They are looked up whatever the api.
@@ -431,43 +437,52 @@ fn refusal(api: &str, code: i64) -> Value {
 
 #[test]
 fn every_code_ends_in_its_exit_code_with_a_hint_in_both_languages() {
-    for api in ["v1", "oidc", "v2", "115"] {
-        let scene = Scene::without_file();
-        let app_token = scene.server.app_token();
-        let section = scene.server.profile("TOKEN", api);
-        // With an app token alone there is none to fetch where that is called bad.
-        scene.write(match api {
-            "v1" | "oidc" => format!(
-                "{}app_access_token = {app_token}\n",
-                section.replace("app_id", "unused")
-            ),
-            _ => section,
-        });
-        let before = scene.text();
-        for (code, exit_code) in CODES {
-            let [english, chinese] = ["en_US.UTF-8", "zh_CN.UTF-8"].map(|locale| {
-                scene.server.fail_next(Fault::Reply {
-                    status: 200,
-                    headers: vec![("X-Tt-Logid", "2026112100".to_owned())],
-                    body: refusal(api, *code).to_string(),
-                });
-                let mut program = scene.program();
-                program.args(["--retries", "0"]).env("LANG", locale);
-                Run::of(program.output().unwrap())
-            });
-            let said = format!("in its words (code {code}, log id 2026112100)");
-            let hint = |run: &Run| {
-                run.assert_failed(*exit_code, &said);
-                assert_eq!(run.stderr.lines().count(), 2);
-                let second = run.stderr.lines().nth(1).unwrap();
-                second.strip_prefix("hint: ").unwrap().to_owned()
-            };
-            let (english, chinese) = (hint(&english), hint(&chinese));
-            assert!(english.is_ascii() && !chinese.is_ascii(), "{api} {code}");
+    // Each refusal is looked at again for a while: side by side.
+    thread::scope(|scope| {
+        for api in ["v1", "oidc", "v2", "115"] {
+            for codes in CODES.chunks(CODES.len() / 4) {
+                scope.spawn(|| assert_codes(api, codes));
+            }
         }
-        assert_eq!(scene.text(), before);
-        scene.assert_sound();
+    });
+}
+
+fn assert_codes(api: &str, codes: &[(i64, i32)]) {
+    let scene = Scene::without_file();
+    let app_token = scene.server.app_token();
+    let section = scene.server.profile("TOKEN", api);
+    // With an app token alone there is none to fetch where that is called bad.
+    scene.write(match api {
+        "v1" | "oidc" => format!(
+            "{}app_access_token = {app_token}\n",
+            section.replace("app_id", "unused")
+        ),
+        _ => section,
+    });
+    let before = scene.text();
+    for (code, exit_code) in codes {
+        let [english, chinese] = ["en_US.UTF-8", "zh_CN.UTF-8"].map(|locale| {
+            scene.server.fail_next(Fault::Reply {
+                status: 200,
+                headers: vec![("X-Tt-Logid", "2026112100".to_owned())],
+                body: refusal(api, *code).to_string(),
+            });
+            let mut program = scene.program();
+            program.args(["--retries", "0"]).env("LANG", locale);
+            Run::of(program.output().unwrap())
+        });
+        let said = format!("in its words (code {code}, log id 2026112100)");
+        let hint = |run: &Run| {
+            run.assert_failed(*exit_code, &said);
+            assert_eq!(run.stderr.lines().count(), 2);
+            let second = run.stderr.lines().nth(1).unwrap();
+            second.strip_prefix("hint: ").unwrap().to_owned()
+        };
+        let (english, chinese) = (hint(&english), hint(&chinese));
+        assert!(english.is_ascii() && !chinese.is_ascii(), "{api} {code}");
     }
+    assert_eq!(scene.text(), before);
+    scene.assert_sound();
 }
 
 #[test]
@@ -504,4 +519,85 @@ fn a_failure_as_json_is_the_last_line_on_stderr() {
         assert_eq!(error["error"]["kind"], "usage");
         assert_eq!(error["error"]["exit_code"], 2);
     }
+}
+
+/// Another program has put a newer pair there, or is just at it: then the run goes on with that.
+#[test]
+fn a_refusal_counts_only_after_another_look() {
+    // Used, expired, revoked; a scope that was taken back; one that nobody knows.
+    for code in [20026, 20037, 20064, 20073, 20027, 4_999_999] {
+        for (by_rename, is_fresh) in [(false, false), (true, false), (true, true)] {
+            let scene = Scene::new();
+            let old = scene.value("refresh_token");
+            let new = scene.server.refresh_token();
+            let mut text = scene.text().replace(&old, &new);
+            if is_fresh {
+                let expiry = "user_access_token_expires_at = 2100-01-01T00:00:00Z\n";
+                text = text.replace(
+                    "[TOKEN]\n",
+                    &format!("[TOKEN]\nuser_access_token = theirs\n{expiry}"),
+                );
+            }
+            scene.server.fail_next(Fault::code(code));
+            let run = thread::scope(|scope| {
+                scope.spawn(|| {
+                    while scene.server.requests().is_empty() {
+                        thread::yield_now();
+                    }
+                    if by_rename {
+                        let other = scene.folder().join("theirs");
+                        std::fs::write(&other, &text).unwrap();
+                        set_private(&other);
+                        std::fs::rename(other, scene.file()).unwrap();
+                    } else {
+                        scene.write(&text);
+                    }
+                });
+                scene.run::<&str>([])
+            });
+            assert_eq!(run.token() == "theirs", is_fresh, "{code}");
+            assert_eq!(scene.server.rotations(), usize::from(!is_fresh), "{code}");
+            scene.server.settle().unwrap();
+            assert_eq!(scene.file_names(), ["feishu-config.ini"]);
+            // A token that is really refused is sent once.
+            let requests = scene.server.requests().len();
+            scene.server.fail_next(Fault::code(code));
+            scene.run::<&str>([]);
+            assert_eq!(scene.server.requests().len(), requests + 1, "{code}");
+        }
+    }
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(text: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn bomb(_: &[u8]) -> Vec<u8> {
+    gzip(&vec![b' '; 64 << 20])
+}
+
+/// A gateway compresses what nobody asked it to: the reply may hold the only copy of the pair.
+#[test]
+fn a_compressed_reply_is_understood() {
+    for (coding, compress) in [("gzip", gzip as fn(&[u8]) -> _), ("deflate", zlib)] {
+        let scene = Scene::new();
+        scene.server.fail_next(Fault::Compress(coding, compress));
+        scene.run::<&str>([]).token();
+        scene.assert_sound();
+        for request in scene.server.requests() {
+            assert_eq!(request.headers["accept-encoding"], "identity");
+        }
+    }
+    let scene = Scene::new();
+    scene.server.fail_next(Fault::Compress("gzip", bomb));
+    let run = scene.run(["--retries", "0"]);
+    assert!(run.stderr.contains("longer than any"), "{}", run.stderr);
 }

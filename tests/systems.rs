@@ -26,6 +26,7 @@ fn assert_sent(request: &Recorded, path: &str, bearer: Option<&str>, kind: &str,
     names.remove("authorization");
     let usual = [
         "accept",
+        "accept-encoding",
         "content-length",
         "content-type",
         "host",

@@ -6,6 +6,7 @@
 //! - A failure says whether the request can have reached the server ([`SendError::maybe_sent`]).
 //! - Time and memory are bounded, whatever the server does (P11).
 
+mod encoding;
 mod tls;
 
 use std::error::Error as _;
@@ -17,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
 use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
@@ -124,7 +125,8 @@ impl Client {
                 },
             }
         };
-        match ended {
+        let unpacked = response.as_mut().map_or(Ok(()), unpack);
+        match ended.and(unpacked) {
             Ok(()) => Ok(response.unwrap_or_default()),
             Err(error) => Err(SendError {
                 partial: response,
@@ -143,6 +145,7 @@ impl Client {
             .http
             .post(self.url(request))
             .header(CONTENT_TYPE, request.content_type)
+            .header(ACCEPT_ENCODING, "identity")
             .body(request.body.expose_secret().to_owned());
         if let Some(value) = &request.authorization {
             builder = builder.header(AUTHORIZATION, header(value.expose_secret())?);
@@ -160,12 +163,7 @@ impl Client {
         });
         while let Some(chunk) = reply.chunk().await.map_err(|error| failure(&error))? {
             if response.body.len() + chunk.len() > LONGEST_REPLY {
-                return Err(SendError {
-                    message: "the reply is longer than any of a token endpoint".to_owned(),
-                    maybe_sent: true,
-                    untrusted: false,
-                    partial: None,
-                });
+                return Err(too_long());
             }
             response.body.extend_from_slice(&chunk);
         }
@@ -184,6 +182,24 @@ impl Client {
     /// The service's name, for messages.
     pub(crate) fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
+    }
+}
+
+/// Takes off the compression of a reply.
+fn unpack(response: &mut Response) -> Result<(), SendError> {
+    encoding::unpack(response, LONGEST_REPLY);
+    if response.body.len() > LONGEST_REPLY {
+        return Err(too_long());
+    }
+    Ok(())
+}
+
+fn too_long() -> SendError {
+    SendError {
+        message: "the reply is longer than any of a token endpoint".to_owned(),
+        maybe_sent: true,
+        untrusted: false,
+        partial: None,
     }
 }
 

@@ -23,12 +23,13 @@ pub(super) fn fields(text: &str) -> Option<Fields<'_>> {
     values.next()?.ok()
 }
 
-/// An integer, or a text that holds one.
+/// An integer, or a text that holds one; `7140.0` is one, too.
 pub(super) fn integer(value: &RawValue) -> Option<i64> {
-    match string(value) {
-        Some(text) => text.trim().parse().ok(),
-        None => value.get().parse().ok(),
-    }
+    let text = string(value);
+    let text = text.as_deref().unwrap_or_else(|| value.get()).trim();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_whole = !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+    whole.parse().ok().filter(|_| is_whole)
 }
 
 /// An integer of that name.

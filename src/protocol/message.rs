@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use secrecy::SecretString;
 
 use super::secrets::Secrets;
@@ -39,7 +41,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(known, _)| known == name)
@@ -72,7 +74,19 @@ impl Response {
             })
         };
         let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
+        let wait = wait.or_else(|| {
+            // By the server's own clock, if it tells that.
+            let now = self.date("date").unwrap_or_else(Timestamp::now);
+            let left = self.date("retry-after")?.duration_since(now).as_secs();
+            Some(u64::try_from(left).unwrap_or_default().min(LONGEST_WAIT))
+        });
         wait.map(Duration::from_secs)
+    }
+
+    /// A moment (RFC 9110, section 5.6.7).
+    fn date(&self, name: &str) -> Option<Timestamp> {
+        let moment = rfc2822::parse(self.header(name)?.trim()).ok()?;
+        Some(moment.timestamp())
     }
 }
 
@@ -100,7 +114,16 @@ mod tests {
         assert_eq!(wait(&[("x-other", "1"), ("retry-after", " 30 ")]), Some(30));
         let both = [("retry-after", "30"), ("x-ogw-ratelimit-reset", "9")];
         assert_eq!(wait(&both), Some(9));
-        for none in ["", "soon", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+        let date = ("date", "Wed, 21 Oct 2026 07:27:20 GMT");
+        let until = ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(wait(&[until, date]), Some(40));
+        let over = ("retry-after", "Wed, 21 Oct 2026 07:27:00 GMT");
+        assert_eq!(wait(&[over, date]), Some(0));
+        assert_eq!(
+            wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]),
+            Some(0)
+        );
+        for none in ["", "soon", "-1", "1.5", "Wed, 32 Oct 2026 07:28:00 GMT"] {
             assert_eq!(wait(&[("retry-after", none)]), None, "{none:?}");
         }
         for never in ["31622401", "99999999999999999999999"] {

@@ -39,6 +39,8 @@ pub enum Fault {
     TruncateLate,
     /// Do what is asked, but send other bytes for the reply's.
     Garble(fn(String) -> Vec<u8>),
+    /// Do what is asked, but compress the reply like this, as the named coding.
+    Compress(&'static str, fn(&[u8]) -> Vec<u8>),
     /// Spend the token, then send a body without end.
     Endless,
     /// Take this long before doing what is asked.
@@ -63,10 +65,26 @@ pub enum Fault {
     Alter(Box<dyn Fn(&mut Value) + Send>),
 }
 
+/// A header's name and value.
+type Header = (&'static str, String);
+
 /// A name, and how to make the fault.
 type NamedFault = (&'static str, fn() -> Fault);
 
 impl Fault {
+    /// The reply as other bytes, and the header that names their coding.
+    fn changed(&self, reply: &Value) -> Option<(Option<Header>, Vec<u8>)> {
+        let text = reply.to_string();
+        match self {
+            Fault::Garble(garble) => Some((None, garble(text))),
+            Fault::Compress(coding, compress) => {
+                let coding = ("Content-Encoding", (*coding).to_owned());
+                Some((Some(coding), compress(text.as_bytes())))
+            }
+            _ => None,
+        }
+    }
+
     /// A reply of this status and body.
     pub fn reply(status: u16, body: impl Into<String>) -> Self {
         Fault::Reply {
@@ -455,15 +473,16 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             continue;
         };
         let headers = [("X-Tt-Logid", format!("sandbox-log-{serial}"))];
+        if let Some((coding, body)) = fault.as_ref().and_then(|fault| fault.changed(&reply)) {
+            let headers: Vec<_> = headers.into_iter().chain(coding).collect();
+            write_reply(stream, status, &headers, body)?;
+            continue;
+        }
         match fault {
             Some(Fault::CloseAfterSpending) => return Ok(()),
             Some(Fault::Truncate) => return write_part(stream, &reply.to_string(), |all| all / 2),
             Some(Fault::TruncateLate) => {
                 return write_part(stream, &reply.to_string(), |all| all - 2);
-            }
-            Some(Fault::Garble(garble)) => {
-                write_reply(stream, status, &headers, garble(reply.to_string()))?;
-                continue;
             }
             Some(Fault::Endless) => return write_endlessly(stream),
             Some(Fault::Alter(alter)) => alter(&mut reply),
