@@ -6,23 +6,40 @@ use crate::client::{Client, SendError};
 use crate::error::Hint;
 use crate::protocol::{Refusal, Reply, Request, Response, Secrets, Verdict};
 
+/// What came of a request for a pair.
+pub(crate) struct Judged {
+    pub(crate) reply: Reply,
+    /// The whole reply, if it may hold the only copy of a pair that was not found in it.
+    pub(crate) unread: Option<Vec<u8>>,
+}
+
 /// Sends what brings a pair, and judges the reply or what came of it.
 pub(crate) async fn judged(
     client: &Client,
     request: &Request,
     secrets: &Secrets<'_>,
     judge: impl Fn(&Response) -> Reply,
-) -> Reply {
-    match send(client, request, secrets).await {
-        Ok(response) => judge(&response),
+) -> Judged {
+    let (reply, body) = match send(client, request, secrets).await {
+        Ok(response) => (judge(&response), response.body),
         Err(lost) => match lost.partial.as_ref().map(judge) {
             // Enough of it came to hold the next refresh token.
             Some(Reply::Rotated(rotation)) if rotation.refresh_token.is_some() => {
-                Reply::Rotated(rotation)
+                (Reply::Rotated(rotation), Vec::new())
             }
-            _ => Reply::Refused(no_reply(lost, secrets)),
+            _ => (Reply::Refused(no_reply(lost, secrets)), Vec::new()),
         },
+    };
+    if let Reply::Rotated(rotation) = &reply
+        && let Some(other) = &rotation.other_type
+    {
+        let host = client.host();
+        log::warn!(
+            "{host}: gives tokens of the type {other}, not Bearer: a plain call with one may fail"
+        );
     }
+    let unread = Some(body).filter(|body| reply.is_unread() && !body.is_empty());
+    Judged { reply, unread }
 }
 
 /// Sends a request once, and tells what came back.
@@ -60,6 +77,7 @@ pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
     let partial = error.partial.as_ref();
     Refusal {
         is_answer: false,
+        is_unread: false,
         verdict: if error.untrusted {
             Verdict::Config
         } else {
@@ -77,6 +95,7 @@ pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
         },
         log_id: partial.and_then(|response| response.log_id(secrets)),
         wait: None,
+        is_of_one_login: false,
         maybe_spent: error.maybe_sent,
         message: error.message,
     }

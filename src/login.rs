@@ -19,12 +19,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
-use crate::profile::{Given, LoginOrder, Origin};
+use crate::exchange;
+use crate::profile::{Given, LoginOrder, Origin, consent_api};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Rotation, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Caller, Options, Outcome, Story, failure, runtime, save};
+use crate::refresh::{Caller, Options, Outcome, Story, failure, kept, runtime, save};
 use crate::store::file::FileStore;
 use crate::store::{Claim, Reservation, Reserved, Store, Wanted};
 use crate::text::{printable, shortened};
@@ -38,8 +39,6 @@ const REDIRECT_URI: &str = "http://localhost:8080/callback";
 pub(crate) struct LoginOptions {
     /// Where the browser comes back to; it must be registered with the app.
     pub(crate) redirect_uri: Option<String>,
-    /// Another host for the consent page.
-    pub(crate) accounts_url: Option<String>,
 }
 
 /// What a person is asked.
@@ -93,7 +92,7 @@ pub(crate) fn run(
     caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
-    let attempt = Login::new(options, shield)?;
+    let attempt = Login::new(options, false, shield)?;
     let redirect_uri = login.redirect_uri.as_ref();
     let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
@@ -107,12 +106,8 @@ pub(crate) fn run(
         state: state.expose_secret(),
         challenge: &consent::challenge(&verifier),
     };
-    let accounts = login.accounts(&attempt.order);
-    let accounts = accounts.unwrap_or_else(|| protocol::accounts_home(options.lark));
-    // The link is for a person, but its address must be one that secrets may go to.
-    Client::new(accounts, &options.connection(shield))?;
     let question = Question {
-        page: consent::page(accounts, &asked),
+        page: consent::page(&attempt.order.accounts, &asked),
         state,
     };
     let grant = CodeGrant {
@@ -124,14 +119,6 @@ pub(crate) fn run(
     let result = attempt.spend(&grant, caller);
     way.tell(result.is_ok());
     result
-}
-
-impl LoginOptions {
-    /// Where consent is asked for, if that is known: as was said, or as goes with the service.
-    fn accounts<'a>(&'a self, order: &LoginOrder) -> Option<&'a str> {
-        let given = self.accounts_url.as_deref();
-        given.or_else(|| protocol::accounts_of(&order.base_url))
-    }
 }
 
 /// A login under way.
@@ -148,22 +135,23 @@ struct Login<'a> {
 
 impl<'a> Login<'a> {
     /// Finds out beforehand what can be wrong.
-    fn new(options: &'a Options, shield: fn()) -> Result<Self> {
+    fn new(options: &'a Options, by_device: bool, shield: fn()) -> Result<Self> {
         let mut given = options.given();
-        // A consent brings a token of v2, whatever the section was for.
-        given.api = Some(Api::V2);
         given.refresh_token = None;
         given.check()?;
         let store = FileStore::new(&options.config_file, shield);
-        let order = store.look(&options.profile)?.with(given)?.login_order()?;
+        let snapshot = store.look(&options.profile)?;
+        given.api = Some(consent_api(&snapshot, &given));
+        let order = snapshot.with(given)?.login_order(by_device)?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
             log::warn!(
-                "{}: a login gives a pair of v2, in the place of one of {}; the Python program cannot go on with it",
+                "{}: a login gives a pair of {}, in the place of one of {}; the Python program cannot go on with it",
                 order.subject,
+                order.api.name(),
                 replaced.name()
             );
         }
-        let client = Client::new(&order.base_url, &options.connection(shield))?;
+        let client = Client::new(&order.address, &options.connection(shield))?;
         let scope = protocol::scope(options.scope.as_deref().unwrap_or("offline_access"));
         let scope =
             scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
@@ -215,7 +203,12 @@ impl<'a> Login<'a> {
         let mut retries = Retries::new(self.options);
         let mut lost_before = false;
         loop {
-            let done = self.exchange(&grant.request(), &grant.secrets(), judge, caller)?;
+            let done = self.exchange(
+                &grant.request(self.order.api),
+                &grant.secrets(),
+                judge,
+                caller,
+            )?;
             let mut refusal = match done {
                 Ok(outcome) => return Ok(outcome),
                 Err(refusal) => refusal,
@@ -252,25 +245,29 @@ impl<'a> Login<'a> {
     ) -> Result<Result<Outcome, Refusal>> {
         let room = self.room(caller).await?;
         let sent_at = Timestamp::now();
-        let reply = crate::exchange::judged(&self.client, request, secrets, judge).await;
-        let rotation = match reply {
+        let judged = exchange::judged(&self.client, request, secrets, judge).await;
+        let unread = judged.unread;
+        let rotation = match judged.reply {
             Reply::Rotated(rotation) => rotation,
             Reply::Refused(refusal) => {
+                if let Some(reply) = unread {
+                    return Err(kept(&room, &reply, &self.refused(refusal, false)));
+                }
                 drop(room.release());
                 caller.deliver_signals();
                 return Ok(Err(refusal));
             }
         };
         let complaint = flawed(&self.order, &rotation);
-        let unusable = rotation.unusable_refresh_token.clone();
         let tokens = tokens(rotation, sent_at);
-        if unusable.is_none() {
-            check_whole(&self.order, &tokens)?;
+        if let (Some(reply), Some(complaint)) = (&unread, &complaint) {
+            return Err(kept(&room, reply, complaint));
         }
+        check_whole(&self.order, &tokens)?;
         let received = Received {
             tokens,
             app_token: None,
-            unusable,
+            unread,
             complaint,
         };
         let saved = save(room, &Origin::Login, self.given, received, caller);

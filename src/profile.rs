@@ -7,6 +7,8 @@
 
 mod given;
 pub(crate) mod order;
+mod place;
+mod sense;
 mod spent;
 pub(crate) mod standing;
 mod successor;
@@ -26,12 +28,14 @@ pub(crate) use given::Given;
 pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use spent::SpentTokens;
 pub(crate) use successor::{Origin, Successor};
-pub(crate) use view::{View, twin};
+pub(crate) use view::{View, consent_api, twin};
 
 /// The names of what a login holds, in a file and in messages.
 pub(crate) mod key {
     pub(crate) const API: &str = "api";
     pub(crate) const BASE_URL: &str = "base_url";
+    pub(crate) const ACCOUNTS_URL: &str = "accounts_url";
+    pub(crate) const TOKEN_URL: &str = "token_url";
     pub(crate) const APP_ID: &str = "app_id";
     pub(crate) const APP_SECRET: &str = "app_secret";
     pub(crate) const APP_TICKET: &str = "app_ticket";
@@ -49,7 +53,7 @@ pub(crate) mod key {
     pub(crate) fn access_token(api: Api) -> &'static str {
         match api {
             Api::Open115 => "access_token",
-            Api::V1 | Api::Oidc | Api::V2 => "user_access_token",
+            _ => "user_access_token",
         }
     }
 
@@ -57,7 +61,7 @@ pub(crate) mod key {
     pub(crate) fn access_expires_at(api: Api) -> &'static str {
         match api {
             Api::Open115 => "access_token_expires_at",
-            Api::V1 | Api::Oidc | Api::V2 => "user_access_token_expires_at",
+            _ => "user_access_token_expires_at",
         }
     }
 }
@@ -105,9 +109,9 @@ impl Snapshot {
 /// What a login holds, and what all logins of its store share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Profile {
-    /// The login's own address, and the shared one.
-    pub(crate) base_url: Option<String>,
-    pub(crate) shared_base_url: Option<String>,
+    /// The login's own addresses, and the shared ones.
+    pub(crate) own: Addresses,
+    pub(crate) shared: Addresses,
     pub(crate) app_id: Option<String>,
     pub(crate) app_secret: Option<SecretString>,
     /// A ticket belongs to an app: the shared one is not taken for a login's own app.
@@ -119,11 +123,57 @@ pub(crate) struct Profile {
     pub(crate) pair: Pair,
 }
 
+/// The addresses of a service, as they are written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Addresses {
+    pub(crate) base_url: Option<String>,
+    pub(crate) accounts_url: Option<String>,
+    pub(crate) token_url: Option<String>,
+}
+
+impl Addresses {
+    fn read(from: impl Fn(&str) -> Result<Option<String>>) -> Result<Self> {
+        Ok(Addresses {
+            base_url: from(key::BASE_URL)?,
+            accounts_url: from(key::ACCOUNTS_URL)?,
+            token_url: from(key::TOKEN_URL)?,
+        })
+    }
+}
+
+/// The endpoint that a login says it is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum StatedApi {
+    /// It does not say: its token's form does.
+    #[default]
+    None,
+    Known(Api),
+    /// One that this program does not know.
+    Unknown,
+}
+
+impl StatedApi {
+    fn read(name: Option<&str>) -> Self {
+        match name.map(Api::named) {
+            None => StatedApi::None,
+            Some(Some(api)) => StatedApi::Known(api),
+            Some(None) => StatedApi::Unknown,
+        }
+    }
+
+    /// The endpoint, if it is one that this program knows.
+    pub(crate) fn known(self) -> Option<Api> {
+        match self {
+            StatedApi::Known(api) => Some(api),
+            StatedApi::None | StatedApi::Unknown => None,
+        }
+    }
+}
+
 /// A pair, and what is known of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pair {
-    /// The endpoint that it belongs to; none if this program does not know it.
-    pub(crate) api: Option<Api>,
+    pub(crate) api: StatedApi,
     pub(crate) tokens: Tokens,
     pub(crate) spent: SpentTokens,
 }
@@ -139,8 +189,8 @@ impl Profile {
         let (app_id, app_ticket) = (own(key::APP_ID)?, own(key::APP_TICKET)?);
         let shared_ticket = shared(key::APP_TICKET)?.filter(|_| app_id.is_none());
         Ok(Profile {
-            base_url: own(key::BASE_URL)?,
-            shared_base_url: shared(key::BASE_URL)?,
+            own: Addresses::read(&own)?,
+            shared: Addresses::read(&shared)?,
             app_id: app_id.or(shared(key::APP_ID)?),
             app_secret: own(key::APP_SECRET)?
                 .or(shared(key::APP_SECRET)?)
@@ -159,16 +209,16 @@ impl Pair {
         let secret = |key| Ok::<_, crate::Error>(own(key)?.map(SecretString::from));
         // A time that cannot be read is one that is not known: expiries only advise.
         let time = |key| Ok::<_, crate::Error>(own(key)?.and_then(|time| time.parse().ok()));
-        let api = own(key::API)?.map_or(Some(Api::V1), |name| Api::named(&name));
-        let keys = api.unwrap_or(Api::V1);
+        let api = StatedApi::read(own(key::API)?.as_deref());
+        let keys = api.known().unwrap_or(Api::V1);
         Ok(Pair {
             api,
             tokens: Tokens {
                 access_token: secret(key::access_token(keys))?,
                 access_expires_at: time(key::access_expires_at(keys))?,
-                scope: match api {
-                    Some(api) if api.names_scope() => own(key::SCOPE)?,
-                    _ => None,
+                scope: match api.known() {
+                    Some(api) if !api.names_scope() => None,
+                    _ => own(key::SCOPE)?,
                 },
                 refresh_token: secret(key::REFRESH_TOKEN)?,
                 refresh_expires_at: time(key::REFRESH_EXPIRES_AT)?,

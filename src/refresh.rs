@@ -12,7 +12,7 @@ pub(crate) mod failure;
 pub(crate) mod pace;
 pub(crate) mod retries;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub struct Options {
     pub app_secret: Option<SecretString>,
     /// The ticket of an app from the store, in place of the file's.
     pub app_ticket: Option<SecretString>,
-    /// Narrows the new token to these scopes, separated by spaces; [`Api::V2`] only.
+    /// Narrows the new token to these scopes, separated by spaces; [`Api::V2`] and [`Api::V3`] only.
     /// `offline_access` is added.
     pub scope: Option<String>,
     /// The token endpoint, in place of the file's `api`.
@@ -57,6 +57,11 @@ pub struct Options {
     pub lark: bool,
     /// Another address for the token endpoints, in place of all others.
     pub base_url: Option<String>,
+    /// Another address for the consent pages, and for the token endpoint of [`Api::V3`].
+    pub accounts_url: Option<String>,
+    /// The whole address of a standard OAuth 2.0 server's token endpoint (RFC 6749), in place of all
+    /// others; it is spoken to as [`Api::V3`] is, and `app_secret` may be missing.
+    pub token_url: Option<String>,
     /// Do nothing but return the saved token while it lives longer than this.
     pub min_ttl: Option<Duration>,
     /// How long one attempt may take.
@@ -86,6 +91,8 @@ impl Default for Options {
             api: None,
             lark: false,
             base_url: None,
+            accounts_url: None,
+            token_url: None,
             min_ttl: None,
             timeout: Duration::from_secs(30),
             retries: 3,
@@ -219,29 +226,30 @@ impl<S: Store> Story<'_, S> {
                 caller.deliver_signals();
                 continue;
             }
-            let pause = match attempts.spend(&client, &order).await {
-                Err(error) => {
-                    drop(turn);
-                    let refused = room.snapshot().clone();
-                    claim = self
-                        .look_before_ending(room.release(), &order, error, caller)
-                        .await?;
-                    let view = claim.snapshot().with(given)?;
-                    if let Some(saved) = view.refreshed_since(&refused, Timestamp::now()) {
-                        return outcome(saved.clone(), view.api(), false);
-                    }
-                    continue;
-                }
-                Ok(Answer::Again(pause)) => pause,
+            let refused = match attempts.spend(&client, &order).await {
                 Ok(Answer::Tokens(received)) => {
                     let _turn = turn.filter(|_| caller.holds_up());
                     return save(room, &origin, given, *received, caller).await;
                 }
+                Ok(Answer::Again(pause)) => {
+                    drop(turn);
+                    claim = self
+                        .next_turn(room.release(), pause, caller, &attempts)
+                        .await?;
+                    continue;
+                }
+                Ok(Answer::Unread(reply, error)) => kept(&room, &reply, &error),
+                Err(error) => error,
             };
             drop(turn);
+            let at_sending = room.snapshot().clone();
             claim = self
-                .next_turn(room.release(), pause, caller, &attempts)
+                .look_before_ending(room.release(), &order, refused, caller)
                 .await?;
+            let view = claim.snapshot().with(given)?;
+            if let Some(saved) = view.refreshed_since(&at_sending, Timestamp::now()) {
+                return outcome(saved.clone(), view.api(), false);
+            }
         }
     }
 
@@ -326,11 +334,14 @@ pub(crate) async fn save<R: Reservation>(
     received: Received,
     caller: &mut dyn Caller,
 ) -> Result<Outcome> {
+    let complaint = match (received.unread, received.complaint) {
+        (Some(reply), Some(complaint)) => Some(kept(&room, &reply, &complaint)),
+        (_, complaint) => complaint,
+    };
     let snapshot = room.snapshot().clone();
     let view = snapshot.with(given)?;
     let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
     successor.app_token = received.app_token;
-    successor.unusable = received.unusable;
     let (api, tokens) = (successor.api, successor.tokens.clone());
     let takes_place = view.new_token().and(successor.held);
     let saved = room.save(successor).await?;
@@ -348,12 +359,16 @@ pub(crate) async fn save<R: Reservation>(
     };
     caller.saved(news).await;
     let outcome = outcome(saved.tokens().clone(), api, true);
-    let aside = saved.kept_aside().map(Path::to_owned);
     drop(saved);
     caller.deliver_signals();
-    match received.complaint {
-        Some(complaint) => Err(failure::naming(complaint, aside.as_deref())),
-        None => outcome,
+    complaint.map_or(outcome, Err)
+}
+
+/// Keeps a reply that may hold the only copy of a pair: the error then names the place.
+pub(crate) fn kept<R: Reservation>(room: &R, reply: &[u8], error: &Error) -> Error {
+    match room.keep_reply(reply) {
+        Ok(path) => failure::naming(error, &path),
+        Err(lost) => lost,
     }
 }
 
@@ -460,6 +475,8 @@ impl Options {
             api: self.api,
             lark: self.lark,
             base_url: self.base_url.as_deref(),
+            accounts_url: self.accounts_url.as_deref(),
+            token_url: self.token_url.as_deref(),
         }
     }
 }

@@ -10,6 +10,7 @@
 
 pub(crate) mod file;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::error::Result;
@@ -113,6 +114,12 @@ pub(crate) trait Reservation: Sized {
     /// [`crate::Kind::Unsaved`], naming what holds the pair, or with the pair itself.
     async fn save(self, successor: Successor) -> Result<Self::Saved>;
 
+    /// Keeps a reply that may hold the only copy of a pair, and says where.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Unsaved`] with the reply itself, if no place takes it.
+    fn keep_reply(&self, reply: &[u8]) -> Result<PathBuf>;
+
     /// Gives the room back, where there is nothing to save.
     fn release(self) -> Self::Claim;
 }
@@ -124,7 +131,4 @@ pub(crate) trait Saved {
 
     /// What a program that is started now must be told, so that it does not wait for this run.
     fn lock_name(&self) -> Option<String>;
-
-    /// Where a refresh token was put that no store can take.
-    fn kept_aside(&self) -> Option<&std::path::Path>;
 }

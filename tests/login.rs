@@ -63,7 +63,7 @@ fn a_pasted_address_becomes_a_pair() {
         let (mut run, page) = ask(&scene, &[]);
         let base = "https://accounts.feishu.cn/open-apis/authen/v1/authorize?";
         let query = page.strip_prefix(base).unwrap_or_else(|| panic!("{page}"));
-        let query: std::collections::HashMap<_, _> = form_urlencoded::parse(query.as_bytes())
+        let query: std::collections::HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes())
             .into_owned()
             .collect();
         assert_eq!(query["client_id"], APP_ID);

@@ -142,7 +142,7 @@ pub(super) struct TokenOptions {
 
     /// App id; with the secret, app tokens are fetched
     ///
-    /// v1 and oidc fetch their own app_access_token with the two, v2 sends them.
+    /// v1 and oidc fetch their own app_access_token with the two, v2 and v3 send them.
     ///
     /// [env: FEISHU_APP_ID]
     #[arg(long, alias = "app_id", value_name = "ID")]
@@ -186,16 +186,16 @@ pub(super) struct FileOptions {
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerOptions {
-    /// v1, oidc, v2 or 115 [default: what the section says]
+    /// v1, oidc, v2, v3 or 115 [default: what the section says]
     ///
-    /// The token endpoint, v1 if neither says: v1 for refresh tokens that begin with ur-, oidc for the same from authen/v1/oidc, v2 for those
-    /// that begin with eyJ and for other OAuth 2.0 servers, 115 for 115's open platform.
+    /// The token endpoint. If neither says, the refresh token's form does: v1 for those that begin with ur-, v3 for those that begin with eyJ,
+    /// at Feishu's own host, and v2 elsewhere; else v1. oidc is for tokens from authen/v1/oidc, 115 for 115's open platform.
     ///
     /// [env: FEISHU_API]
     #[arg(long, value_parser = api_parser(), hide_possible_values = true)]
     pub(super) api: Option<Api>,
 
-    /// v2: narrow the new token to these scopes, and offline_access
+    /// v2, v3: narrow the new token to these scopes, and offline_access
     ///
     /// For this run: the next one without it gets all that the user granted.
     #[arg(long, value_name = "\"A B\"", value_parser = scope, hide_short_help = true)]
@@ -211,11 +211,19 @@ pub(super) struct ServerOptions {
     #[arg(long, value_name = "URL")]
     pub(super) base_url: Option<String>,
 
-    /// Another host for the consent page of login
+    /// Another host for the consent page of login, and for v3
     ///
     /// [env: FEISHU_ACCOUNTS_URL]
     #[arg(long, value_name = "URL", hide_short_help = true)]
     pub(super) accounts_url: Option<String>,
+
+    /// A standard OAuth 2.0 server's token endpoint, whole address
+    ///
+    /// It is sent what v3 is sent; an app without a secret is a public client. The first refresh token comes by -r.
+    ///
+    /// [env: FEISHU_TOKEN_URL]
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub(super) token_url: Option<String>,
 
     /// Further trusted CA certificates, in PEM form
     ///

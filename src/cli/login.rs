@@ -33,7 +33,7 @@ pub(super) fn run(
         .output_given()
         .map(|output| Sink::open(output, console.env));
     let sink = sink.transpose()?;
-    let login = asked.login_options(console.env)?;
+    let login = asked.login_options();
     let mut program = Program::new(asked, options, mask);
     if let Some(Sink::Github(_)) = sink {
         program.masks = Some(&mut *console.stdout);
@@ -43,7 +43,7 @@ pub(super) fn run(
     let stderr = &mut *console.stderr;
     let result = if way.device {
         let mut show = |prompt: &_| show_prompt(stderr, prompt);
-        login::device::run(options, &login, &mut show, wait, &mut program, shield)
+        login::device::run(options, &mut show, wait, &mut program, shield)
     } else if way.paste {
         let mut way = Paste {
             stdin: mem::replace(&mut console.stdin, Box::new(io::empty())),

@@ -51,18 +51,13 @@ impl Asked {
     }
 
     /// What a login needs beside the options of a refresh.
-    pub(super) fn login_options(&self, env: Env<'_>) -> Result<LoginOptions> {
-        Ok(LoginOptions {
+    pub(super) fn login_options(&self) -> LoginOptions {
+        LoginOptions {
             redirect_uri: match self.task() {
                 Task::Login(login) => login.redirect_uri.clone(),
                 _ => None,
             },
-            accounts_url: match &self.server.accounts_url {
-                Some(url) => Some(url.clone()),
-                None if self.server.lark => None,
-                None => text_from(env, "FEISHU_ACCOUNTS_URL")?,
-            },
-        })
+        }
     }
 
     /// What to do.
@@ -95,9 +90,14 @@ impl Asked {
             };
             add(option, &options.profile);
         }
-        if let Some(url) = &self.server.base_url {
-            add("--base-url ", url);
-        } else if self.server.lark {
+        let urls = [
+            ("--base-url ", &self.server.base_url),
+            ("--accounts-url ", &self.server.accounts_url),
+        ];
+        for (option, url) in urls {
+            url.iter().for_each(|url| add(option, url));
+        }
+        if self.server.lark && self.server.base_url.is_none() {
             arguments.push_str(" --lark");
         }
         arguments
@@ -148,9 +148,9 @@ impl Asked {
         let message = match (self.task(), self.output.output) {
             (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
             (Task::Status, Some(Output::Env | Output::Github)) => "status can give json alone",
-            (Task::Login(_), _) if !matches!(self.server.api, None | Some(Api::V2)) => {
+            (Task::Login(_), _) if !matches!(self.server.api, None | Some(Api::V2 | Api::V3)) => {
                 let hint = Hint::fixed("leave --api away", "请去掉 --api");
-                let message = "login gives a pair of v2 alone";
+                let message = "login gives a pair of v2 or v3 alone";
                 return Err(Error::new(Kind::Usage, message).with_hint(hint));
             }
             _ => return Ok(()),
@@ -196,6 +196,12 @@ impl Asked {
         let secret_from = |flag: &Option<SecretString>, name| match flag {
             Some(token) => Ok(Some(token.clone())),
             None => Ok::<_, Error>(text_from(env, name)?.map(|text| trimmed(&text))),
+        };
+        let address_from = |flag: &Option<String>, name| match flag {
+            Some(url) => Ok(Some(url.clone())),
+            // A flag beats the environment, also where it says the same in another way.
+            None if self.server.lark => Ok(None),
+            None => text_from(env, name),
         };
         let mut app_access_token = secret_from(&self.tokens.app_token, "FEISHU_APP_ACCESS_TOKEN")?;
         let mut refresh_token = if self.file.all {
@@ -247,12 +253,9 @@ impl Asked {
             app_ticket,
             scope: self.server.scope.clone(),
             lark: self.server.lark,
-            base_url: match &self.server.base_url {
-                Some(url) => Some(url.clone()),
-                // A flag beats the environment, also where it says the same in another way.
-                None if self.server.lark => None,
-                None => text_from(env, "FEISHU_BASE_URL")?,
-            },
+            base_url: address_from(&self.server.base_url, "FEISHU_BASE_URL")?,
+            accounts_url: address_from(&self.server.accounts_url, "FEISHU_ACCOUNTS_URL")?,
+            token_url: address_from(&self.server.token_url, "FEISHU_TOKEN_URL")?,
             max_wait: self.limits.max_wait,
             min_ttl: match self.task() {
                 Task::Refresh | Task::Status | Task::Login(_) | Task::Completions { .. } => {

@@ -14,7 +14,7 @@ use super::args::Output;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::files;
-use crate::protocol::Api;
+use crate::protocol::{Api, Vendor};
 use crate::refresh::{Options, Outcome};
 use crate::text::{printable, quoted};
 use crate::token::Tokens;
@@ -98,7 +98,7 @@ pub(super) fn masked(secret: &SecretString) -> String {
 pub(super) fn variable(api: Api) -> &'static str {
     match api {
         Api::Open115 => "OPEN115_ACCESS_TOKEN",
-        Api::V1 | Api::Oidc | Api::V2 => "FEISHU_USER_ACCESS_TOKEN",
+        _ => "FEISHU_USER_ACCESS_TOKEN",
     }
 }
 
@@ -253,16 +253,19 @@ pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Ou
     say(
         stderr,
         &format!(
-            "logged in: [{}] of {file} has a pair of v2{until}",
-            options.profile
+            "logged in: [{}] of {file} has a pair of {}{until}",
+            options.profile,
+            outcome.api.name()
         ),
     );
     let host = options.base_url.as_deref();
-    let host = host.or(options.lark.then(|| Api::V2.home(true)));
+    let host = host.or(options.lark.then(|| Vendor::Lark.home()));
+    let accounts = options.accounts_url.as_deref();
     let given = [
         options.app_id.as_ref().map(|_| "app_id".to_owned()),
         options.app_secret.as_ref().map(|_| "app_secret".to_owned()),
         host.map(|host| format!("base_url = {host}")),
+        accounts.map(|host| format!("accounts_url = {host}")),
     ];
     let given: Vec<String> = given.into_iter().flatten().collect();
     if !given.is_empty() {

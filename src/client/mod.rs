@@ -24,8 +24,8 @@ use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::error::{Error, Hint, Result};
-use crate::protocol::{Request, Response};
+use crate::error::{Error, Result};
+use crate::protocol::{Address, Request, Response, is_loopback};
 
 /// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
 const LONGEST_REPLY: usize = 1 << 20;
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    base: Url,
+    address: Address,
     /// How long one attempt may take.
     timeout: Duration,
 }
@@ -72,13 +72,13 @@ impl Client {
     /// A client for the service at this address.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the address is none that secrets may be sent to, or the certificates
-    /// to trust are none.
-    pub(crate) fn new(base_url: &str, settings: &Settings) -> Result<Self> {
+    /// [`crate::Kind::Config`] if the certificates to trust are none.
+    pub(crate) fn new(address: &Address, settings: &Settings) -> Result<Self> {
         let timeout = settings.timeout;
-        let base = checked(base_url)?;
         let failed = |error: &dyn std::error::Error| {
-            Error::config(format!("cannot set up the connection to {base}: {error}"))
+            Error::config(format!(
+                "cannot set up the connection to {address}: {error}"
+            ))
         };
         let tls = tls::configuration(settings.ca_cert.as_deref())?;
         let mut builder = reqwest::Client::builder()
@@ -93,9 +93,9 @@ impl Client {
             .dns_resolver(Resolver {
                 shield: settings.shield,
             });
-        if is_loopback(&base) {
+        if address.is_loopback() {
             // A name that a resolver could send elsewhere is not a loopback address.
-            let port = base.port_or_known_default().unwrap_or_default();
+            let port = address.port();
             let local = [
                 IpAddr::V4(Ipv4Addr::LOCALHOST),
                 IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -106,7 +106,7 @@ impl Client {
         let http = builder.build().map_err(|error| failed(&error))?;
         Ok(Client {
             http,
-            base,
+            address: address.clone(),
             timeout,
         })
     }
@@ -172,16 +172,12 @@ impl Client {
 
     /// Where a request goes.
     pub(crate) fn url(&self, request: &Request) -> String {
-        format!(
-            "{}{}",
-            self.base.as_str().trim_end_matches('/'),
-            request.path
-        )
+        self.address.join(request.path)
     }
 
     /// The service's name, for messages.
     pub(crate) fn host(&self) -> &str {
-        self.base.host_str().unwrap_or_default()
+        self.address.host()
     }
 }
 
@@ -297,33 +293,6 @@ fn header(value: &str) -> Result<HeaderValue, SendError> {
     Ok(value)
 }
 
-/// An address that secrets may be sent to.
-fn checked(base_url: &str) -> Result<Url> {
-    // The address is not repeated: it may hold a password.
-    let wrong = |what: &str| {
-        Error::config(format!("the base URL {what}")).with_hint(Hint::fixed(
-            "a base URL looks like https://open.feishu.cn; plain http is for loopback addresses only",
-            "base URL 形如 https://open.feishu.cn；明文 http 仅限本机回环地址",
-        ))
-    };
-    let url = Url::parse(base_url).map_err(|error| wrong(&format!("is not a URL: {error}")))?;
-    if !url.has_host() {
-        return Err(wrong("names no host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("holds a user name or password"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("has a query or a fragment"));
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
-        "http" => Err(wrong("would send secrets unencrypted")),
-        _ => Err(wrong("begins with neither https:// nor http://")),
-    }
-}
-
 /// An address on this machine.
 pub(crate) struct Loopback {
     pub(crate) addresses: Vec<IpAddr>,
@@ -346,13 +315,4 @@ pub(crate) fn loopback(uri: &str) -> Option<Loopback> {
         port: url.port_or_known_default()?,
         path: url.path().to_owned(),
     })
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare == "localhost"
-        || bare
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }

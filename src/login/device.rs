@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Login, LoginOptions, denied};
+use super::{Login, denied};
 use crate::client::Client;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
@@ -23,21 +23,13 @@ const SLOWER: Duration = Duration::from_secs(5);
 /// See [`crate::Kind`]; nothing is changed unless a pair came.
 pub(crate) fn run(
     options: &Options,
-    login: &LoginOptions,
     show: &mut dyn FnMut(&Prompt),
     wait: Duration,
     caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
-    let attempt = Login::new(options, shield)?;
-    // It is shown the app's secret, and so never guessed.
-    let accounts = login.accounts(&attempt.order).ok_or_else(|| {
-        Error::config("it is not known where this service asks for consent").with_hint(Hint::fixed(
-            "nothing was sent; name the host with --accounts-url",
-            "尚未发送任何请求；请用 --accounts-url 指定授权主机",
-        ))
-    })?;
-    let accounts = Client::new(accounts, &options.connection(shield))?;
+    let attempt = Login::new(options, true, shield)?;
+    let accounts = Client::new(&attempt.order.accounts, &options.connection(shield))?;
     attempt.try_room(caller)?;
     let prompt = prompt(&attempt, &accounts)?;
     show(&prompt);
@@ -92,10 +84,11 @@ fn poll(
             }
         };
         let secrets = &grant.secrets();
-        let refusal = match attempt.exchange(&grant.request(), secrets, judge, caller)? {
-            Ok(outcome) => return Ok(outcome),
-            Err(refusal) => refusal,
-        };
+        let refusal =
+            match attempt.exchange(&grant.request(attempt.order.api), secrets, judge, caller)? {
+                Ok(outcome) => return Ok(outcome),
+                Err(refusal) => refusal,
+            };
         let is_passing = refusal.is_passing();
         let maybe_spent = refusal.maybe_spent;
         let error = attempt.refused(refusal, lost_before);
@@ -119,12 +112,14 @@ fn poll(
 fn not_yet() -> Refusal {
     Refusal {
         is_answer: true,
+        is_unread: false,
         verdict: Verdict::Temporary,
         code: None,
         message: String::new(),
         hint: None,
         log_id: None,
         wait: None,
+        is_of_one_login: false,
         maybe_spent: false,
     }
 }

@@ -19,15 +19,27 @@ pub(crate) struct Given<'a> {
     pub(crate) api: Option<Api>,
     pub(crate) lark: bool,
     pub(crate) base_url: Option<&'a str>,
+    pub(crate) accounts_url: Option<&'a str>,
+    pub(crate) token_url: Option<&'a str>,
 }
 
 impl Given<'_> {
+    /// The endpoint, as far as what was given shows it.
+    fn api(&self) -> Api {
+        match (self.api, self.refresh_token) {
+            (Some(api), _) => api,
+            (None, _) if self.token_url.is_some() => Api::V3,
+            (None, Some(token)) => Api::of_form(token.expose_secret(), true),
+            (None, None) => Api::V1,
+        }
+    }
+
     /// Whether it needs nothing from a file.
     pub(crate) fn is_enough(&self) -> bool {
         let app = self.app_id.is_some() && self.app_secret.is_some();
-        let proves_app = match self.api.unwrap_or(Api::V1).authentication() {
+        let proves_app = match self.api().authentication() {
             Authentication::AppToken => self.app_access_token.is_some() || app,
-            Authentication::App => app,
+            Authentication::App => app || self.token_url.is_some() && self.app_id.is_some(),
             Authentication::None => true,
         };
         self.refresh_token.is_some() && proves_app
@@ -35,7 +47,7 @@ impl Given<'_> {
 
     /// What a run must give that is to make a file or a section.
     pub(crate) fn missing(&self) -> Hint {
-        match self.api.unwrap_or(Api::V1).authentication() {
+        match self.api().authentication() {
             Authentication::AppToken => Hint::fixed(
                 "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret (or -a in their place); -c and -p name another",
                 "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次；-c 和 -p 可另行指定",
@@ -75,14 +87,24 @@ fn check_given(name: &str, value: Option<&SecretString>) -> Result<()> {
                 "调用脚本中的变量可能未设置",
             )),
         ),
-        Some(text) if !token::is_bare(text) => Err(more_than_a_token(&format!("the {name} given"))),
-        _ => Ok(()),
+        _ => match value {
+            Some(value) if !token::is_bare(value.expose_secret()) => {
+                Err(more_than_a_token(&format!("the {name} given"), value))
+            }
+            _ => Ok(()),
+        },
     }
 }
 
 /// The server would only call the whole invalid, as if a new consent were needed.
-pub(crate) fn more_than_a_token(what: &str) -> Error {
-    Error::config(format!("{what} holds more than a token")).with_hint(Hint::fixed(
+pub(crate) fn more_than_a_token(what: &str, value: &SecretString) -> Error {
+    let text = value.expose_secret();
+    let is = match text.trim_start() {
+        json if json.starts_with(['{', '[']) => "is JSON, which is more than a token",
+        _ if text.contains('\n') => "holds more than a token: several lines",
+        _ => "holds more than a token",
+    };
+    Error::config(format!("{what} {is}")).with_hint(Hint::fixed(
         "take away quotes, spaces and comments around it, or put the real one in place of an example; nothing was sent",
         "请去掉其前后的引号、空格和注释，或将示例换成真实的值；尚未发送任何请求",
     ))

@@ -3,7 +3,6 @@
 //! Promises:
 //! - A flag or environment variable beats the file, except for a refresh token that the file knows
 //!   to be spent: that stands for its successor in the file (P9).
-//! - A host that only the file names gets secrets from that file alone.
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -11,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::given::more_than_a_token;
 use super::{Given, LoginId, View, key};
 use crate::error::{Error, Hint, Result};
-use crate::protocol::{self, Api, App, Authentication};
+use crate::protocol::{self, Address, Api, App, Authentication};
 use crate::token::{Fingerprint, is_bare};
 
 /// An app token with less left than this is not used if another can be had.
@@ -23,7 +22,7 @@ pub(crate) struct Order {
     /// Whose refresh it is, for messages: the profile and its file.
     pub(crate) subject: String,
     pub(crate) api: Api,
-    pub(crate) base_url: String,
+    pub(crate) address: Address,
     pub(crate) refresh_token: SecretString,
     /// What the new token is narrowed to.
     pub(crate) scope: Option<String>,
@@ -42,7 +41,12 @@ impl Order {
 pub(crate) struct LoginOrder {
     /// Whose login it is, for messages.
     pub(crate) subject: String,
-    pub(crate) base_url: String,
+    /// v2 or v3.
+    pub(crate) api: Api,
+    /// Where the consent is exchanged for a pair.
+    pub(crate) address: Address,
+    /// Where consent is asked for.
+    pub(crate) accounts: Address,
     pub(crate) app: App,
     /// Where the browser is to come back to, if the file says so.
     pub(crate) redirect_uri: Option<String>,
@@ -57,6 +61,8 @@ pub(crate) enum AppProof {
     None,
     /// App id and secret go with the refresh.
     App(App),
+    /// The app's id alone does: it has no secret.
+    PublicApp(String),
     /// A token, and what gets another if the server calls it bad.
     Token {
         token: SecretString,
@@ -72,7 +78,7 @@ impl AppProof {
         match self {
             AppProof::Token { renewable, .. } => renewable.as_ref(),
             AppProof::Fetch { app, .. } => Some(app),
-            AppProof::None | AppProof::App(_) => None,
+            AppProof::None | AppProof::App(_) | AppProof::PublicApp(_) => None,
         }
     }
 }
@@ -86,20 +92,27 @@ impl View<'_> {
         self.check_bare(key::REFRESH_TOKEN, refresh_token)?;
         self.check_unspent(refresh_token)?;
         let app = self.app_proof(Timestamp::now())?;
+        self.check_sense(refresh_token, &app)?;
         Ok(Order {
             subject: self.login().to_string(),
             api: self.api(),
-            base_url: self.base_url(&app)?,
+            address: self.address(&app)?,
             refresh_token: refresh_token.clone(),
             scope: self.scope()?,
             app,
         })
     }
 
-    /// What a login needs of the file.
-    pub(crate) fn login_order(&self) -> Result<LoginOrder> {
+    /// What a login needs of the file. One by device shows the app's secret where consent is asked
+    /// for, too.
+    pub(crate) fn login_order(&self, by_device: bool) -> Result<LoginOrder> {
         let held = self.tokens().refresh_token.is_some();
-        let replaced = self.profile().pair.api.filter(|_| held);
+        let without = Given {
+            api: None,
+            ..*self.given()
+        };
+        let replaced = self.snapshot().with(without).ok().map(|view| view.api());
+        let replaced = replaced.filter(|_| held);
         if replaced == Some(Api::Open115) {
             let message = format!(
                 "{}: holds a login of 115, which this one is not",
@@ -113,14 +126,44 @@ impl View<'_> {
         let app = self
             .app()?
             .ok_or_else(|| self.lacks(self.missing_app_key()))?;
-        let base_url = self.base_url(&AppProof::App(app.clone()))?;
+        let endpoint = self.endpoint()?;
+        if endpoint.address.is_whole() {
+            return Err(self.no_consent(
+                "a standard server's consent is not asked for here",
+                Hint::fixed(
+                    "get a refresh token as that server's documents say, and give it once with -r",
+                    "请按该服务器的文档获取 refresh_token，并用 -r 传入一次",
+                ),
+            ));
+        }
+        let accounts = self.accounts()?.ok_or_else(|| {
+            self.no_consent(
+                "it is not known where this service asks for consent",
+                Hint::fixed(
+                    "nothing was sent; name the host with --accounts-url",
+                    "尚未发送任何请求；请用 --accounts-url 指定授权主机",
+                ),
+            )
+        })?;
+        if self.given().app_secret.is_some() {
+            endpoint.check_trusted(self.login())?;
+            if by_device {
+                accounts.check_trusted(self.login())?;
+            }
+        }
         Ok(LoginOrder {
             subject: self.login().to_string(),
-            base_url,
+            api: self.api(),
+            address: endpoint.address,
+            accounts: accounts.address,
             app,
             redirect_uri: self.profile().redirect_uri.clone(),
             replaced,
         })
+    }
+
+    fn no_consent(&self, why: &str, hint: Hint) -> Error {
+        Error::config(format!("{}: {why}", self.login())).with_hint(hint)
     }
 
     /// What the new token is to be narrowed to.
@@ -128,8 +171,11 @@ impl View<'_> {
         let Some(asked) = self.given().scope else {
             return Ok(None);
         };
-        if self.api() != Api::V2 {
-            let message = format!("{}: a scope can be named with api v2 alone", self.login());
+        if !matches!(self.api(), Api::V2 | Api::V3) {
+            let message = format!(
+                "{}: a scope can be named with api v2 and v3 alone",
+                self.login()
+            );
             return Err(Error::config(message).with_hint(Hint::fixed(
                 "leave --scope away; the token is as wide as the user's consent",
                 "请去掉 --scope；令牌的权限以用户授权为准",
@@ -147,7 +193,13 @@ impl View<'_> {
             Authentication::None => Ok(AppProof::None),
             Authentication::App => match self.app()? {
                 Some(app) => Ok(AppProof::App(app)),
-                None => Err(self.missing_app()),
+                None => match self.app_id() {
+                    Some(id) if self.endpoint()?.address.is_whole() => {
+                        self.check_bare(key::APP_ID, &id.into())?;
+                        Ok(AppProof::PublicApp(id.to_owned()))
+                    }
+                    _ => Err(self.missing_app()),
+                },
             },
             Authentication::AppToken => {
                 let app = self.app();
@@ -227,24 +279,13 @@ impl View<'_> {
         }
     }
 
-    /// Where to send it. Secrets from outside go to no host that only the file names: a
-    /// checked-out file must not be able to pull a CI's secrets.
-    fn base_url(&self, app: &AppProof) -> Result<String> {
-        let api = self.api();
-        if let Some(given) = self.given().base_url {
-            return Ok(given.to_owned());
-        }
-        // What all profiles share may be Lark's address, and this one 115's.
-        let shared = self.profile().shared_base_url.as_ref();
-        let shared = shared.filter(|shared| !api.is_foreign(shared));
-        let named = self.profile().base_url.as_ref().or(shared);
-        let Some(named) = named.filter(|_| !self.given().lark) else {
-            return Ok(api.home(self.given().lark).to_owned());
-        };
+    /// Where to send it.
+    fn address(&self, app: &AppProof) -> Result<Address> {
+        let endpoint = self.endpoint()?;
         let given = self.given();
         let app_from_outside = given.app_secret.is_some() || given.app_ticket.is_some();
         let from_outside = match app {
-            AppProof::None => false,
+            AppProof::None | AppProof::PublicApp(_) => false,
             AppProof::App(_) => given.app_secret.is_some(),
             AppProof::Fetch { .. } => app_from_outside,
             AppProof::Token { renewable, .. } => {
@@ -252,20 +293,10 @@ impl View<'_> {
                 given.app_access_token.is_some() || renews
             }
         };
-        if (from_outside || self.new_token().is_some()) && !Api::is_vendor(named) {
-            // An address may hold a password.
-            let host = named.rsplit('@').next().unwrap_or_default();
-            let file = &self.login().store;
-            let message = format!(
-                "{}: secrets from flags or environment are not sent to {host}, which only {file} names",
-                self.login()
-            );
-            return Err(Error::config(message).with_hint(Hint::fixed(
-                "nothing was sent; if you trust that host, name it yourself with --base-url",
-                "尚未发送任何请求；如果您信任该主机，请用 --base-url 明确指定",
-            )));
+        if from_outside || self.new_token().is_some() {
+            endpoint.check_trusted(self.login())?;
         }
-        Ok(named.clone())
+        Ok(endpoint.address)
     }
 
     /// Refuses what a person left around a value in the file.
@@ -273,7 +304,10 @@ impl View<'_> {
         if is_bare(value.expose_secret()) {
             return Ok(());
         }
-        Err(more_than_a_token(&format!("{}: {key}", self.login())))
+        Err(more_than_a_token(
+            &format!("{}: {key}", self.login()),
+            value,
+        ))
     }
 
     fn missing(&self, key: &str) -> Error {

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Pair, SpentTokens, View, key};
+use super::{Pair, SpentTokens, StatedApi, View, key};
 use crate::protocol::Api;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
@@ -31,8 +31,6 @@ pub(crate) struct Successor {
     pub(crate) spent: Vec<Fingerprint>,
     /// What the store lists as spent from now on, if that is anything.
     pub(crate) listed: Option<SpentTokens>,
-    /// A refresh token that no file can hold: it stays in the journal.
-    pub(crate) unusable: Option<SecretString>,
 }
 
 /// Where a pair comes from.
@@ -117,7 +115,6 @@ impl Successor {
             held,
             spent,
             listed,
-            unusable: None,
         }
     }
 
@@ -144,7 +141,6 @@ impl Successor {
             held: None,
             spent: Vec::new(),
             listed: Some(SpentTokens::begun_with(Fingerprint::of(&token))),
-            unusable: None,
         }
     }
 
@@ -164,7 +160,11 @@ impl Successor {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
         let mut values = Vec::new();
-        if old.api != Some(self.api) {
+        let is_said = match old.api {
+            StatedApi::None => self.api == Api::V1,
+            stated => stated == StatedApi::Known(self.api),
+        };
+        if !is_said {
             // Else the next run would take the pair to an endpoint that refuses it.
             values.push((key::API, self.api.name().to_owned()));
         }
@@ -205,7 +205,6 @@ impl Successor {
             &self.tokens.access_token,
         ));
         lines.push_str(&secret(key::REFRESH_TOKEN, &self.tokens.refresh_token));
-        lines.push_str(&secret(key::REFRESH_TOKEN, &self.unusable));
         if let Some(listed) = &self.listed {
             lines.push_str(&line(key::REFRESH_SPENT, &listed.to_string()));
         }

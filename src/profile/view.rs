@@ -7,9 +7,10 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Given, LoginId, Order, Pair, Profile, Snapshot};
+use super::place::{Place, Which};
+use super::{Given, LoginId, Order, Pair, Profile, Snapshot, StatedApi};
 use crate::error::{Error, Hint, Result};
-use crate::protocol::{self, Api};
+use crate::protocol::{self, Api, Vendor};
 use crate::token::{self, Fingerprint, Tokens};
 
 /// A login, and what was given.
@@ -23,11 +24,10 @@ pub(crate) struct View<'v> {
 
 impl<'v> View<'v> {
     pub(super) fn of(snapshot: &'v Snapshot, given: Given<'v>) -> Result<Self> {
-        let api = given.api.or(snapshot.profile.pair.api);
         Ok(View {
             snapshot,
             given,
-            api: api.ok_or_else(|| unknown_api(&snapshot.login))?,
+            api: api(snapshot, &given)?,
         })
     }
 
@@ -69,7 +69,12 @@ impl<'v> View<'v> {
         let pair = &self.profile().pair;
         let token = pair.tokens.access_token.as_ref()?;
         let lasts = pair.tokens.access_expires_at?.duration_since(now) > least;
-        let is_own = pair.api == Some(self.api) && self.new_token().is_none();
+        let without = Given {
+            api: None,
+            ..self.given
+        };
+        let is_own = api(self.snapshot, &without).is_ok_and(|own| own == self.api);
+        let is_own = is_own && self.new_token().is_none();
         let is_own = is_own && token::is_bare(token.expose_secret()) && !self.is_for_another_app();
         (lasts && is_own && self.scope_fits("")).then_some(&pair.tokens)
     }
@@ -97,12 +102,7 @@ impl<'v> View<'v> {
     /// The refresh token given from outside, unless the login knows it: then it stands for its
     /// successor (P9).
     pub(crate) fn new_token(&self) -> Option<&'v SecretString> {
-        let given = self.given.refresh_token?;
-        let Pair { tokens, spent, .. } = &self.profile().pair;
-        let own = tokens.refresh_token.as_ref();
-        let known =
-            own.is_some_and(|own| token::same(own, given)) || spent.lists(Fingerprint::of(given));
-        (!known).then_some(given)
+        new_token(self.snapshot, &self.given)
     }
 
     /// Refuses a token that another login is known to have spent.
@@ -113,6 +113,67 @@ impl<'v> View<'v> {
             _ => Ok(()),
         }
     }
+}
+
+fn new_token<'v>(snapshot: &Snapshot, given: &Given<'v>) -> Option<&'v SecretString> {
+    let given = given.refresh_token?;
+    let Pair { tokens, spent, .. } = &snapshot.profile.pair;
+    let own = tokens.refresh_token.as_ref();
+    let known =
+        own.is_some_and(|own| token::same(own, given)) || spent.lists(Fingerprint::of(given));
+    (!known).then_some(given)
+}
+
+/// The endpoint that a login is refreshed at: as was said; else as its token's form shows.
+fn api(snapshot: &Snapshot, given: &Given<'_>) -> Result<Api> {
+    let Snapshot { login, profile, .. } = snapshot;
+    let stated = match (given.api, profile.pair.api) {
+        (Some(api), _) | (None, StatedApi::Known(api)) => Some(api),
+        (None, StatedApi::None) => None,
+        (None, StatedApi::Unknown) => return Err(unknown_api(login)),
+    };
+    let is_standard = Which::Token.is_said(profile, given);
+    match stated {
+        // A standard server is spoken to as v3 is.
+        None | Some(Api::V2 | Api::V3) if is_standard => Ok(Api::V3),
+        Some(api) if is_standard => Err(not_standard(login, api)),
+        Some(api) => Ok(api),
+        None if profile.shared.token_url.is_some() && !given.lark => Ok(Api::V3),
+        None => {
+            let own = profile.pair.tokens.refresh_token.as_ref();
+            let token = new_token(snapshot, given).or(own);
+            let token = token.map(ExposeSecret::expose_secret).unwrap_or_default();
+            Ok(Api::of_form(token, is_at_feishu(profile, given)))
+        }
+    }
+}
+
+/// The endpoint that a user's consent is exchanged at.
+pub(crate) fn consent_api(snapshot: &Snapshot, given: &Given<'_>) -> Api {
+    let takes_codes = |api: &Api| matches!(api, Api::V2 | Api::V3);
+    let profile = &snapshot.profile;
+    let stated = profile.pair.api.known().filter(takes_codes);
+    let told = given.api.filter(takes_codes).or(stated);
+    told.unwrap_or(if is_at_feishu(profile, given) {
+        Api::V3
+    } else {
+        Api::V2
+    })
+}
+
+/// Whether the service is Feishu's own.
+fn is_at_feishu(profile: &Profile, given: &Given<'_>) -> bool {
+    let base = Place::base(profile, given, Api::V1);
+    base.is_ok_and(|base| base.address.vendor() == Some(Vendor::Feishu))
+}
+
+fn not_standard(login: &LoginId, api: Api) -> Error {
+    let api = api.name();
+    let message = format!("{login}: a token_url is for standard servers, and its api is {api}");
+    Error::config(message).with_hint(Hint::fixed(
+        "nothing was sent; say --api v3, or leave the token URL away",
+        "尚未发送任何请求；请使用 --api v3，或去掉 token URL",
+    ))
 }
 
 /// The error for a second login with one refresh token: sent twice, it could end both.

@@ -34,6 +34,8 @@ pub(super) struct Code {
     pub(super) hint: Hint,
     /// How long to wait at least before asking again.
     pub(super) wait: Option<Duration>,
+    /// Whether only this login is to wait, and not its whole app.
+    pub(super) is_of_one_login: bool,
 }
 
 /// Said of a refresh token that is invalid, expired or spent, and of one of the other version.
@@ -61,12 +63,18 @@ const fn code(
         verdict,
         hint: Hint::fixed(english, chinese),
         wait: None,
+        is_of_one_login: false,
     }
 }
 
 impl Code {
     const fn after(mut self, seconds: u64) -> Self {
         self.wait = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    const fn of_one_login(mut self) -> Self {
+        self.is_of_one_login = true;
         self
     }
 }
@@ -120,7 +128,7 @@ static TABLE: &[Code] = &[
     ),
     code(
         &[
-            20013, 20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671,
+            20013, 20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671, 99_991_677,
         ],
         AppToken,
         "app_access_token lives two hours at most: give app_id and app_secret, and the program fetches its own",
@@ -159,8 +167,14 @@ static TABLE: &[Code] = &[
     code(
         &[20026],
         Reauthorize,
-        "the refresh token is expired, spent or of another version of the api: log in again: feishu-refresh login",
-        "refresh_token 已过期、已被使用或属于其他版本的接口：请重新登录：feishu-refresh login",
+        "the refresh token is expired, spent or of another version of the api; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+        "refresh_token 已过期、已被使用或属于其他版本的接口；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
+    ),
+    code(
+        &[20027],
+        Config,
+        "the app lacks the scope offline_access, or has not published it: add it in the developer console, publish a version, then log in again: feishu-refresh login",
+        "应用未开通或未发布 offline_access 权限：请在开发者后台开通并发布版本，然后重新登录：feishu-refresh login",
     ),
     code(
         &[20028],
@@ -189,14 +203,20 @@ static TABLE: &[Code] = &[
     code(
         &[20038, 20073],
         Reauthorize,
-        "the refresh token is spent or expired: log in again: feishu-refresh login",
-        "refresh_token 已被使用或已过期：请重新登录：feishu-refresh login",
+        "the refresh token is spent or expired; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+        "refresh_token 已被使用或已过期；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
     ),
     code(
         &[20042, 20069],
         Config,
         "the app is disabled: have it enabled in the developer console",
         "应用未启用：请在开发者后台启用",
+    ),
+    code(
+        &[20043],
+        Config,
+        "a scope that does not exist or that the app does not have: check --scope and the scopes that the app has published",
+        "所请求的权限不存在或应用未开通：请检查 --scope 以及应用已发布的权限",
     ),
     code(
         &[20046],
@@ -225,8 +245,8 @@ static TABLE: &[Code] = &[
     code(
         &[20064],
         Reauthorize,
-        "the refresh token was revoked or is spent: log in again: feishu-refresh login",
-        "refresh_token 已被撤销或已被使用：请重新登录：feishu-refresh login",
+        "the refresh token was revoked or is spent; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+        "refresh_token 已被撤销或已被使用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
     ),
     code(
         &[20066],
@@ -259,13 +279,31 @@ static TABLE: &[Code] = &[
         "该应用未开启刷新功能：请在安全设置中打开开关并发布版本",
     ),
     code(
+        &[20080],
+        Temporary,
+        "the user has not consented yet: run again after that",
+        "用户尚未授权：请在授权后重试",
+    ),
+    code(
         &[21000, 21001],
         Reauthorize,
         "the tenant's access policy blocks this user: pass its check, then authorise again",
         "被租户访问策略拦截：请先通过校验，再重新授权",
     ),
     code(
-        &[99_991_400],
+        &[99_991_662],
+        Config,
+        "the app is disabled in this tenant: ask its administrator to enable it",
+        "应用在该租户中已停用：请联系租户管理员启用",
+    ),
+    code(
+        &[99_991_672, 99_991_679],
+        Config,
+        "the app or the user's token lacks a scope: publish it with the app, then consent to it: feishu-refresh login --scope \"...\"",
+        "应用或用户令牌缺少权限：请为应用开通并发布该权限，然后重新授权：feishu-refresh login --scope \"…\"",
+    ),
+    code(
+        &[99_991_400, 1_000_004, 1_000_005],
         RateLimit,
         "too many requests in a short time: run again after a minute",
         "请求过于频繁，触发频率限制：请一分钟后重试",
@@ -274,7 +312,9 @@ static TABLE: &[Code] = &[
         &[
             40_140_100, 40_140_101, 40_140_102, 40_140_103, 40_140_104, 40_140_105, 40_140_106,
             40_140_107, 40_140_108, 40_140_109, 40_140_110, 40_140_111, 40_140_112, 40_140_113,
-            40_140_118, 40_140_122,
+            40_140_118, 40_140_122, 40_140_123, 40_140_124, 40_140_125, 40_140_126, 40_140_127,
+            40_140_128, 40_140_129, 40_140_130, 40_140_131, 40_140_132, 40_140_133, 40_140_134,
+            40_140_135, 40_140_136, 40_100_000,
         ],
         Config,
         "115 finds fault with the request, the app or the developer account: read its message",
@@ -287,10 +327,10 @@ static TABLE: &[Code] = &[
         "115 无法识别 refresh_token：请检查是否复制完整",
     ),
     code(
-        &[40_140_116, 40_140_119, 40_140_120, 40_140_137],
+        &[40_101_017, 40_140_116, 40_140_119, 40_140_120, 40_140_137],
         Reauthorize,
-        "the refresh token is dead for 115: authorise again to get a new one",
-        "该 refresh_token 在 115 已失效：请重新授权以获取新的令牌",
+        "the refresh token is dead for 115: withdrawn, expired or spent; if another host, or a secret restored at each start, holds it too, the live one is there: else authorise again to get a new one",
+        "该 refresh_token 在 115 已失效：授权已撤销、已过期或已被使用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新授权以获取新的令牌",
     ),
     code(
         &[40_140_117],
@@ -298,7 +338,8 @@ static TABLE: &[Code] = &[
         "115 was asked too often: run again after a minute",
         "115 刷新过于频繁：请一分钟后重试",
     )
-    .after(60),
+    .after(60)
+    .of_one_login(),
     code(
         &[40_140_121, 40_110_000],
         Temporary,
@@ -314,8 +355,8 @@ static ERRORS: &[(&[&str], Code)] = &[
         code(
             &[],
             Reauthorize,
-            "the refresh token is expired, spent, revoked or another app's: log in again: feishu-refresh login",
-            "refresh_token 已过期、已被使用、已被撤销或属于其他应用：请重新登录：feishu-refresh login",
+            "the refresh token is expired, spent, revoked or another app's; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+            "refresh_token 已过期、已被使用、已被撤销或属于其他应用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
         ),
     ),
     (

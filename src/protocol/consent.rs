@@ -1,6 +1,6 @@
 //! A user's consent: the page that asks for it, what comes back, and what the code is exchanged for.
 //!
-//! From the vendor's pages on getting an authorisation code and a `user_access_token` (v2), RFC 6749
+//! From the vendor's pages on getting an authorisation code and a `user_access_token` (v2, v3), RFC 6749
 //! (4.1) and RFC 7636 (the proof key). The device way (RFC 8628) is not in the vendor's documents; it
 //! is as the vendor's own command-line tool does it.
 
@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use url::form_urlencoded;
 
-use super::{App, Request, Secrets};
+use super::{Address, Api, App, Request, Secrets, oauth};
 
 /// What the consent page is asked for.
 pub(crate) struct Asked<'a> {
@@ -25,7 +25,7 @@ pub(crate) struct Asked<'a> {
 }
 
 /// The address of the consent page.
-pub(crate) fn page(accounts_url: &str, asked: &Asked<'_>) -> String {
+pub(crate) fn page(accounts: &Address, asked: &Asked<'_>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query
         .append_pair("client_id", asked.app_id)
@@ -35,10 +35,9 @@ pub(crate) fn page(accounts_url: &str, asked: &Asked<'_>) -> String {
         .append_pair("state", asked.state)
         .append_pair("code_challenge", asked.challenge)
         .append_pair("code_challenge_method", "S256");
-    let accounts_url = accounts_url.trim_end_matches('/');
     // A space as %20, which every server reads.
     let query = query.finish().replace('+', "%20");
-    format!("{accounts_url}/open-apis/authen/v1/authorize?{query}")
+    accounts.join(&format!("/open-apis/authen/v1/authorize?{query}"))
 }
 
 /// A random text of 43 characters that a URL can hold: a proof key, or a state.
@@ -109,28 +108,18 @@ pub(crate) struct CodeGrant {
     pub(crate) verifier: SecretString,
 }
 
-#[derive(Serialize)]
-struct CodeBody<'a> {
-    grant_type: &'static str,
-    client_id: &'a str,
-    client_secret: &'a str,
-    code: &'a str,
-    redirect_uri: &'a str,
-    code_verifier: &'a str,
-}
-
 impl CodeGrant {
-    /// The request that exchanges the code.
-    pub(crate) fn request(&self) -> Request {
-        let body = CodeBody {
-            grant_type: "authorization_code",
-            client_id: &self.app.id,
-            client_secret: self.app.secret.expose_secret(),
-            code: self.code.expose_secret(),
-            redirect_uri: &self.redirect_uri,
-            code_verifier: self.verifier.expose_secret(),
-        };
-        Request::json(super::feishu_v2::PATH, &body)
+    /// The request that exchanges the code, at v2 or v3.
+    pub(crate) fn request(&self, api: Api) -> Request {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("client_id", &self.app.id),
+            ("client_secret", self.app.secret.expose_secret()),
+            ("code", self.code.expose_secret()),
+            ("redirect_uri", &self.redirect_uri),
+            ("code_verifier", self.verifier.expose_secret()),
+        ];
+        oauth::request(api, &fields)
     }
 
     /// What must not be shown.
@@ -143,6 +132,7 @@ impl CodeGrant {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -167,8 +157,10 @@ mod tests {
             state: "s",
             challenge: "c",
         };
+        let accounts = "https://accounts.feishu.cn/";
+        let accounts = Address::of_service("accounts URL", accounts).unwrap();
         assert_eq!(
-            page("https://accounts.feishu.cn/", &asked),
+            page(&accounts, &asked),
             "https://accounts.feishu.cn/open-apis/authen/v1/authorize?client_id=cli_1\
              &response_type=code&redirect_uri=http%3A%2F%2Flocalhost%3A8080%2Fcallback\
              &scope=offline_access%20auth%3Auser.id%3Aread&state=s&code_challenge=c\

@@ -6,10 +6,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 
 use super::reply::{self, Body, Field, Form, Refusal, Reply, Said, seconds, secret};
-use super::{App, Request, Response, Secrets, codes, feishu_v2, json};
+use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
 
 /// What is assumed where the reply does not say it, in seconds.
 const EXPIRES_IN: u64 = 240;
@@ -30,14 +29,10 @@ pub(crate) struct Prompt {
 
 /// The request for a prompt; it goes to the accounts service.
 pub(crate) fn request(app: &App, scope: &str) -> Request {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("client_id", &app.id)
-        .append_pair("scope", scope);
+    let fields = [("client_id", app.id.as_str()), ("scope", scope)];
     Request {
-        path: "/oauth/v1/device_authorization",
         authorization: Some(format!("Basic {}", credentials(app)).into()),
-        content_type: "application/x-www-form-urlencoded",
-        body: form.finish().into(),
+        ..Request::form("/oauth/v1/device_authorization", &fields)
     }
 }
 
@@ -105,14 +100,6 @@ pub(crate) struct DeviceGrant {
     pub(crate) device_code: SecretString,
 }
 
-#[derive(Serialize)]
-struct Asked<'a> {
-    grant_type: &'static str,
-    device_code: &'a str,
-    client_id: &'a str,
-    client_secret: &'a str,
-}
-
 /// What an answer to a poll means.
 #[derive(Debug)]
 pub(crate) enum Polled {
@@ -126,15 +113,15 @@ pub(crate) enum Polled {
 }
 
 impl DeviceGrant {
-    /// The request that asks for the pair.
-    pub(crate) fn request(&self) -> Request {
-        let body = Asked {
-            grant_type: "urn:ietf:params:oauth:grant-type:device_code",
-            device_code: self.device_code.expose_secret(),
-            client_id: &self.app.id,
-            client_secret: self.app.secret.expose_secret(),
-        };
-        Request::json(feishu_v2::PATH, &body)
+    /// The request that asks for the pair, at v2 or v3.
+    pub(crate) fn request(&self, api: Api) -> Request {
+        let fields = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+            ("device_code", self.device_code.expose_secret()),
+            ("client_id", &self.app.id),
+            ("client_secret", self.app.secret.expose_secret()),
+        ];
+        oauth::request(api, &fields)
     }
 
     /// What must not be shown.
@@ -160,7 +147,7 @@ impl DeviceGrant {
 
 const FORM: Form = Form {
     judge,
-    ..feishu_v2::FORM
+    ..oauth::FORM
 };
 
 /// As v2, but by the name of the error before its code.
@@ -174,7 +161,7 @@ fn judge(body: &Body<'_>) -> Said {
             );
             Said::Error(entry, words)
         }
-        None => (feishu_v2::FORM.judge)(body),
+        None => (oauth::FORM.judge)(body),
     }
 }
 

@@ -32,11 +32,6 @@ pub(super) static RIGHT: Hint = Hint::fixed(
     "这是 v1 的 refresh_token：请使用 --api v1，或在该节中设置 api = v1",
 );
 
-/// Whether a refresh token has the form of this version's.
-pub(super) fn is_own(refresh_token: &str) -> bool {
-    refresh_token.starts_with("ur-")
-}
-
 #[derive(Serialize)]
 struct Asked<'a> {
     grant_type: &'static str,
@@ -50,7 +45,7 @@ pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
     };
     let authorization = match &grant.credentials {
         Credentials::AppToken(token) => Some(format!("Bearer {}", token.expose_secret()).into()),
-        Credentials::App(_) | Credentials::None => None,
+        _ => None,
     };
     Request {
         authorization,

@@ -54,6 +54,11 @@ pub(super) fn string(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
+/// A string of that name.
+pub(super) fn string_in(fields: &Fields<'_>, name: &str) -> Option<String> {
+    string(fields.get(name)?)
+}
+
 /// The tokens of a success reply that was cut off or garbled, as far as they stand there whole.
 /// Nothing if there is a code other than 0.
 pub(super) fn salvage(text: &str) -> Fields<'_> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use secrecy::SecretString;
+use url::form_urlencoded;
 
 use super::secrets::Secrets;
 
@@ -19,6 +20,17 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// A request whose body is a form of these fields.
+    pub(super) fn form(path: &'static str, fields: &[(&str, &str)]) -> Self {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        Request {
+            path,
+            authorization: None,
+            content_type: "application/x-www-form-urlencoded",
+            body: form.extend_pairs(fields).finish().into(),
+        }
+    }
+
     /// A request whose body is this object.
     pub(super) fn json(path: &'static str, body: &impl serde::Serialize) -> Self {
         Request {
@@ -59,6 +71,22 @@ impl Response {
     /// Whether the HTTP status says yes.
     pub(super) fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
+    }
+
+    /// Whether it can hold a pair at all: nothing cannot, and neither can a page for people.
+    pub(super) fn may_hold_tokens(&self) -> bool {
+        let text = self.body.trim_ascii_start();
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let head = text.trim_ascii_start().iter().take(64);
+        let head: Vec<u8> = head.map(u8::to_ascii_lowercase).collect();
+        let kind = self.header("content-type").unwrap_or_default();
+        let is_html = kind
+            .trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/html");
+        let begins = |text: &str| head.starts_with(text.as_bytes());
+        let is_page = begins("<!doctype html") || begins("<html") || is_html && begins("<");
+        !head.is_empty() && !is_page
     }
 
     /// How long the server asks to wait: Feishu's rate-limit header, else the standard one.
@@ -129,6 +157,34 @@ mod tests {
         for never in ["31622401", "99999999999999999999999"] {
             assert_eq!(wait(&[("retry-after", never)]), Some(31_622_400));
         }
+    }
+
+    #[test]
+    fn nothing_and_a_page_hold_no_tokens() {
+        let may = |kind: &str, body: &[u8]| {
+            let response = Response {
+                body: body.to_vec(),
+                ..with_headers(&[("content-type", kind)])
+            };
+            response.may_hold_tokens()
+        };
+        for (kind, body) in [
+            ("", ""),
+            ("", " \r\n"),
+            ("", "\u{feff}<!DOCTYPE HTML><p>"),
+            ("text/plain", " <html><body>"),
+            ("text/html; charset=utf-8", "<p>Sign in"),
+        ] {
+            assert!(!may(kind, body.as_bytes()), "{body}");
+        }
+        for (kind, body) in [
+            ("", "{}"),
+            ("text/html", "access_token=a&refresh_token=r"),
+            ("text/xml", "<refresh_token>r</refresh_token>"),
+        ] {
+            assert!(may(kind, body.as_bytes()), "{body}");
+        }
+        assert!(may("", &[0xff, 0x1f, 0x8b]));
     }
 
     #[test]

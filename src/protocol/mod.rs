@@ -9,26 +9,30 @@
 //! was sent out of what is shown. [`codes`] is the one table of codes, [`app_token`] asks for what v1
 //! and oidc need beforehand, [`consent`] and [`device`] for a first pair.
 
+mod address;
 pub(crate) mod app_token;
 mod codes;
 pub(crate) mod consent;
 pub(crate) mod device;
 mod feishu_v1;
-mod feishu_v2;
 mod json;
 mod message;
+mod oauth;
 mod open115;
 mod reply;
 mod scope;
 mod secrets;
+mod shape;
 
 use secrecy::{ExposeSecret, SecretString};
 
+pub(crate) use address::{Address, Vendor, is_loopback};
 pub(crate) use codes::Verdict;
 pub(crate) use message::{Request, Response};
 pub(crate) use reply::{Refusal, Reply, Rotation};
 pub(crate) use scope::{covers, scope};
 pub(crate) use secrets::Secrets;
+pub(crate) use shape::Shape;
 
 /// Which token endpoint, and so which request and which form of reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +42,10 @@ pub enum Api {
     V1,
     /// Feishu's `authen/v1/oidc/refresh_access_token`.
     Oidc,
-    /// Feishu's `authen/v2/oauth/token`, or any other after RFC 6749.
+    /// Feishu's `authen/v2/oauth/token`, or any other after RFC 6749 that takes JSON.
     V2,
+    /// Feishu's `oauth/v3/token`, on its accounts host, or any other after RFC 6749.
+    V3,
     /// 115's `open/refreshToken`.
     Open115,
 }
@@ -49,21 +55,15 @@ pub enum Api {
 pub(crate) enum Authentication {
     /// By an `app_access_token` in the header.
     AppToken,
-    /// By app id and secret in the body.
+    /// By app id and secret in the body; some servers know apps without a secret.
     App,
     /// Not at all.
     None,
 }
 
-const FEISHU_ACCOUNTS: &str = "https://accounts.feishu.cn";
-const LARK_ACCOUNTS: &str = "https://accounts.larksuite.com";
-const FEISHU: &str = "https://open.feishu.cn";
-const LARK: &str = "https://open.larksuite.com";
-const OPEN_115: &str = "https://passportapi.115.com";
-
 impl Api {
     /// Every endpoint.
-    pub(crate) const ALL: [Api; 4] = [Api::V1, Api::Oidc, Api::V2, Api::Open115];
+    pub(crate) const ALL: [Api; 5] = [Api::V1, Api::Oidc, Api::V2, Api::V3, Api::Open115];
 
     /// The endpoint's name on the command line and in the file.
     #[must_use]
@@ -72,6 +72,7 @@ impl Api {
             Api::V1 => "v1",
             Api::Oidc => "oidc",
             Api::V2 => "v2",
+            Api::V3 => "v3",
             Api::Open115 => "115",
         }
     }
@@ -87,31 +88,36 @@ impl Api {
         Api::ALL.map(Api::name).join(", ")
     }
 
-    /// Scheme and host of the service this endpoint belongs to.
-    pub(crate) fn home(self, lark: bool) -> &'static str {
+    /// Whose service this endpoint belongs to.
+    pub(crate) fn vendor(self, lark: bool) -> Vendor {
         match self {
-            Api::Open115 => OPEN_115,
-            _ if lark => LARK,
-            _ => FEISHU,
+            Api::Open115 => Vendor::Open115,
+            _ if lark => Vendor::Lark,
+            _ => Vendor::Feishu,
         }
     }
 
-    /// Whether this address is a vendor's own, so that secrets from anywhere may go there.
-    pub(crate) fn is_vendor(base_url: &str) -> bool {
-        [FEISHU, LARK, OPEN_115].contains(&base_url.trim_end_matches('/'))
+    /// The endpoint that a refresh token of this form is of, where nobody says: `at_feishu` where the
+    /// service is Feishu's own, which alone is known to have v3.
+    pub(crate) fn of_form(refresh_token: &str, at_feishu: bool) -> Self {
+        match Shape::of(refresh_token) {
+            Shape::Signed if at_feishu => Api::V3,
+            Shape::Signed => Api::V2,
+            _ => Api::V1,
+        }
     }
 
     /// Whether this address is a vendor's own, and another's than this endpoint's.
-    pub(crate) fn is_foreign(self, base_url: &str) -> bool {
-        let homes = [self.home(false), self.home(true)];
-        Api::is_vendor(base_url) && !homes.contains(&base_url.trim_end_matches('/'))
+    pub(crate) fn is_foreign(self, address: &Address) -> bool {
+        let vendor = address.vendor();
+        vendor.is_some_and(|vendor| (vendor == Vendor::Open115) != (self == Api::Open115))
     }
 
     /// How the endpoint is told which app asks.
     pub(crate) fn authentication(self) -> Authentication {
         match self {
             Api::V1 | Api::Oidc => Authentication::AppToken,
-            Api::V2 => Authentication::App,
+            Api::V2 | Api::V3 => Authentication::App,
             Api::Open115 => Authentication::None,
         }
     }
@@ -130,7 +136,7 @@ impl Api {
         match self {
             Api::V1 => &feishu_v1::V1,
             Api::Oidc => &feishu_v1::OIDC,
-            Api::V2 => &feishu_v2::FORM,
+            Api::V2 | Api::V3 => &oauth::FORM,
             Api::Open115 => &open115::FORM,
         }
     }
@@ -142,7 +148,7 @@ impl Api {
             Api::Oidc => {
                 feishu_v1::request("/open-apis/authen/v1/oidc/refresh_access_token", grant)
             }
-            Api::V2 => feishu_v2::request(grant),
+            Api::V2 | Api::V3 => oauth::refresh(self, grant),
             Api::Open115 => open115::request(grant),
         }
     }
@@ -164,11 +170,11 @@ impl Api {
     /// Names the right endpoint where the server says that a token is none of its own, and the
     /// token's form says whose it is.
     fn recognise_version(self, grant: &Grant, refusal: Refusal) -> Refusal {
-        let token = grant.refresh_token.expose_secret();
-        let right = match self {
-            Api::V1 | Api::Oidc => feishu_v2::is_own(token).then_some(&feishu_v2::RIGHT),
-            Api::V2 => feishu_v1::is_own(token).then_some(&feishu_v1::RIGHT),
-            Api::Open115 => None,
+        let shape = Shape::of(grant.refresh_token.expose_secret());
+        let right = match (self, shape) {
+            (Api::V1 | Api::Oidc, Shape::Signed) => Some(&oauth::RIGHT),
+            (Api::V2 | Api::V3, Shape::RefreshToken) => Some(&feishu_v1::RIGHT),
+            _ => None,
         };
         let hint = right.filter(|_| refusal.code == Some(codes::NOT_THIS_REFRESH_TOKEN));
         Refusal {
@@ -178,23 +184,9 @@ impl Api {
     }
 }
 
-/// Scheme and host of the consent pages.
-pub(crate) fn accounts_home(lark: bool) -> &'static str {
-    if lark { LARK_ACCOUNTS } else { FEISHU_ACCOUNTS }
-}
-
-/// Scheme and host of the consent pages that go with a service's address; none if it is not known.
-pub(crate) fn accounts_of(base_url: &str) -> Option<&'static str> {
-    match base_url.trim_end_matches('/') {
-        FEISHU => Some(FEISHU_ACCOUNTS),
-        LARK => Some(LARK_ACCOUNTS),
-        _ => None,
-    }
-}
-
 /// What the reply to an exchange of a code means.
 pub(crate) fn code_reply(grant: &consent::CodeGrant, response: &Response) -> Reply {
-    reply::judged(response, &grant.secrets(), &feishu_v2::FORM)
+    reply::judged(response, &grant.secrets(), &oauth::FORM)
 }
 
 /// What an app shows to get an `app_access_token`, or to refresh at v2.
@@ -219,6 +211,8 @@ impl App {
 pub(crate) enum Credentials {
     AppToken(SecretString),
     App(App),
+    /// By its id alone: a standard server may know apps that cannot keep a secret.
+    PublicApp(String),
     None,
 }
 
@@ -227,7 +221,7 @@ pub(crate) enum Credentials {
 pub(crate) struct Grant {
     pub(crate) refresh_token: SecretString,
     pub(crate) credentials: Credentials,
-    /// What the new token is narrowed to, as [`scope()`] gives it; v2 only.
+    /// What the new token is narrowed to, as [`scope()`] gives it; v2 and v3 only.
     pub(crate) scope: Option<String>,
 }
 
@@ -237,7 +231,7 @@ impl Grant {
         let mut secrets = match &self.credentials {
             Credentials::AppToken(token) => [token].into_iter().collect(),
             Credentials::App(app) => app.secrets(),
-            Credentials::None => Secrets::default(),
+            Credentials::PublicApp(_) | Credentials::None => Secrets::default(),
         };
         secrets.add(&self.refresh_token);
         secrets
@@ -250,18 +244,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_endpoints_have_names_and_homes() {
-        assert_eq!(Api::names(), "v1, oidc, v2, 115");
-        assert_eq!(
-            accounts_of("https://open.feishu.cn/"),
-            Some(FEISHU_ACCOUNTS)
+    fn the_endpoints_have_names_and_vendors() {
+        assert_eq!(Api::names(), "v1, oidc, v2, v3, 115");
+        let address = |text| Address::of_service("base URL", text).unwrap();
+        let (feishu, disk) = (
+            address(Vendor::Lark.home()),
+            address(Vendor::Open115.home()),
         );
-        assert_eq!(
-            accounts_of("https://open.larksuite.com"),
-            Some(LARK_ACCOUNTS)
-        );
-        assert_eq!(accounts_of("https://open.feishu.cn.evil"), None);
-        assert_eq!(accounts_of(OPEN_115), None);
+        let private = address("https://feishu.example.com");
+        assert!(Api::V1.is_foreign(&disk) && Api::Open115.is_foreign(&feishu));
+        assert!(!Api::V3.is_foreign(&feishu) && !Api::Open115.is_foreign(&disk));
+        assert!(!Api::V1.is_foreign(&private) && !Api::Open115.is_foreign(&private));
+    }
+
+    #[test]
+    fn a_tokens_form_names_its_endpoint() {
+        assert_eq!(Api::of_form("ur-1", true), Api::V1);
+        assert_eq!(Api::of_form("eyJ1", true), Api::V3);
+        assert_eq!(Api::of_form("eyJ1", false), Api::V2);
+        assert_eq!(Api::of_form("8f0c2a6e4b1d", true), Api::V1);
     }
 
     fn grant(scope: Option<&str>) -> Grant {
@@ -329,9 +330,10 @@ mod tests {
     #[test]
     fn the_right_endpoint_is_named_only_where_the_token_shows_it() {
         for (api, token, right) in [
-            (Api::V1, "eyJ1", Some("--api v2")),
-            (Api::Oidc, "eyJ1", Some("--api v2")),
+            (Api::V1, "eyJ1", Some("--api v3")),
+            (Api::Oidc, "eyJ1", Some("--api v3")),
             (Api::V2, "ur-1", Some("--api v1")),
+            (Api::V3, "ur-1", Some("--api v1")),
             (Api::V1, "ur-1", None),
             (Api::V2, "eyJ1", None),
             (Api::Open115, "eyJ1", None),

@@ -19,14 +19,8 @@ pub(super) const FORM: Form = Form {
 };
 
 pub(super) fn request(grant: &Grant) -> Request {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("refresh_token", grant.refresh_token.expose_secret());
-    Request {
-        path: "/open/refreshToken",
-        authorization: None,
-        content_type: "application/x-www-form-urlencoded",
-        body: form.finish().into(),
-    }
+    let token = grant.refresh_token.expose_secret();
+    Request::form("/open/refreshToken", &[("refresh_token", token)])
 }
 
 fn judge(body: &Body<'_>) -> Said {

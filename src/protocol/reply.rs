@@ -3,6 +3,7 @@
 //! Promises:
 //! - A refresh token that a reply brings is found whatever else in the reply is wrong (P5), also
 //!   where the reply is cut short.
+//! - A reply that may hold a pair, and cannot be understood, is said to be one: it must be kept whole.
 //! - A body that is not a token endpoint's is no verdict on the token: then the HTTP status alone
 //!   says whether trying again may help.
 
@@ -26,17 +27,30 @@ pub(crate) enum Reply {
     Refused(Refusal),
 }
 
+impl Reply {
+    /// Whether it may hold a refresh token that was not found or cannot be saved, so that the only copy of
+    /// it is the reply itself.
+    pub(crate) fn is_unread(&self) -> bool {
+        match self {
+            Reply::Rotated(rotation) => rotation.is_unread,
+            Reply::Refused(refusal) => refusal.is_unread,
+        }
+    }
+}
+
 /// New tokens, as far as they can be used. Life times are in seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Rotation {
     pub(crate) access_token: Option<SecretString>,
     pub(crate) expires_in: Option<u64>,
     pub(crate) refresh_token: Option<SecretString>,
-    /// A refresh token that no file can hold, with line ends or control characters in it.
-    pub(crate) unusable_refresh_token: Option<SecretString>,
+    /// Whether there is a refresh token that cannot be saved as one: see [`Reply::is_unread`].
+    pub(crate) is_unread: bool,
     pub(crate) refresh_expires_in: Option<u64>,
     /// What the access token may be used for.
     pub(crate) scope: Option<String>,
+    /// How the access token is shown, if it is not by Bearer, which is all that is known here.
+    pub(crate) other_type: Option<String>,
     /// What else in the reply is not as documented.
     pub(crate) flaws: Vec<&'static str>,
     pub(crate) log_id: Option<String>,
@@ -53,10 +67,14 @@ pub(crate) struct Refusal {
     pub(crate) log_id: Option<String>,
     /// How long the server asks to wait.
     pub(crate) wait: Option<Duration>,
+    /// Whether that is asked of this login alone, and not of its whole app.
+    pub(crate) is_of_one_login: bool,
     /// Whether the token may have been spent all the same, and the reply been lost.
     pub(crate) maybe_spent: bool,
     /// Whether this is an answer of the server's, and not the want of one.
     pub(crate) is_answer: bool,
+    /// See [`Reply::is_unread`].
+    pub(crate) is_unread: bool,
 }
 
 /// What a body says, in its system's own way.
@@ -106,7 +124,7 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
                 let flaws = vec!["it is not whole"];
                 Reply::Rotated(rotation(response, secrets, &tokens, form, flaws))
             }
-            None => Reply::Refused(Refusal::by_status(response, secrets)),
+            None => Reply::Refused(Refusal::unread(response, secrets, "")),
         };
     };
     let data = fields.get("data").and_then(|data| json::fields(data.get()));
@@ -129,12 +147,15 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
     } else {
         (&body.tokens, Vec::new())
     };
+    let has_any = has(tokens, "refresh_token") || has(tokens, "access_token");
     match said {
+        Said::Yes if !has_any && !json::is_there(tokens, "refresh_token") => {
+            let what = "it says yes, but has no token";
+            Reply::Refused(Refusal::unread(response, secrets, what))
+        }
         Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
         // What only a success brings must not be lost for a word that is missing.
-        Said::Neither(_)
-            if body.is_success && (has(tokens, "refresh_token") || has(tokens, "access_token")) =>
-        {
+        Said::Neither(_) if body.is_success && has_any => {
             flaws.push("it does not say yes as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
@@ -145,7 +166,7 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
             Reply::Refused(Refusal::by_entry(response, secrets, Some(entry), &message))
         }
         Said::No(message) => Reply::Refused(Refusal::by_entry(response, secrets, None, &message)),
-        Said::Neither(message) => Reply::Refused(Refusal::unusable(response, secrets, &message)),
+        Said::Neither(message) => Reply::Refused(Refusal::unread(response, secrets, &message)),
     }
 }
 
@@ -189,6 +210,7 @@ impl Refusal {
         let message = secrets.clean(message, 200);
         Refusal {
             is_answer: true,
+            is_unread: false,
             verdict,
             code: None,
             message: if message.is_empty() {
@@ -199,8 +221,23 @@ impl Refusal {
             hint: entry.map(|entry| &entry.hint),
             log_id: response.log_id(secrets),
             wait: wait.max(entry.and_then(|entry| entry.wait)),
+            is_of_one_login: entry.is_some_and(|entry| entry.is_of_one_login),
             // The documents do not say how far the server came.
             maybe_spent: verdict == Verdict::Temporary,
+        }
+    }
+
+    /// A reply that cannot be understood. If it may hold a pair, the token must not be sent again.
+    fn unread(response: &Response, secrets: &Secrets<'_>, message: &str) -> Self {
+        let refusal = Refusal::unusable(response, secrets, message);
+        if !response.is_success() || !response.may_hold_tokens() {
+            return refusal;
+        }
+        Refusal {
+            is_unread: true,
+            verdict: Verdict::Unexpected,
+            wait: None,
+            ..refusal
         }
     }
 
@@ -251,12 +288,14 @@ impl Refusal {
         };
         Refusal {
             is_answer: true,
+            is_unread: false,
             verdict,
             code: None,
             message: format!("HTTP {status}: {what}"),
             hint: None,
             log_id: response.log_id(secrets),
             wait: response.wait(),
+            is_of_one_login: false,
             maybe_spent,
         }
     }
@@ -278,10 +317,13 @@ fn rotation(
     {
         flaws.push("its refresh_token is not one");
     }
-    let unusable = match fields.get("refresh_token") {
-        Some(value) if refresh_token.is_none() => json::string(value),
-        _ => None,
-    };
+    let is_empty =
+        |value: &RawValue| json::string(value).is_some_and(|text| text.trim().is_empty());
+    let is_unread = refresh_token.is_none()
+        && json::is_there(fields, "refresh_token")
+        && !fields
+            .get("refresh_token")
+            .is_some_and(|value| is_empty(value));
     if access_token.is_none() && flaws.is_empty() {
         flaws.push("it has no access_token");
     }
@@ -300,11 +342,12 @@ fn rotation(
         access_token,
         expires_in,
         refresh_token,
-        unusable_refresh_token: unusable
-            .filter(|token| !token.trim().is_empty())
-            .map(SecretString::from),
+        is_unread,
         refresh_expires_in,
         scope,
+        other_type: json::string_in(fields, "token_type")
+            .filter(|kind| !kind.trim().is_empty() && !kind.trim().eq_ignore_ascii_case("bearer"))
+            .map(|kind| secrets.clean(&kind, 40)),
         flaws,
         log_id: response.log_id(secrets),
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use secrecy::{ExposeSecret, SecretString};
+use url::form_urlencoded;
 
 use crate::text::{printable, shortened};
 

@@ -48,7 +48,8 @@ impl AppTokens {
         let text = |secret: &SecretString| Fingerprint::of(secret).to_string();
         let ticket = app.ticket.as_ref().map(text).unwrap_or_default();
         let secret = text(&app.secret);
-        let key = [&order.base_url, &app.id, &secret, &ticket].map(String::as_str);
+        let address = order.address.to_string();
+        let key = [&address, &app.id, &secret, &ticket].map(String::as_str);
         let mut apps = self.apps.borrow_mut();
         let new = || {
             Rc::new(Mutex::new(Known {

@@ -17,9 +17,11 @@ use super::retries::{self, Retries};
 use super::{Options, failure};
 use crate::client::{Client, Settings};
 use crate::error::{Error, Result};
-use crate::exchange;
+use crate::exchange::{self, Judged};
 use crate::profile::{AppProof, Order};
-use crate::protocol::{Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token};
+use crate::protocol::{
+    Address, Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token,
+};
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// What a refresh brought.
@@ -28,8 +30,8 @@ pub(crate) struct Received {
     pub(crate) tokens: Tokens,
     /// An app token that was fetched on the way.
     pub(crate) app_token: Option<AppToken>,
-    /// A refresh token that no file can hold.
-    pub(crate) unusable: Option<SecretString>,
+    /// The whole reply, if it has a refresh token that cannot be saved as one.
+    pub(crate) unread: Option<Vec<u8>>,
     /// What else in the reply was wrong; to be raised once the tokens are safe.
     pub(crate) complaint: Option<Error>,
 }
@@ -38,6 +40,8 @@ pub(crate) struct Received {
 pub(super) enum Answer {
     /// The server gave new tokens.
     Tokens(Box<Received>),
+    /// It gave what nobody here understands, and may hold a pair.
+    Unread(Vec<u8>, Error),
     /// There is more to send, after a pause.
     Again(Duration),
 }
@@ -46,7 +50,7 @@ pub(super) enum Answer {
 /// where there are many logins, whose turn it is.
 pub(crate) struct Services {
     settings: Settings,
-    clients: RefCell<HashMap<String, Client>>,
+    clients: RefCell<HashMap<Address, Client>>,
     pub(super) app_tokens: AppTokens,
     pub(super) pace: Option<Pace>,
 }
@@ -66,14 +70,14 @@ impl Services {
     }
 
     /// # Errors
-    /// [`crate::Kind::Config`] if the address is none that secrets may be sent to.
-    fn client(&self, base_url: &str) -> Result<Client> {
+    /// [`crate::Kind::Config`] if the certificates to trust are none.
+    fn client(&self, address: &Address) -> Result<Client> {
         let mut clients = self.clients.borrow_mut();
-        if let Some(client) = clients.get(base_url) {
+        if let Some(client) = clients.get(address) {
             return Ok(client.clone());
         }
-        let client = Client::new(base_url, &self.settings)?;
-        clients.insert(base_url.to_owned(), client.clone());
+        let client = Client::new(address, &self.settings)?;
+        clients.insert(address.clone(), client.clone());
         Ok(client)
     }
 }
@@ -85,7 +89,7 @@ pub(super) struct Attempts<'s> {
     /// The token that was sent without a clear answer, if there is one.
     maybe_spent: Option<Fingerprint>,
     /// The address of the service that was asked last.
-    base_url: String,
+    address: Option<Address>,
     /// The app token that was fetched.
     app_token: Option<AppToken>,
     /// The one that the server called bad.
@@ -100,7 +104,7 @@ impl<'s> Attempts<'s> {
             services,
             retries: Retries::new(options),
             maybe_spent: None,
-            base_url: String::new(),
+            address: None,
             app_token: None,
             refused_app_token: None,
             app_refusal: None,
@@ -134,17 +138,17 @@ impl<'s> Attempts<'s> {
     /// The client for an order. `reply_lost` says whether an earlier run may have sent the token.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if its address is none that secrets may be sent to.
+    /// [`crate::Kind::Config`] if the certificates to trust are none.
     pub(super) fn client(&mut self, order: &Order, reply_lost: bool) -> Result<Client> {
         if reply_lost {
             self.maybe_spent = Some(order.fingerprint());
         }
-        if self.base_url != order.base_url {
+        if self.address.as_ref() != Some(&order.address) {
             // Another host gets a token of its own.
             self.app_token = None;
-            self.base_url.clone_from(&order.base_url);
+            self.address = Some(order.address.clone());
         }
-        let client = self.services.client(&order.base_url);
+        let client = self.services.client(&order.address);
         client.map_err(|error| self.remember(error))
     }
 
@@ -159,7 +163,7 @@ impl<'s> Attempts<'s> {
     /// The app whose token must be fetched before an order can be sent.
     pub(super) fn app_to_ask<'a>(&self, order: &'a Order) -> Option<&'a App> {
         let is_needed = match &order.app {
-            AppProof::None | AppProof::App(_) => false,
+            AppProof::None | AppProof::App(_) | AppProof::PublicApp(_) => false,
             AppProof::Token { .. } => self.refused_app_token.is_some(),
             AppProof::Fetch { old, .. } => {
                 self.refused_app_token.is_some() || old.is_none() || self.app_refusal.is_none()
@@ -256,17 +260,17 @@ impl<'s> Attempts<'s> {
             scope: order.scope.clone(),
         };
         let sent_at = Timestamp::now();
-        let refusal = match exchange::judged(
+        let Judged { reply, unread } = exchange::judged(
             client,
             &order.api.refresh_request(&grant),
             &grant.secrets(),
             |response| order.api.refresh_reply(&grant, response),
         )
-        .await
-        {
+        .await;
+        let refusal = match reply {
             Reply::Rotated(rotation) => {
                 self.learn(order, None);
-                return self.received(client, order, rotation, sent_at);
+                return Ok(self.received(client, order, rotation, unread, sent_at));
             }
             Reply::Refused(refusal) => refusal,
         };
@@ -290,10 +294,11 @@ impl<'s> Attempts<'s> {
         if refusal.maybe_spent {
             self.maybe_spent = Some(token);
         }
-        let pause = self.pause_or(refusal, |refusal| {
-            failure::refused(client, order, refusal, lost_before)
-        });
-        pause.map(Answer::Again)
+        let words = |refusal| failure::refused(client, order, refusal, lost_before);
+        if let Some(reply) = unread {
+            return Ok(Answer::Unread(reply, words(refusal)));
+        }
+        self.pause_or(refusal, words).map(Answer::Again)
     }
 
     /// What shows the server which app asks.
@@ -302,6 +307,7 @@ impl<'s> Attempts<'s> {
         match &order.app {
             AppProof::None => Credentials::None,
             AppProof::App(app) => Credentials::App(app.clone()),
+            AppProof::PublicApp(id) => Credentials::PublicApp(id.clone()),
             AppProof::Token { token, .. } => {
                 Credentials::AppToken(fetched.unwrap_or(token).clone())
             }
@@ -317,23 +323,20 @@ impl<'s> Attempts<'s> {
         client: &Client,
         order: &Order,
         rotation: Rotation,
+        unread: Option<Vec<u8>>,
         sent_at: Timestamp,
-    ) -> Result<Answer> {
+    ) -> Answer {
         let complaint = failure::flawed(client, order, &rotation);
-        let unusable = rotation.unusable_refresh_token.clone();
         let tokens = tokens(rotation, sent_at);
-        let has_any = tokens.access_token.is_some() || tokens.refresh_token.is_some();
-        match complaint {
-            Some(error) if !has_any && unusable.is_none() => return Err(error),
-            Some(_) => {}
-            None => warn_of_old_token(order, tokens.refresh_token.as_ref()),
+        if complaint.is_none() {
+            warn_of_old_token(order, tokens.refresh_token.as_ref());
         }
-        Ok(Answer::Tokens(Box::new(Received {
+        Answer::Tokens(Box::new(Received {
             tokens,
             app_token: self.app_token.take(),
-            unusable,
+            unread,
             complaint,
-        })))
+        }))
     }
 
     /// How long to wait before the next request, or the error that the refusal ends in.
@@ -357,7 +360,9 @@ fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
     match refresh_token {
         None => {
             let scope = match order.api {
-                Api::V2 => " (v2 gives one only where the user granted offline_access)",
+                Api::V2 | Api::V3 => {
+                    " (v2 and v3 give one only where the user granted offline_access)"
+                }
                 _ => "",
             };
             log::warn!("{subject}: the reply held no new refresh token: the old one stays{scope}");

@@ -133,12 +133,10 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
         return None;
     }
     let saved = match (&rotation.refresh_token, &rotation.access_token) {
-        _ if rotation.unusable_refresh_token.is_some() => {
-            "the refresh token it gave has characters that no file can hold"
-        }
+        _ if rotation.is_unread => "the refresh token it gave cannot be saved as one",
         (Some(_), _) => "the refresh token it gave was saved",
         (None, Some(_)) => "the access token it gave was saved, the old refresh token stays",
-        (None, None) => "the file is as it was, but its refresh token may be spent",
+        (None, None) => "nothing of it was saved",
     };
     let flaws = rotation.flaws.join(", ");
     let server = server_text(None, rotation.log_id.as_deref());
@@ -162,23 +160,20 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
     )
 }
 
-/// The same error, with the place where a refresh token was put that no file can hold.
-pub(crate) fn naming(error: Error, kept: Option<&Path>) -> Error {
-    let Some(kept) = kept else {
-        return error;
-    };
-    let message = format!("{error}; it is kept in {}", kept.display());
+/// The same error, with the place where the reply was kept.
+pub(crate) fn naming(error: &Error, kept: &Path) -> Error {
+    let kept = kept.display();
+    let message = format!("{error}; the reply is kept in {kept}");
     let server = error.server().cloned().unwrap_or_default();
     Error::new(error.kind(), message)
         .with_server(server)
+        .with_doubt()
         .with_hint(Hint::naming(
             format!(
-                "log in again: feishu-refresh login; what the server gave is in {}",
-                kept.display()
+                "if {kept} holds a refresh token, put it into the section by hand; else log in again: feishu-refresh login"
             ),
             format!(
-                "请重新登录：feishu-refresh login；服务器返回的内容保存在 {}",
-                kept.display()
+                "若 {kept} 中有 refresh_token，请手动写入该节；否则请重新登录：feishu-refresh login"
             ),
         ))
 }

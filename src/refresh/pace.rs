@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Hint, Result};
 use crate::profile::{AppProof, Order};
-use crate::protocol::Refusal;
+use crate::protocol::{Address, Refusal};
 use crate::token::Fingerprint;
 
 /// How many requests to one host may be under way.
@@ -34,8 +34,8 @@ pub(crate) struct Pace {
     spacing: Duration,
     /// The longest wait that a server may ask for.
     max_wait: Duration,
-    hosts: RefCell<HashMap<String, Rc<Host>>>,
-    apps: RefCell<HashMap<(String, String), Rc<Lane>>>,
+    hosts: RefCell<HashMap<Address, Rc<Host>>>,
+    apps: RefCell<HashMap<(Address, String), Rc<Lane>>>,
     is_closed: Cell<bool>,
     opened: Notify,
 }
@@ -140,6 +140,7 @@ impl Pace {
             host.silent.get() + 1
         };
         host.silent.set(silent);
+        let refusal = refusal.filter(|refusal| !refusal.is_of_one_login);
         if let Some(wait) = refusal.and_then(|refusal| refusal.wait) {
             let lane = self.lane(order);
             let until = Instant::now() + wait;
@@ -171,7 +172,7 @@ impl Pace {
                 silent: Cell::new(0),
             })
         };
-        Rc::clone(hosts.entry(order.base_url.clone()).or_insert_with(new))
+        Rc::clone(hosts.entry(order.address.clone()).or_insert_with(new))
     }
 
     fn lane(&self, order: &Order) -> Rc<Lane> {
@@ -185,7 +186,7 @@ impl Pace {
                 held_until: Cell::new(now),
             })
         };
-        let key = (order.base_url.clone(), app(order));
+        let key = (order.address.clone(), app(order));
         Rc::clone(apps.entry(key).or_insert_with(new))
     }
 }
@@ -195,6 +196,7 @@ fn app(order: &Order) -> String {
     match &order.app {
         AppProof::None => String::new(),
         AppProof::App(app) | AppProof::Fetch { app, .. } => app.id.clone(),
+        AppProof::PublicApp(id) => id.clone(),
         AppProof::Token { token, renewable } => match renewable {
             Some(app) => app.id.clone(),
             None => Fingerprint::of(token).to_string(),

@@ -229,7 +229,7 @@ impl Store for FileStore {
         };
         session.share(saver, sound().map(growth).sum());
         let known = |snapshot: &Snapshot| {
-            let api = snapshot.profile.pair.api?;
+            let api = snapshot.with(given).ok()?.api();
             Some((snapshot.login.profile.clone(), api))
         };
         session.prove_all(&sound().filter_map(known).collect::<Vec<_>>());
@@ -341,12 +341,15 @@ impl Reservation for FileReservation {
     }
 
     async fn save(self, successor: Successor) -> Result<FileSaved> {
-        let (tokens, kept_aside) = self.room.session().save(successor).await?;
+        let tokens = self.room.session().save(successor).await?;
         Ok(FileSaved {
             room: self.room,
             tokens,
-            kept_aside,
         })
+    }
+
+    fn keep_reply(&self, reply: &[u8]) -> Result<PathBuf> {
+        self.room.session().keep_reply(&self.snapshot.login, reply)
     }
 
     fn release(self) -> FileClaim {
@@ -363,7 +366,6 @@ impl Reservation for FileReservation {
 pub(crate) struct FileSaved {
     room: session::Reserved,
     tokens: Tokens,
-    kept_aside: Option<PathBuf>,
 }
 
 impl Saved for FileSaved {
@@ -373,9 +375,5 @@ impl Saved for FileSaved {
 
     fn lock_name(&self) -> Option<String> {
         self.room.session().lock_name()
-    }
-
-    fn kept_aside(&self) -> Option<&Path> {
-        self.kept_aside.as_deref()
     }
 }

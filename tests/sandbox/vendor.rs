@@ -364,14 +364,14 @@ impl Vendor {
     /// The page that asks for consent: links back for yes and no, and one that a forger would lay.
     /// A browser that nobody sits at follows the one that the address ends on, like `#agree`.
     pub fn consent_page(&mut self, query: &str) -> String {
-        let asked: HashMap<_, _> = form_urlencoded::parse(query.as_bytes())
+        let asked: HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes())
             .into_owned()
             .collect();
         let of = |name: &str| asked.get(name).cloned().unwrap_or_default();
         self.serial += 1;
         let code = format!("sandbox{:04}code", self.serial);
         let link = |pairs: &[(&str, &str)]| {
-            let mut query = form_urlencoded::Serializer::new(String::new());
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(pairs).append_pair("state", &of("state"));
             format!("{}?{}", of("redirect_uri"), query.finish()).replace('&', "&amp;")
         };
@@ -398,7 +398,7 @@ impl Vendor {
 
     /// A code for a device.
     fn device(&mut self, request: &Recorded) -> Answer {
-        let form = form_urlencoded::parse(request.body.as_bytes()).into_owned();
+        let form = url::form_urlencoded::parse(request.body.as_bytes()).into_owned();
         let form: HashMap<String, String> = form.collect();
         let basic = STANDARD.encode(format!("{APP_ID}:{APP_SECRET}"));
         let authorization = request.headers.get("authorization");

@@ -136,21 +136,22 @@ fn one_bad_field_spoils_no_other() {
 }
 
 #[test]
-fn a_refresh_token_that_no_run_would_take_from_a_file_is_set_apart() {
+fn a_refresh_token_that_no_run_would_take_from_a_file_is_unread() {
     let flaw = "its refresh_token is not one";
-    for (text, kept, unusable, flaws) in [
-        ("r", Some("r"), None, vec![]),
-        ("", None, None, vec![]),
-        ("r é", None, Some("r é"), vec![flaw]),
-        (r#"\"r"#, None, Some("\"r"), vec![flaw]),
-        (r"r\n", None, Some("r\n"), vec![flaw]),
-        (r"r\u0000s", None, Some("r\0s"), vec![flaw]),
+    for (value, kept, is_unread, flaws) in [
+        (r#""r""#, Some("r"), false, vec![]),
+        (r#""""#, None, false, vec![]),
+        (r#""r é""#, None, true, vec![flaw]),
+        (r#""\"r""#, None, true, vec![flaw]),
+        (r#""r\n""#, None, true, vec![flaw]),
+        (r#""r\u0000s""#, None, true, vec![flaw]),
+        (r#"{"value":"r"}"#, None, true, vec![flaw]),
+        ("17", None, true, vec![flaw]),
     ] {
-        let data = format!(r#"{{"access_token":"a","refresh_token":"{text}"}}"#);
+        let data = format!(r#"{{"access_token":"a","refresh_token":{value}}}"#);
         let rotation = rotation(Api::V1, &format!(r#"{{"code":0,"data":{data}}}"#));
-        assert_eq!(shown(rotation.refresh_token.as_ref()), kept, "{text}");
-        let set_apart = rotation.unusable_refresh_token.as_ref();
-        assert_eq!(shown(set_apart), unusable, "{text}");
-        assert_eq!(rotation.flaws, flaws, "{text}");
+        assert_eq!(shown(rotation.refresh_token.as_ref()), kept, "{value}");
+        assert_eq!(rotation.is_unread, is_unread, "{value}");
+        assert_eq!(rotation.flaws, flaws, "{value}");
     }
 }

@@ -111,7 +111,7 @@ fn entries(document: &Document, source: Source) -> Vec<Entry> {
         let pair = sections::pair(place, document).ok()?;
         let spent = pair.spent.iter().last()?;
         let new = pair.fingerprint().filter(|new| *new != spent)?;
-        let mut successor = Successor::trial(profile, pair.api.unwrap_or(Api::V1));
+        let mut successor = Successor::trial(profile, pair.api.known().unwrap_or(Api::V1));
         successor.tokens = pair.tokens;
         successor.app_token = None;
         successor.predecessor = Some(spent);

@@ -46,6 +46,9 @@ pub(super) fn places(file: &Path, suffix: &str) -> Vec<Placed> {
 /// What a journal's name ends with.
 pub(super) const JOURNAL: &str = ".journal";
 
+/// What a kept reply's name goes on with; a hash of the reply follows.
+pub(super) const REPLY: &str = ".reply-";
+
 /// Our own folder in the user's state folder.
 pub(super) fn state_folder() -> Option<PathBuf> {
     files::state_folder().map(|folder| folder.join(STATE_FOLDER))
@@ -108,28 +111,44 @@ pub(super) fn make_folder(path: &Path) {
     }
 }
 
-/// Keeps lines of a journal that fit nothing where no run looks for them, on disk: beside that journal, or
-/// in the first place that takes them. Returns the path, and whether it is new.
+/// Keeps lines of a journal that fit nothing where no run looks for them: beside that journal, or
+/// elsewhere. Returns the path, and whether it is new.
 ///
 /// # Errors
 /// The last place's, if none takes them.
 pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Result<(PathBuf, bool)> {
     let mark = format!(".{}", Fingerprint::of_bytes(lines));
-    let elsewhere = places(file, &format!("{JOURNAL}{mark}"));
-    let elsewhere = elsewhere.into_iter().map(|place| place.path);
+    let elsewhere = places(file, &format!("{JOURNAL}{mark}")).into_iter();
+    let beside = with_suffix(journal, &mark);
+    keep(
+        [beside]
+            .into_iter()
+            .chain(elsewhere.map(|place| place.path)),
+        lines,
+    )
+}
+
+/// Keeps bytes on disk, in the first of these places that takes them; its name says what it holds.
+/// Returns the path, and whether it is new.
+///
+/// # Errors
+/// The last place's, if none takes them.
+pub(super) fn keep(
+    paths: impl Iterator<Item = PathBuf>,
+    bytes: &[u8],
+) -> io::Result<(PathBuf, bool)> {
     let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
-    for path in [with_suffix(journal, &mark)].into_iter().chain(elsewhere) {
+    for path in paths {
         make_folder(&path);
         result = match files::create_private(&path) {
             Ok(made) => {
-                let written = files::write_all_at(&made, lines, 0).and_then(|()| made.sync_all());
+                let written = files::write_all_at(&made, bytes, 0).and_then(|()| made.sync_all());
                 if written.is_err() {
                     let _ = fs::remove_file(&path);
                 }
                 path.parent().into_iter().for_each(files::sync_folder);
                 written.map(|()| (path, true))
             }
-            // The name says what it holds.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((path, false)),
             Err(error) => Err(error),
         };

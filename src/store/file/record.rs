@@ -60,7 +60,6 @@ struct PairJson {
     held: Option<String>,
     spent: String,
     listed: Option<String>,
-    unusable_refresh_token: Option<String>,
 }
 
 impl Record {
@@ -124,7 +123,6 @@ fn pair_json(pair: &Successor) -> PairJson {
         held: pair.held.map(|print| print.to_string()),
         spent: prints(&pair.spent),
         listed: pair.listed.as_ref().map(ToString::to_string),
-        unusable_refresh_token: text(&pair.unusable),
     }
 }
 
@@ -175,7 +173,6 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
         held: print(pair.held)?,
         spent: spent.collect::<Option<_>>()?,
         listed: pair.listed.as_deref().map(SpentTokens::parse),
-        unusable: pair.unusable_refresh_token.map(SecretString::from),
     })
 }
 
@@ -207,7 +204,6 @@ mod tests {
         let mut pair = Successor::trial("a b] = %", Api::V2);
         pair.spent = vec![Fingerprint::of_bytes(b"1"), Fingerprint::of_bytes(b"2")];
         pair.predecessor = pair.spent.last().copied();
-        pair.unusable = Some("x\n\u{0}y".into());
         Record::Pair(Box::new(pair))
     }
 

@@ -213,10 +213,7 @@ impl State {
             .entries
             .drain(..)
             .zip(fits)
-            // What no file can hold is in no file, whatever else of its pair is.
-            .partition(|(entry, fits)| {
-                **fits && entry.pair.unusable.is_none() || entry.source == Source::Done
-            });
+            .partition(|(entry, fits)| **fits || entry.source == Source::Done);
         self.entries = known.into_iter().map(|(entry, _)| entry).collect();
         let is_unfit = |pair: &Successor| {
             let mut unfit = unfit.iter().map(|(entry, _)| entry);

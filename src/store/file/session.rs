@@ -33,13 +33,12 @@ use tokio::sync::Notify;
 
 use super::journal::Journal;
 use super::patience::Patience;
-use super::places;
-use super::record::Record;
+use super::places::{self, REPLY};
 use super::saving::Job;
 use super::sections::{Place, Text};
 use super::state::State;
 use crate::error::{Error, Hint, Kind, Result};
-use crate::profile::{Snapshot, Successor};
+use crate::profile::{LoginId, Snapshot, Successor};
 use crate::protocol::Api;
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
@@ -180,11 +179,11 @@ impl Session {
     }
 
     /// Saves a pair: into the journal at once, and into the file with all others that have come.
-    /// Returns what the file says then, and where a refresh token is that no file can hold.
+    /// Returns what the file says then.
     ///
     /// # Errors
     /// [`Kind::Unsaved`], naming the journal that holds the pair, or with the pair itself.
-    pub(super) async fn save(&self, pair: Successor) -> Result<(Tokens, Option<PathBuf>)> {
+    pub(super) async fn save(&self, pair: Successor) -> Result<Tokens> {
         fail_point!("before-record");
         let pair = Arc::new(pair);
         let journal = self.state.borrow_mut().write_down(&pair);
@@ -193,8 +192,7 @@ impl Session {
             let changed = self.changed.notified();
             let result = self.state.borrow_mut().take_result(&pair.profile);
             match result {
-                Some(Ok(tokens)) if pair.unusable.is_none() => return Ok((tokens, None)),
-                Some(Ok(tokens)) => return Ok((tokens, Some(self.keep_unusable(&pair, journal)?))),
+                Some(Ok(tokens)) => return Ok(tokens),
                 Some(Err(why)) => return Err(self.unsaved(&pair, &why, journal)),
                 None => {}
             }
@@ -217,18 +215,22 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// Keeps a refresh token that no file can hold.
-    fn keep_unusable(&self, pair: &Successor, journal: Option<Arc<Journal>>) -> Result<PathBuf> {
-        let line = Record::Pair(Box::new(pair.clone())).line();
+    /// Keeps a reply that may hold the only copy of a pair.
+    pub(super) fn keep_reply(&self, login: &LoginId, reply: &[u8]) -> Result<PathBuf> {
         let path = self.state.borrow().real_path(&self.file);
-        let near = journal.as_ref().map_or(&*path, |journal| journal.path());
-        if let Ok((kept, _)) = places::keep_aside(&path, near, line.as_bytes()) {
-            return Ok(kept);
-        }
-        let kept = self.state.borrow_mut().keep(pair, journal);
-        let why = "its refresh token has characters that no file can hold";
-        let kept = kept.ok_or_else(|| self.saved_nowhere(pair, why))?;
-        Ok(kept.path().to_owned())
+        let suffix = format!("{REPLY}{}", Fingerprint::of_bytes(reply));
+        let places = places::places(&path, &suffix).into_iter();
+        let kept = places::keep(places.map(|place| place.path), reply);
+        kept.map(|(path, _)| path).map_err(|error| {
+            let message = format!("{login}: a reply that cannot be understood could be kept nowhere: {error}");
+            let text = String::from_utf8_lossy(reply).into_owned();
+            Error::new(Kind::Unsaved, message)
+                .with_unsaved(Tokens::default(), text.into())
+                .with_hint(Hint::fixed(
+                    "if the reply above holds a refresh token, put it into that section by hand, now",
+                    "若上面的返回内容中有 refresh_token，请立即手动写入该节",
+                ))
+        })
     }
 
     fn saved_nowhere(&self, pair: &Successor, why: &str) -> Error {

@@ -399,6 +399,8 @@ impl World {
             api: (run.kind == Kind::Login).then_some(Api::V2),
             lark: false,
             base_url: None,
+            accounts_url: None,
+            token_url: None,
         });
         let view = view.unwrap();
         let own = view.tokens().refresh_token.as_ref();

@@ -1,14 +1,15 @@
-//! Feishu's `authen/v2/oauth/token`: app id and secret in the body, a flat reply.
+//! Feishu's `authen/v2/oauth/token` and its successor `oauth/v3/token`, and any standard server: app
+//! id and secret in the body, a flat reply.
 //!
-//! From the vendor's page "get `user_access_token`" (v2), which follows RFC 6749. So a standard
-//! server may stand in for it: its reply has no `code`, and `error` alone says no.
+//! From the vendor's page "get `user_access_token`" (v2), which follows RFC 6749, and from what that
+//! page says of v3: another host, the same parameters and reply, taken as a form, as RFC 6749 wants.
+//! So a standard server is spoken to as v3 is, and may stand in for v2: its reply has no `code`, and
+//! `error` alone says no.
 
 use secrecy::ExposeSecret;
-use serde::Serialize;
 
-use super::json;
 use super::reply::{Body, Form, Said, has};
-use super::{Credentials, Grant, Request, codes};
+use super::{Api, Credentials, Grant, Request, codes, json};
 use crate::error::Hint;
 
 pub(super) const FORM: Form = Form {
@@ -18,43 +19,36 @@ pub(super) const FORM: Form = Form {
     has_scope: true,
 };
 
-/// Where all of its grants go.
-pub(super) const PATH: &str = "/open-apis/authen/v2/oauth/token";
-
 /// For a token that was sent elsewhere.
 pub(super) static RIGHT: Hint = Hint::fixed(
-    "this is a refresh token of v2: use --api v2, or api = v2 in its section",
-    "这是 v2 的 refresh_token：请使用 --api v2，或在该节中设置 api = v2",
+    "this is a refresh token of v2 or v3: use --api v3 (Lark: v2), or api = v3 in its section",
+    "这是 v2 或 v3 的 refresh_token：请使用 --api v3（Lark 为 v2），或在该节中设置 api = v3",
 );
 
-/// Whether a refresh token has the form of this version's: a signed JSON object.
-pub(super) fn is_own(refresh_token: &str) -> bool {
-    refresh_token.starts_with("eyJ")
+/// The request that spends a grant.
+pub(super) fn refresh(api: Api, grant: &Grant) -> Request {
+    let (id, secret) = match &grant.credentials {
+        Credentials::App(app) => (app.id.as_str(), Some(app.secret.expose_secret())),
+        Credentials::PublicApp(id) => (id.as_str(), None),
+        Credentials::AppToken(_) | Credentials::None => ("", None),
+    };
+    let mut fields = vec![("grant_type", "refresh_token"), ("client_id", id)];
+    fields.extend(secret.map(|secret| ("client_secret", secret)));
+    fields.push(("refresh_token", grant.refresh_token.expose_secret()));
+    fields.extend(grant.scope.as_deref().map(|scope| ("scope", scope)));
+    request(api, &fields)
 }
 
-#[derive(Serialize)]
-struct Asked<'a> {
-    grant_type: &'static str,
-    client_id: &'a str,
-    client_secret: &'a str,
-    refresh_token: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
-}
-
-pub(super) fn request(grant: &Grant) -> Request {
-    let (client_id, client_secret) = match &grant.credentials {
-        Credentials::App(app) => (app.id.as_str(), app.secret.expose_secret()),
-        Credentials::AppToken(_) | Credentials::None => ("", ""),
-    };
-    let body = Asked {
-        grant_type: "refresh_token",
-        client_id,
-        client_secret,
-        refresh_token: grant.refresh_token.expose_secret(),
-        scope: grant.scope.as_deref(),
-    };
-    Request::json(PATH, &body)
+/// A request to the token endpoint of v2 or v3.
+pub(super) fn request(api: Api, fields: &[(&'static str, &str)]) -> Request {
+    match api {
+        Api::V3 => Request::form("/oauth/v3/token", fields),
+        _ => {
+            let fields = fields.iter().copied();
+            let body: std::collections::BTreeMap<_, _> = fields.collect();
+            Request::json("/open-apis/authen/v2/oauth/token", &body)
+        }
+    }
 }
 
 fn judge(body: &Body<'_>) -> Said {
@@ -82,7 +76,7 @@ fn judge(body: &Body<'_>) -> Said {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::super::{Api, App, Grant, Refusal, Reply, Response, Verdict};
+    use super::super::{App, Grant, Refusal, Reply, Response, Verdict};
     use super::*;
 
     fn grant(scope: Option<&str>) -> Grant {
@@ -122,6 +116,31 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(scoped.body.expose_secret()).unwrap();
         assert_eq!(body["scope"], "a offline_access");
         assert_eq!(body["client_id"], "cli_a5ca35a685b0x26e");
+    }
+
+    #[test]
+    fn v3_takes_a_form_and_a_public_app_has_no_secret() {
+        let form = |grant: &Grant| {
+            let request = Api::V3.refresh_request(grant);
+            assert_eq!(request.path, "/oauth/v3/token");
+            assert_eq!(request.content_type, "application/x-www-form-urlencoded");
+            assert!(request.authorization.is_none());
+            request.body.expose_secret().to_owned()
+        };
+        let token = "eyJhbGciOiJFUzI1NiIs**********XXOYOZz1mfgIYHwM8ZJA";
+        let (id, secret) = ("cli_a5ca35a685b0x26e", "baBqE5um9LbFGDy3X7LcfxQX1sqpXlwy");
+        assert_eq!(
+            form(&grant(Some("a offline_access"))),
+            format!(
+                "grant_type=refresh_token&client_id={id}&client_secret={secret}&refresh_token={token}&scope=a+offline_access"
+            )
+        );
+        let public = Grant {
+            credentials: Credentials::PublicApp(id.to_owned()),
+            ..grant(None)
+        };
+        let expected = format!("grant_type=refresh_token&client_id={id}&refresh_token={token}");
+        assert_eq!(form(&public), expected);
     }
 
     #[test]

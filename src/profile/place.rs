@@ -1,0 +1,158 @@
+//! Where a login's requests go, and who said so.
+//!
+//! Promise: a host that only the store names gets secrets from that store alone (P10). A checked-out
+//! file must not be able to pull a CI's secrets.
+
+use super::{Addresses, Given, LoginId, Profile, View};
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{Address, Api};
+
+/// An address, and whether the store alone vouches for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) address: Address,
+    /// Which of the store's addresses it is; none if somebody else vouches for it, too.
+    only_stored: Option<Which>,
+}
+
+/// Which address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Base,
+    Accounts,
+    Token,
+}
+
+impl Which {
+    fn given<'g>(self, given: &Given<'g>) -> Option<&'g str> {
+        match self {
+            Which::Base => given.base_url,
+            Which::Accounts => given.accounts_url,
+            Which::Token => given.token_url,
+        }
+    }
+
+    fn stored(self, addresses: &Addresses) -> Option<&str> {
+        let stored = match self {
+            Which::Base => &addresses.base_url,
+            Which::Accounts => &addresses.accounts_url,
+            Which::Token => &addresses.token_url,
+        };
+        stored.as_deref()
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Which::Base => "--base-url",
+            Which::Accounts => "--accounts-url",
+            Which::Token => "--token-url",
+        }
+    }
+
+    fn parse(self, text: &str) -> Result<Address> {
+        match self {
+            Which::Base => Address::of_service("base URL", text),
+            Which::Accounts => Address::of_service("accounts URL", text),
+            Which::Token => Address::of_endpoint("token URL", text),
+        }
+    }
+
+    /// Whether it is said for this login alone, and by whom.
+    pub(super) fn is_said(self, profile: &Profile, given: &Given<'_>) -> bool {
+        let stored = self.stored(&profile.own).filter(|_| !given.lark);
+        self.given(given).or(stored).is_some()
+    }
+
+    /// The address of a login of this api, if one is said.
+    pub(super) fn of(
+        self,
+        profile: &Profile,
+        given: &Given<'_>,
+        api: Api,
+    ) -> Result<Option<Place>> {
+        if let Some(text) = self.given(given) {
+            return Ok(Some(Place {
+                address: self.parse(text)?,
+                only_stored: None,
+            }));
+        }
+        if given.lark {
+            return Ok(None);
+        }
+        let own = self.stored(&profile.own).map(|text| self.parse(text));
+        let stored = match own {
+            Some(own) => Some(own?),
+            None => {
+                let shared = self.stored(&profile.shared).map(|text| self.parse(text));
+                // What all logins share may be Lark's address, and this one 115's.
+                shared.transpose()?.filter(|shared| !api.is_foreign(shared))
+            }
+        };
+        Ok(stored.map(|address| Place {
+            only_stored: Some(self).filter(|_| address.vendor().is_none()),
+            address,
+        }))
+    }
+}
+
+impl Place {
+    fn vendors(host: &str) -> Result<Self> {
+        Ok(Place {
+            address: Address::of_service("base URL", host)?,
+            only_stored: None,
+        })
+    }
+
+    /// The service of a login of this api.
+    pub(super) fn base(profile: &Profile, given: &Given<'_>, api: Api) -> Result<Self> {
+        match Which::Base.of(profile, given, api)? {
+            Some(base) => Ok(base),
+            None => Place::vendors(api.vendor(given.lark).home()),
+        }
+    }
+
+    /// Refuses secrets that come from elsewhere than the store that names this place.
+    pub(super) fn check_trusted(&self, login: &LoginId) -> Result<()> {
+        let Some(which) = self.only_stored else {
+            return Ok(());
+        };
+        let (host, store, option) = (self.address.host(), &login.store, which.option());
+        let message = format!(
+            "{login}: secrets from flags or environment are not sent to {host}, which only {store} names"
+        );
+        Err(Error::config(message).with_hint(Hint::naming(
+            format!("nothing was sent; if you trust that host, name it yourself with {option}"),
+            format!("尚未发送任何请求；如果您信任该主机，请用 {option} 明确指定"),
+        )))
+    }
+}
+
+impl View<'_> {
+    fn base(&self) -> Result<Place> {
+        Place::base(self.profile(), self.given(), self.api())
+    }
+
+    /// Where consent is asked for, if that is known: as was said, or as goes with the service.
+    pub(super) fn accounts(&self) -> Result<Option<Place>> {
+        let said = Which::Accounts.of(self.profile(), self.given(), self.api())?;
+        if said.is_some() {
+            return Ok(said);
+        }
+        let accounts = self.base()?.address.vendor();
+        let accounts = accounts.and_then(|vendor| vendor.accounts());
+        accounts.map(Place::vendors).transpose()
+    }
+
+    /// Where token requests go.
+    pub(super) fn endpoint(&self) -> Result<Place> {
+        if self.api() != Api::V3 {
+            return self.base();
+        }
+        let said = Which::Token.of(self.profile(), self.given(), self.api())?;
+        match said.map_or_else(|| self.accounts(), |said| Ok(Some(said)))? {
+            Some(endpoint) => Ok(endpoint),
+            // A service of somebody's own may have all on one host.
+            None => self.base(),
+        }
+    }
+}

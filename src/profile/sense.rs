@@ -1,0 +1,122 @@
+//! What cannot work is not sent (P13): a request that is refused tells less than its own reason here.
+//!
+//! Judged are tokens that a person may have taken for others: those from outside, and what was put into
+//! a login that has spent none yet. How a token begins says something at the vendors' own endpoints
+//! alone.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{AppProof, View, key};
+use crate::error::{Error, Hint, Result};
+use crate::protocol::{Api, Shape};
+
+/// Why a token cannot be what it is given for.
+struct Reason {
+    is: &'static str,
+    hint: Hint,
+}
+
+const PLACEHOLDER: Reason = Reason {
+    is: "is a placeholder",
+    hint: Hint::fixed(
+        "put the real one in its place; nothing was sent",
+        "请换成真实的值；尚未发送任何请求",
+    ),
+};
+const JSON: Reason = Reason {
+    is: "is JSON",
+    hint: Hint::fixed(
+        "give the token alone, the text between the quotes; nothing was sent",
+        "请只提供令牌本身，即引号内的文本；尚未发送任何请求",
+    ),
+};
+const SWAPPED: Reason = Reason {
+    is: "is an app_access_token, and the app_access_token a refresh token: they are swapped",
+    hint: Hint::fixed(
+        "-a takes the app_access_token, -r the refresh token (ur- or eyJ); nothing was sent",
+        "-a 对应 app_access_token，-r 对应 refresh_token（以 ur- 或 eyJ 开头）；尚未发送任何请求",
+    ),
+};
+const USER_TOKEN: Reason = Reason {
+    is: "is a user access token",
+    hint: Hint::fixed(
+        "a refresh token begins with ur- or eyJ: take the reply's other token; nothing was sent",
+        "refresh_token 以 ur- 或 eyJ 开头：请取返回结果中的另一个令牌；尚未发送任何请求",
+    ),
+};
+const APP_TOKEN: Reason = Reason {
+    is: "is an app's or a tenant's access token",
+    hint: Hint::fixed(
+        "a refresh token begins with ur- or eyJ, and comes from a user's consent: feishu-refresh login; nothing was sent",
+        "refresh_token 以 ur- 或 eyJ 开头，由用户授权获得：feishu-refresh login；尚未发送任何请求",
+    ),
+};
+const NO_APP_TOKEN: Reason = Reason {
+    is: "is a user's token",
+    hint: Hint::fixed(
+        "an app_access_token begins with t- or a-; with app_id and app_secret the program fetches it; nothing was sent",
+        "app_access_token 以 t- 或 a- 开头；提供 app_id 与 app_secret 即可由本程序自行获取；尚未发送任何请求",
+    ),
+};
+const NOT_OF_115: Reason = Reason {
+    is: "is a token of Feishu's, and its api is 115",
+    hint: Hint::fixed(
+        "leave --api 115 away, or give 115's own refresh token; nothing was sent",
+        "请去掉 --api 115，或提供 115 的 refresh_token；尚未发送任何请求",
+    ),
+};
+
+impl View<'_> {
+    /// Refuses tokens that cannot be what they are given for.
+    pub(super) fn check_sense(&self, refresh_token: &SecretString, app: &AppProof) -> Result<()> {
+        let is_first = self.profile().pair.spent.is_empty();
+        let shown = match app {
+            AppProof::Token { token, .. } => Some(token),
+            _ => None,
+        };
+        let [refresh_shape, app_shape] = [Some(refresh_token), shown]
+            .map(|token| token.map(|token| Shape::of(token.expose_secret())));
+        let refresh_shape = refresh_shape.filter(|_| is_first || self.new_token().is_some());
+        let app_shape = app_shape.filter(|_| is_first || self.given().app_access_token.is_some());
+        let by_prefix = self.is_at_vendors_endpoint()?;
+        let reason = refresh_shape.and_then(|shape| match shape {
+            Shape::Placeholder => Some(PLACEHOLDER),
+            Shape::Json => Some(JSON),
+            _ if !by_prefix => None,
+            Shape::Other => None,
+            _ if self.api() == Api::Open115 => Some(NOT_OF_115),
+            Shape::AppToken => match app_shape {
+                Some(Shape::RefreshToken | Shape::Signed) => Some(SWAPPED),
+                _ => Some(APP_TOKEN),
+            },
+            Shape::UserToken => Some(USER_TOKEN),
+            Shape::RefreshToken | Shape::Signed => None,
+        });
+        if let Some(reason) = reason {
+            return Err(self.senseless(key::REFRESH_TOKEN, reason));
+        }
+        let reason = app_shape.and_then(|shape| match shape {
+            Shape::Placeholder => Some(PLACEHOLDER),
+            Shape::Json => Some(JSON),
+            Shape::RefreshToken | Shape::UserToken => Some(NO_APP_TOKEN),
+            Shape::AppToken | Shape::Signed | Shape::Other => None,
+        });
+        reason.map_or(Ok(()), |reason| {
+            Err(self.senseless(key::APP_ACCESS_TOKEN, reason))
+        })
+    }
+
+    /// Whether tokens begin there as the vendors' do.
+    fn is_at_vendors_endpoint(&self) -> Result<bool> {
+        if !matches!(self.api(), Api::V2 | Api::V3) {
+            return Ok(true);
+        }
+        let address = self.endpoint()?.address;
+        Ok(address.vendor().is_some() && !address.is_whole())
+    }
+
+    fn senseless(&self, key: &str, reason: Reason) -> Error {
+        let message = format!("{}: the {key} {}", self.login(), reason.is);
+        Error::config(message).with_hint(reason.hint)
+    }
+}
