@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::client::{Client, SendError};
 use crate::error::Hint;
 use crate::protocol::{Refusal, Reply, Request, Response, Secrets, Verdict};
@@ -48,7 +50,7 @@ pub(crate) async fn send(
     request: &Request,
     secrets: &Secrets<'_>,
 ) -> Result<Response, SendError> {
-    let started = Instant::now();
+    let (started, sent_at) = (Instant::now(), Timestamp::now());
     log::info!("POST {}", client.url(request));
     let result = client.send(request).await;
     let response = match &result {
@@ -60,8 +62,28 @@ pub(crate) async fn send(
         let log_id = response.log_id(secrets);
         let log_id = log_id.as_deref().unwrap_or("none");
         log::info!("HTTP {} after {took} ms, log id {log_id}", response.status);
+        warn_of_clock(client, response.clock_off(sent_at, Timestamp::now()));
     }
     result
+}
+
+/// Clocks may differ by so much without a word: no expiry is read that closely.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// An expiry is written by this machine's clock. The host is told of once.
+fn warn_of_clock(client: &Client, off: SignedDuration) {
+    if off.abs() > CLOCK_TOLERANCE && client.is_first_warning() {
+        let minutes = off.abs().as_mins();
+        let way = if off.is_positive() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        log::warn!(
+            "this machine's clock is {minutes} min {way} that of {}: check it, expiries are counted by it",
+            client.host()
+        );
+    }
 }
 
 /// What no whole reply means.
@@ -77,7 +99,6 @@ pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
     let partial = error.partial.as_ref();
     Refusal {
         is_answer: false,
-        is_unread: false,
         verdict: if error.untrusted {
             Verdict::Config
         } else {

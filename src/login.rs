@@ -332,9 +332,9 @@ fn refused(client: &Client, order: &LoginOrder, refusal: Refusal, lost_before: b
         "请重新登录：授权结果仅数分钟内有效，且仅可使用一次",
     ));
     let fate = if maybe_lost {
-        "a reply may have been lost, and the consent used up; the file is as it was"
+        "a reply may have been lost, and the consent used up"
     } else {
-        "no login, the file is as it was"
+        "no login was saved"
     };
     let what = &refusal.message;
     let server = failure::server_text(refusal.code, refusal.log_id.as_deref());

@@ -126,17 +126,17 @@ pub(crate) struct Profile {
 /// The addresses of a service, as they are written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Addresses {
-    pub(crate) base_url: Option<String>,
-    pub(crate) accounts_url: Option<String>,
-    pub(crate) token_url: Option<String>,
+    pub(crate) base: Option<String>,
+    pub(crate) accounts: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 impl Addresses {
     fn read(from: impl Fn(&str) -> Result<Option<String>>) -> Result<Self> {
         Ok(Addresses {
-            base_url: from(key::BASE_URL)?,
-            accounts_url: from(key::ACCOUNTS_URL)?,
-            token_url: from(key::TOKEN_URL)?,
+            base: from(key::BASE_URL)?,
+            accounts: from(key::ACCOUNTS_URL)?,
+            token: from(key::TOKEN_URL)?,
         })
     }
 }

@@ -4,9 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use serde_json::json;
-
-use crate::harness::{Run, Scene};
+use crate::harness::{Run, Scene, is_private};
 use crate::sandbox::Fault;
 
 /// A file that is refused before anything is sent; `{all}` stands for three lines that are in order,
@@ -134,47 +132,8 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
         ),
         (Fault::code(424_242), 1, "as asked for (code 424242"),
         (Fault::code(-1), 1, "(code -1"),
-        (ok("null".into()), 5, "not the token endpoint's"),
-        (ok("[]".into()), 5, "not the token endpoint's"),
-        (ok("\"ok\"".into()), 5, "not the token endpoint's"),
-        (
-            ok(r#"{"code":null,"data":{}}"#.into()),
-            1,
-            "says neither yes nor no",
-        ),
-        (
-            ok(r#"{"code":[0],"data":{}}"#.into()),
-            1,
-            "says neither yes nor no",
-        ),
-        (ok(r#"{"code":1e999}"#.into()), 1, "says neither yes nor no"),
-        (
-            ok(r#"{"code":99999999999999999999}"#.into()),
-            1,
-            "says neither yes nor no",
-        ),
-        (ok(r#"{"code":0}"#.into()), 1, "it has no access_token"),
-        (
-            ok(r#"{"code":0,"data":[]}"#.into()),
-            1,
-            "it has no access_token",
-        ),
-        (
-            ok(r#"{"code":0,"data":"u-1"}"#.into()),
-            1,
-            "it has no access_token",
-        ),
-        (
-            ok(json!({"code": 0, "data": {"refresh_token": {"a": 1}}}).to_string()),
-            1,
-            "refresh_token is not one",
-        ),
-        (
-            ok("{\"code\":".repeat(100_000)),
-            5,
-            "not the token endpoint's",
-        ),
-        (ok("[".repeat(500_000)), 5, "not the token endpoint's"),
+        (ok(String::new()), 5, "not the token endpoint's"),
+        (ok("<html>Wi-Fi".into()), 5, "not the token endpoint's"),
         (ok(" ".repeat(2 << 20)), 5, "longer than any"),
         (Fault::Endless, 5, "longer than any"),
         (Fault::CloseBeforeSpending, 5, "the connection broke"),
@@ -207,6 +166,72 @@ fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
         "the file was changed"
     );
     assert_eq!(scene.file_names(), names, "something was left behind");
+}
+
+/// What cannot be understood may hold the only copy of a pair.
+#[test]
+fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
+    let neither = "says neither yes nor no";
+    let mut held = Vec::new();
+    for (body, says) in [
+        ("null".to_owned(), "cannot be read"),
+        ("[]".to_owned(), "cannot be read"),
+        ("\"ok\"".to_owned(), "cannot be read"),
+        (
+            "access_token=u-1&refresh_token=ur-1".to_owned(),
+            "cannot be read",
+        ),
+        ("{\"code\":".repeat(100_000), "cannot be read"),
+        ("[".repeat(500_000), "cannot be read"),
+        (r#"{"code":null,"data":{}}"#.to_owned(), neither),
+        (r#"{"code":[0],"data":{}}"#.to_owned(), neither),
+        (r#"{"code":1e999}"#.to_owned(), neither),
+        (r#"{"code":99999999999999999999}"#.to_owned(), neither),
+        (r#"{"code":0}"#.to_owned(), "says yes, but has no token"),
+        (
+            r#"{"code":0,"data":[]}"#.to_owned(),
+            "says yes, but has no token",
+        ),
+        (
+            r#"{"code":0,"data":"u-1"}"#.to_owned(),
+            "says yes, but has no token",
+        ),
+        (
+            r#"{"code":0,"data":{"refresh_token":{"a":1}}}"#.to_owned(),
+            "refresh_token is not one",
+        ),
+    ] {
+        let scene = Scene::new();
+        let before = scene.text();
+        // The same reply twice is kept once.
+        for times in 1..=2 {
+            scene.server.fail_next(Fault::reply(200, body.as_str()));
+            let run = scene.run::<&str>([]);
+            run.assert_failed(1, says);
+            assert!(
+                run.stderr.contains("may be spent") || says.contains("not one"),
+                "{}",
+                run.stderr
+            );
+            assert_eq!(scene.server.requests().len(), times);
+        }
+        assert_eq!(scene.text(), before);
+        let kept = scene
+            .file_names()
+            .into_iter()
+            .find(|name| name != "feishu-config.ini")
+            .unwrap();
+        assert_eq!(scene.file_names().len(), 2);
+        let hash = kept.strip_prefix("feishu-config.ini.reply-").unwrap();
+        assert!(hash.len() == 16 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let path = scene.folder().join(&kept);
+        assert_eq!(fs::read_to_string(&path).unwrap(), body);
+        assert!(is_private(&path));
+        // It is the user's, and in nobody's way.
+        scene.run::<&str>([]).token();
+        held.push(kept);
+    }
+    assert_eq!(held.len(), 14);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread;
 
 use jiff::{SignedDuration, Timestamp};
+use ring::digest;
 use tempfile::TempDir;
 
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, Sandbox};
@@ -301,6 +302,15 @@ pub fn tokens_in_journal(text: &str) -> Vec<String> {
         Some(record["pair"]["refresh_token"].as_str()?.to_owned())
     };
     text.lines().filter_map(record).collect()
+}
+
+/// A token's fingerprint, as the file lists it.
+pub fn fingerprint(token: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, token.as_bytes());
+    let [first, ..] = hash.as_ref().as_chunks().0 else {
+        unreachable!("SHA-256 has 32 bytes")
+    };
+    format!("{:016x}", u64::from_be_bytes(*first))
 }
 
 pub fn value_in(text: &str, key: &str) -> String {

@@ -19,7 +19,7 @@ fn scene() -> Scene {
     let scene = Scene::without_file();
     let base_url = scene.server.base_url();
     scene.write(format!(
-        "; mine\n[ID]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\n"
+        "; mine\n[ID]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\naccounts_url = {base_url}\n"
     ));
     scene
 }
@@ -61,8 +61,8 @@ fn a_pasted_address_becomes_a_pair() {
     let before = scene.text();
     for bare in [false, true] {
         let (mut run, page) = ask(&scene, &[]);
-        let base = "https://accounts.feishu.cn/open-apis/authen/v1/authorize?";
-        let query = page.strip_prefix(base).unwrap_or_else(|| panic!("{page}"));
+        let base = scene.server.base_url() + "/open-apis/authen/v1/authorize?";
+        let query = page.strip_prefix(&base).unwrap_or_else(|| panic!("{page}"));
         let query: std::collections::HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes())
             .into_owned()
             .collect();
@@ -195,14 +195,23 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
         .assert_failed(3, "is not a URL");
     // The app's secret is shown to no host that nobody named.
     let requests = scene.server.requests().len();
-    scene
-        .run(["login", "--device"])
-        .assert_failed(3, "where this service asks for consent");
+    let without = before.replace("accounts_url", "; accounts_url");
+    scene.write(without);
+    for arguments in [
+        &["login"][..],
+        &["login", "--device"],
+        &["login", "--paste"],
+    ] {
+        let run = scene.run(arguments);
+        run.assert_failed(3, "it is not known where this service asks for consent");
+        assert!(run.stderr.contains("--accounts-url"), "{}", run.stderr);
+    }
     assert_eq!(scene.server.requests().len(), requests);
+    scene.write(&before);
     // A login of another kind is not overwritten by mistake.
     scene
         .run(["login", "--paste", "--api", "115"])
-        .assert_failed(2, "login gives a pair of v2 alone");
+        .assert_failed(2, "login gives a pair of v2 or v3 alone");
     scene.write(before.clone() + "[disk]\napi = 115\nrefresh_token = x\n");
     scene
         .run(["login", "--paste", "-p", "disk"])
@@ -242,7 +251,7 @@ fn a_constant_refresh_token_goes_on_working_after_a_login() {
     run.token();
     // A new one takes the login's place, with a word.
     assert!(run.stderr.contains("is new here"), "{}", run.stderr);
-    let (mut run, page) = ask(&scene, &[]);
+    let (mut run, page) = ask(&scene, &["--accounts-url", &base_url]);
     let (agree, _) = scene.server.consent(&page);
     paste(&mut run.child, &format!("{agree}\n"));
     assert_eq!(end(run).code, 0);
@@ -303,12 +312,10 @@ fn a_login_takes_the_place_of_another_pair() {
         &base_url,
         "--redirect-uri",
         "http://localhost:9/x",
+        "--accounts-url",
+        &base_url,
     ];
     let (mut run, page) = ask(&scene, &lark);
-    assert!(
-        page.starts_with("https://accounts.larksuite.com/"),
-        "{page}"
-    );
     let (agree, _) = scene.server.consent(&page);
     assert!(run.said.contains("the Python program cannot go on with it"));
     assert!(agree.starts_with("http://localhost:9/x?code="), "{agree}");
@@ -322,7 +329,8 @@ fn a_login_takes_the_place_of_another_pair() {
     assert_eq!(spent.split(' ').count(), 3, "{spent}");
     let mut program = scene.program();
     program.env("FEISHU_REFRESH_FAIL", "before-rename=error");
-    program.args(["login", "--paste"]).stdin(Stdio::piped());
+    program.args(["login", "--paste", "--accounts-url", &base_url]);
+    program.stdin(Stdio::piped());
     let mut run = HeldRun::until(&mut program, "Paste its address here:\n");
     let page = run
         .said
@@ -348,7 +356,9 @@ fn a_first_login_makes_the_file() {
     let scene = Scene::without_file();
     let flags = scene.app_flags();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let (mut run, page) = ask(&scene, &flags);
+    let base_url = scene.server.base_url();
+    let accounts = ["--accounts-url", &base_url];
+    let (mut run, page) = ask(&scene, &[&flags[..], &accounts].concat());
     assert!(scene.file_names().is_empty());
     let (agree, _) = scene.server.consent(&page);
     paste(&mut run.child, &format!("{agree}\n"));

@@ -17,6 +17,10 @@
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
+//! - `addresses`: where requests go, and whose secrets go there
+//! - `sense`: what cannot work is not sent
+//! - `clocks`: what a wrong clock does, and does not
+//! - `refusals`: each code of the servers, and what a refusal counts beside a newer pair
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the texts say of the tests
@@ -45,8 +49,10 @@
 )]
 #![allow(clippy::print_stdout, reason = "some tests measure")]
 
+mod addresses;
 mod app_token;
 mod bad_input;
+mod clocks;
 mod concurrency;
 #[cfg(unix)]
 mod cost;
@@ -63,6 +69,8 @@ mod readme;
 mod recipes;
 #[cfg(target_os = "linux")] // It has strace, mounts and /proc.
 mod recovery;
+#[cfg(unix)]
+mod refusals;
 mod replies;
 mod rotation;
 #[path = "sandbox/server.rs"]
@@ -70,6 +78,7 @@ mod sandbox;
 #[cfg(unix)]
 mod scripts;
 mod secrets;
+mod sense;
 mod status;
 #[cfg(unix)]
 mod system;

@@ -537,8 +537,8 @@ fn a_refresh_token_with_odd_characters_is_kept_and_named() {
         reply["data"]["refresh_token"] = json!("odd\u{7}\r\ntoken");
     })));
     let run = scene.run::<&str>([]);
-    run.assert_failed(1, "no file can hold");
-    let kept = run.stderr.split("it is kept in ").nth(1).unwrap();
+    run.assert_failed(1, "cannot be saved as one");
+    let kept = run.stderr.split("the reply is kept in ").nth(1).unwrap();
     let kept = Path::new(kept.split_whitespace().next().unwrap());
     assert!(
         fs::read_to_string(kept)

@@ -1,4 +1,4 @@
-//! The four token endpoints: what each is sent, what its replies become in the file, and what runs
+//! The token endpoints: what each is sent, what its replies become in the file, and what runs
 //! that ask for different things do to each other.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{HeldRun, Run, Scene, value_in};
-use crate::sandbox::{APP_ID, APP_SECRET, APP_TICKET, Fault, Recorded, SCOPE};
+use crate::sandbox::{APP_ID, APP_SECRET, APP_TICKET, Fault, Recorded, SCOPE, V3_PATH};
 
 const JSON: &str = "application/json; charset=utf-8";
 
@@ -78,9 +78,24 @@ fn each_request_is_the_documented_one() {
         assert_sent(&requests[0], path, None, JSON, &body);
     }
 
+    let form = "application/x-www-form-urlencoded";
+    for (arguments, scope) in [
+        (&[][..], ""),
+        (
+            &["--scope", "task:task:read"],
+            "&scope=task%3Atask%3Aread+offline_access",
+        ),
+    ] {
+        let (token, requests) = sent("v3", arguments);
+        assert_eq!(requests.len(), 1);
+        let body = format!(
+            "grant_type=refresh_token&client_id={APP_ID}&client_secret={APP_SECRET}&refresh_token={token}{scope}"
+        );
+        assert_sent(&requests[0], V3_PATH, None, form, &body);
+    }
+
     let (token, requests) = sent("115", &[]);
     assert_eq!(requests.len(), 1);
-    let form = "application/x-www-form-urlencoded";
     let body = format!("refresh_token={token}");
     assert_sent(&requests[0], "/open/refreshToken", None, form, &body);
 
@@ -273,7 +288,7 @@ fn a_scope_narrows_a_v2_token_and_no_other() {
         scene.write(scene.server.profile("TOKEN", api));
         scene
             .run(["--scope", "a"])
-            .assert_failed(3, "a scope can be named with api v2 alone");
+            .assert_failed(3, "a scope can be named with api v2 and v3 alone");
     }
     for scope in ["", " ", "a\"b"] {
         let run = scene.run(["--scope", scope]);
@@ -323,7 +338,14 @@ fn a_standard_server_stands_in_for_v2() {
 #[test]
 fn a_token_of_the_wrong_version_gets_a_hint_that_names_the_right_api() {
     let scene = Scene::without_file();
-    for (api, theirs) in [("v1", "v2"), ("oidc", "v2"), ("v2", "v1")] {
+    let v2 = "this is a refresh token of v2 or v3: use --api v3 (Lark: v2)";
+    let v1 = "this is a refresh token of v1: use --api v1";
+    for (api, theirs, hint) in [
+        ("v1", "v2", v2),
+        ("oidc", "v3", v2),
+        ("v2", "v1", v1),
+        ("v3", "v1", v1),
+    ] {
         let token = scene.server.refresh_token_for(theirs);
         let section = scene.server.profile("TOKEN", theirs);
         let of_file = value_in(&section, "refresh_token");
@@ -332,8 +354,7 @@ fn a_token_of_the_wrong_version_gets_a_hint_that_names_the_right_api() {
         for arguments in [&[][..], &["--base-url", &base_url, "-r", &token]] {
             let run = scene.run(arguments);
             run.assert_failed(4, "(code 20026");
-            let hint = format!("this is a refresh token of {theirs}: use --api {theirs}");
-            assert!(run.stderr.contains(&hint), "{}", run.stderr);
+            assert!(run.stderr.contains(hint), "{}", run.stderr);
         }
         assert!(scene.server.is_live(&of_file) && scene.server.is_live(&token));
         // And that works.
@@ -509,11 +530,12 @@ fn each_api_goes_home_unless_told_otherwise() {
     let (feishu, lark) = ("open.feishu.cn", "open.larksuite.com");
     let vendor_115 = "passportapi.115.com";
     let app = "app_id = cli_1\napp_secret = secret\n";
-    let token = "refresh_token = ur-1\n";
+    let token = "refresh_token = r-1\n";
     for (api, host, lark_host) in [
         ("v1", feishu, lark),
         ("oidc", feishu, lark),
         ("v2", feishu, lark),
+        ("v3", "accounts.feishu.cn", "accounts.larksuite.com"),
         ("115", vendor_115, vendor_115),
     ] {
         let section = format!("{app}api = {api}\n{token}");

@@ -95,7 +95,9 @@ impl Asked {
             ("--accounts-url ", &self.server.accounts_url),
         ];
         for (option, url) in urls {
-            url.iter().for_each(|url| add(option, url));
+            if let Some(url) = url {
+                add(option, url);
+            }
         }
         if self.server.lark && self.server.base_url.is_none() {
             arguments.push_str(" --lark");

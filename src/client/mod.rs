@@ -14,6 +14,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ pub(crate) struct Client {
     address: Address,
     /// How long one attempt may take.
     timeout: Duration,
+    has_warned: Arc<AtomicBool>,
 }
 
 /// Why there is no whole reply.
@@ -108,7 +111,13 @@ impl Client {
             http,
             address: address.clone(),
             timeout,
+            has_warned: Arc::default(),
         })
+    }
+
+    /// Whether its user is warned of it for the first time.
+    pub(crate) fn is_first_warning(&self) -> bool {
+        !self.has_warned.swap(true, Ordering::Relaxed)
     }
 
     /// Sends one request, once, and waits for the whole reply.

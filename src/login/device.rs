@@ -112,7 +112,6 @@ fn poll(
 fn not_yet() -> Refusal {
     Refusal {
         is_answer: true,
-        is_unread: false,
         verdict: Verdict::Temporary,
         code: None,
         message: String::new(),

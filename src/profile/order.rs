@@ -91,8 +91,9 @@ impl View<'_> {
         let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
         self.check_bare(key::REFRESH_TOKEN, refresh_token)?;
         self.check_unspent(refresh_token)?;
+        self.check_refresh_token(refresh_token)?;
         let app = self.app_proof(Timestamp::now())?;
-        self.check_sense(refresh_token, &app)?;
+        self.check_app_token(&app)?;
         Ok(Order {
             subject: self.login().to_string(),
             api: self.api(),

@@ -5,7 +5,7 @@
 
 use super::{Addresses, Given, LoginId, Profile, View};
 use crate::error::{Error, Hint, Result};
-use crate::protocol::{Address, Api};
+use crate::protocol::{Address, Api, Vendor};
 
 /// An address, and whether the store alone vouches for it.
 #[derive(Debug, Clone)]
@@ -34,9 +34,9 @@ impl Which {
 
     fn stored(self, addresses: &Addresses) -> Option<&str> {
         let stored = match self {
-            Which::Base => &addresses.base_url,
-            Which::Accounts => &addresses.accounts_url,
-            Which::Token => &addresses.token_url,
+            Which::Base => &addresses.base,
+            Which::Accounts => &addresses.accounts,
+            Which::Token => &addresses.token,
         };
         stored.as_deref()
     }
@@ -79,14 +79,15 @@ impl Which {
         if given.lark {
             return Ok(None);
         }
-        let own = self.stored(&profile.own).map(|text| self.parse(text));
-        let stored = match own {
-            Some(own) => Some(own?),
-            None => {
-                let shared = self.stored(&profile.shared).map(|text| self.parse(text));
-                // What all logins share may be Lark's address, and this one 115's.
-                shared.transpose()?.filter(|shared| !api.is_foreign(shared))
-            }
+        let read = |addresses| {
+            let text = self.stored(addresses);
+            text.map(|text| self.parse(text)).transpose()
+        };
+        // What all logins share may be Lark's address, and this one 115's.
+        let shared = || Ok(read(&profile.shared)?.filter(|shared| !api.is_foreign(shared)));
+        let stored = match read(&profile.own)? {
+            None => shared()?,
+            own => own,
         };
         Ok(stored.map(|address| Place {
             only_stored: Some(self).filter(|_| address.vendor().is_none()),
@@ -139,7 +140,7 @@ impl View<'_> {
             return Ok(said);
         }
         let accounts = self.base()?.address.vendor();
-        let accounts = accounts.and_then(|vendor| vendor.accounts());
+        let accounts = accounts.and_then(Vendor::accounts);
         accounts.map(Place::vendors).transpose()
     }
 

@@ -67,43 +67,52 @@ const NOT_OF_115: Reason = Reason {
 };
 
 impl View<'_> {
-    /// Refuses tokens that cannot be what they are given for.
-    pub(super) fn check_sense(&self, refresh_token: &SecretString, app: &AppProof) -> Result<()> {
-        let is_first = self.profile().pair.spent.is_empty();
-        let shown = match app {
-            AppProof::Token { token, .. } => Some(token),
-            _ => None,
-        };
-        let [refresh_shape, app_shape] = [Some(refresh_token), shown]
-            .map(|token| token.map(|token| Shape::of(token.expose_secret())));
-        let refresh_shape = refresh_shape.filter(|_| is_first || self.new_token().is_some());
-        let app_shape = app_shape.filter(|_| is_first || self.given().app_access_token.is_some());
-        let by_prefix = self.is_at_vendors_endpoint()?;
-        let reason = refresh_shape.and_then(|shape| match shape {
-            Shape::Placeholder => Some(PLACEHOLDER),
-            Shape::Json => Some(JSON),
-            _ if !by_prefix => None,
-            Shape::Other => None,
-            _ if self.api() == Api::Open115 => Some(NOT_OF_115),
-            Shape::AppToken => match app_shape {
-                Some(Shape::RefreshToken | Shape::Signed) => Some(SWAPPED),
-                _ => Some(APP_TOKEN),
-            },
-            Shape::UserToken => Some(USER_TOKEN),
-            Shape::RefreshToken | Shape::Signed => None,
-        });
-        if let Some(reason) = reason {
-            return Err(self.senseless(key::REFRESH_TOKEN, reason));
+    /// Refuses what cannot be a refresh token.
+    pub(super) fn check_refresh_token(&self, token: &SecretString) -> Result<()> {
+        if !self.is_first() && self.new_token().is_none() {
+            return Ok(());
         }
-        let reason = app_shape.and_then(|shape| match shape {
-            Shape::Placeholder => Some(PLACEHOLDER),
-            Shape::Json => Some(JSON),
-            Shape::RefreshToken | Shape::UserToken => Some(NO_APP_TOKEN),
-            Shape::AppToken | Shape::Signed | Shape::Other => None,
-        });
-        reason.map_or(Ok(()), |reason| {
-            Err(self.senseless(key::APP_ACCESS_TOKEN, reason))
-        })
+        let reason = match Shape::of(token.expose_secret()) {
+            Shape::Placeholder => PLACEHOLDER,
+            Shape::Json => JSON,
+            Shape::Other => return Ok(()),
+            _ if !self.is_at_vendors_endpoint()? => return Ok(()),
+            _ if self.api() == Api::Open115 => NOT_OF_115,
+            Shape::AppToken if self.has_users_token_for_apps() => SWAPPED,
+            Shape::AppToken => APP_TOKEN,
+            Shape::UserToken => USER_TOKEN,
+            Shape::RefreshToken | Shape::Signed => return Ok(()),
+        };
+        Err(self.senseless(key::REFRESH_TOKEN, reason))
+    }
+
+    /// Refuses what cannot show an app.
+    pub(super) fn check_app_token(&self, app: &AppProof) -> Result<()> {
+        let AppProof::Token { token, .. } = app else {
+            return Ok(());
+        };
+        if !self.is_first() && self.given().app_access_token.is_none() {
+            return Ok(());
+        }
+        let reason = match Shape::of(token.expose_secret()) {
+            Shape::Placeholder => PLACEHOLDER,
+            Shape::Json => JSON,
+            Shape::RefreshToken | Shape::UserToken => NO_APP_TOKEN,
+            Shape::AppToken | Shape::Signed | Shape::Other => return Ok(()),
+        };
+        Err(self.senseless(key::APP_ACCESS_TOKEN, reason))
+    }
+
+    /// Whether a person put the tokens there: none has been spent yet.
+    fn is_first(&self) -> bool {
+        self.profile().pair.spent.is_empty()
+    }
+
+    fn has_users_token_for_apps(&self) -> bool {
+        let own = self.profile().app_access_token.as_ref();
+        let token = self.given().app_access_token.or(own);
+        let shape = token.map(|token| Shape::of(token.expose_secret()));
+        matches!(shape, Some(Shape::RefreshToken | Shape::Signed))
     }
 
     /// Whether tokens begin there as the vendors' do.

@@ -92,8 +92,8 @@ pub(crate) fn status(snapshot: &Snapshot, given: Given<'_>, now: Timestamp) -> R
     Ok(Status {
         profile,
         api: Some(view.api()),
-        access_token: access_token.map(|token| held(token, tokens.access_expires_at)),
-        refresh_token: refresh_token.map(|token| held(token, tokens.refresh_expires_at)),
+        access_token: access_token.map(|token| held(token, view.access_expires_at(now))),
+        refresh_token: refresh_token.map(|token| held(token, view.refresh_expires_at(now))),
         next: match view.order() {
             Err(_) if refresh_token.is_none() && given.refresh_token.is_none() => Next::NoToken,
             Err(error) => fail(&error),

@@ -13,6 +13,13 @@ use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, Vendor};
 use crate::token::{self, Fingerprint, Tokens};
 
+/// No access token lives longer: a user's at Feishu about two hours, 115's thirty days; with some room
+/// for clocks that differ.
+const LONGEST_AT_VENDOR: SignedDuration = SignedDuration::from_hours(3);
+const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
+/// No refresh token does: after 365 days the user must consent again.
+const LONGEST_REFRESH: SignedDuration = SignedDuration::from_hours(366 * 24);
+
 /// A login, and what was given.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'v> {
@@ -57,6 +64,31 @@ impl<'v> View<'v> {
         &self.profile().pair.tokens
     }
 
+    /// When the saved access token ends, as far as that can be true: a clock may have been wrong when
+    /// it was written.
+    pub(crate) fn access_expires_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let end = self.tokens().access_expires_at?;
+        let left = end.duration_since(now);
+        let can_be = left <= LONGEST_AT_VENDOR || left <= LONGEST && !self.is_vendors_user_token();
+        can_be.then_some(end)
+    }
+
+    /// When the saved refresh token ends, as far as that can be true.
+    pub(crate) fn refresh_expires_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let end = self.tokens().refresh_expires_at?;
+        (end.duration_since(now) <= LONGEST_REFRESH).then_some(end)
+    }
+
+    /// Whether the access token is a user's at Feishu or Lark.
+    fn is_vendors_user_token(&self) -> bool {
+        let vendor = || self.endpoint().ok()?.address.vendor();
+        match self.api {
+            Api::V1 | Api::Oidc => true,
+            Api::V2 | Api::V3 => matches!(vendor(), Some(Vendor::Feishu | Vendor::Lark)),
+            Api::Open115 => false,
+        }
+    }
+
     /// Whether an order still stands: the refresh token that it sends is the one to send.
     pub(crate) fn holds(&self, order: &Order) -> bool {
         let current = self.new_token().or(self.tokens().refresh_token.as_ref());
@@ -68,7 +100,7 @@ impl<'v> View<'v> {
     pub(crate) fn lasting(&self, least: SignedDuration, now: Timestamp) -> Option<&'v Tokens> {
         let pair = &self.profile().pair;
         let token = pair.tokens.access_token.as_ref()?;
-        let lasts = pair.tokens.access_expires_at?.duration_since(now) > least;
+        let lasts = self.access_expires_at(now)?.duration_since(now) > least;
         let without = Given {
             api: None,
             ..self.given
@@ -138,7 +170,7 @@ fn api(snapshot: &Snapshot, given: &Given<'_>) -> Result<Api> {
         None | Some(Api::V2 | Api::V3) if is_standard => Ok(Api::V3),
         Some(api) if is_standard => Err(not_standard(login, api)),
         Some(api) => Ok(api),
-        None if profile.shared.token_url.is_some() && !given.lark => Ok(Api::V3),
+        None if profile.shared.token.is_some() && !given.lark => Ok(Api::V3),
         None => {
             let own = profile.pair.tokens.refresh_token.as_ref();
             let token = new_token(snapshot, given).or(own);

@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
     Temporary,
     /// Too many requests; it works after a wait.
     RateLimit,
-    /// The reply has the right form but says neither yes nor no: asking again may tell.
+    /// A reply that says yes by its status, and cannot be understood: it may hold what was asked for.
     Unusable,
     /// Nothing here explains it.
     Unexpected,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use url::form_urlencoded;
 
@@ -109,6 +109,15 @@ impl Response {
             Some(u64::try_from(left).unwrap_or_default().min(LONGEST_WAIT))
         });
         wait.map(Duration::from_secs)
+    }
+
+    /// How far the server's clock is from one that stood between these two moments.
+    pub(crate) fn clock_off(&self, sent: Timestamp, received: Timestamp) -> SignedDuration {
+        match self.date("date") {
+            Some(date) if date < sent => date.duration_since(sent),
+            Some(date) if date > received => date.duration_since(received),
+            _ => SignedDuration::ZERO,
+        }
     }
 
     /// A moment (RFC 9110, section 5.6.7).

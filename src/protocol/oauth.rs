@@ -7,6 +7,7 @@
 //! `error` alone says no.
 
 use secrecy::ExposeSecret;
+use serde::{Serialize, Serializer};
 
 use super::reply::{Body, Form, Said, has};
 use super::{Api, Credentials, Grant, Request, codes, json};
@@ -43,11 +44,16 @@ pub(super) fn refresh(api: Api, grant: &Grant) -> Request {
 pub(super) fn request(api: Api, fields: &[(&'static str, &str)]) -> Request {
     match api {
         Api::V3 => Request::form("/oauth/v3/token", fields),
-        _ => {
-            let fields = fields.iter().copied();
-            let body: std::collections::BTreeMap<_, _> = fields.collect();
-            Request::json("/open-apis/authen/v2/oauth/token", &body)
-        }
+        _ => Request::json("/open-apis/authen/v2/oauth/token", &Object(fields)),
+    }
+}
+
+/// An object with these fields, in their order.
+struct Object<'a>(&'a [(&'static str, &'a str)]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
     }
 }
 

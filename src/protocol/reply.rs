@@ -33,7 +33,7 @@ impl Reply {
     pub(crate) fn is_unread(&self) -> bool {
         match self {
             Reply::Rotated(rotation) => rotation.is_unread,
-            Reply::Refused(refusal) => refusal.is_unread,
+            Reply::Refused(refusal) => refusal.verdict == Verdict::Unusable,
         }
     }
 }
@@ -73,8 +73,6 @@ pub(crate) struct Refusal {
     pub(crate) maybe_spent: bool,
     /// Whether this is an answer of the server's, and not the want of one.
     pub(crate) is_answer: bool,
-    /// See [`Reply::is_unread`].
-    pub(crate) is_unread: bool,
 }
 
 /// What a body says, in its system's own way.
@@ -124,7 +122,7 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
                 let flaws = vec!["it is not whole"];
                 Reply::Rotated(rotation(response, secrets, &tokens, form, flaws))
             }
-            None => Reply::Refused(Refusal::unread(response, secrets, "")),
+            None => Reply::Refused(Refusal::unread(response, secrets, "cannot be read", "")),
         };
     };
     let data = fields.get("data").and_then(|data| json::fields(data.get()));
@@ -150,8 +148,8 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
     let has_any = has(tokens, "refresh_token") || has(tokens, "access_token");
     match said {
         Said::Yes if !has_any && !json::is_there(tokens, "refresh_token") => {
-            let what = "it says yes, but has no token";
-            Reply::Refused(Refusal::unread(response, secrets, what))
+            let what = "says yes, but has no token";
+            Reply::Refused(Refusal::unread(response, secrets, what, ""))
         }
         Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
         // What only a success brings must not be lost for a word that is missing.
@@ -166,7 +164,10 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
             Reply::Refused(Refusal::by_entry(response, secrets, Some(entry), &message))
         }
         Said::No(message) => Reply::Refused(Refusal::by_entry(response, secrets, None, &message)),
-        Said::Neither(message) => Reply::Refused(Refusal::unread(response, secrets, &message)),
+        Said::Neither(message) => {
+            let what = "says neither yes nor no";
+            Reply::Refused(Refusal::unread(response, secrets, what, &message))
+        }
     }
 }
 
@@ -210,7 +211,6 @@ impl Refusal {
         let message = secrets.clean(message, 200);
         Refusal {
             is_answer: true,
-            is_unread: false,
             verdict,
             code: None,
             message: if message.is_empty() {
@@ -228,17 +228,14 @@ impl Refusal {
     }
 
     /// A reply that cannot be understood. If it may hold a pair, the token must not be sent again.
-    fn unread(response: &Response, secrets: &Secrets<'_>, message: &str) -> Self {
-        let refusal = Refusal::unusable(response, secrets, message);
-        if !response.is_success() || !response.may_hold_tokens() {
-            return refusal;
+    fn unread(response: &Response, secrets: &Secrets<'_>, what: &str, words: &str) -> Self {
+        let mut refusal = Refusal::by_status(response, secrets);
+        if response.is_success() && response.may_hold_tokens() {
+            refusal.verdict = Verdict::Unusable;
+            refusal.wait = None;
+            refusal.message = format!("HTTP {}: the reply {what}", response.status);
         }
-        Refusal {
-            is_unread: true,
-            verdict: Verdict::Unexpected,
-            wait: None,
-            ..refusal
-        }
+        refusal.saying(secrets, words)
     }
 
     /// A reply of the right form that lacks what it must have.
@@ -252,11 +249,16 @@ impl Refusal {
                 response.status
             );
         }
-        let words = secrets.clean(message, 200);
+        refusal.saying(secrets, message)
+    }
+
+    /// The same, with the server's own words.
+    fn saying(mut self, secrets: &Secrets<'_>, words: &str) -> Self {
+        let words = secrets.clean(words, 200);
         if !words.is_empty() {
-            refusal.message.push_str(&format!(": {words}"));
+            self.message.push_str(&format!(": {words}"));
         }
-        refusal
+        self
     }
 
     /// A reply without a code: all there is to go by is the HTTP status.
@@ -288,7 +290,6 @@ impl Refusal {
         };
         Refusal {
             is_answer: true,
-            is_unread: false,
             verdict,
             code: None,
             message: format!("HTTP {status}: {what}"),

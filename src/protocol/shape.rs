@@ -55,8 +55,8 @@ fn is_placeholder(text: &str) -> bool {
     let plain = text.to_ascii_lowercase().replace('-', "_");
     let is_in = |open: &str, close: &str| plain.starts_with(open) && plain.ends_with(close);
     // As a sample of a kind: `ur-xxx`.
-    let rest = ["ur_", "u_", "t_", "a_", "eyj"].into_iter();
-    let rest = rest.filter_map(|head| plain.strip_prefix(head)).next();
+    let mut rest = ["ur_", "u_", "t_", "a_", "eyj"].into_iter();
+    let rest = rest.find_map(|head| plain.strip_prefix(head));
     let is_blank =
         |text: &str| text.len() >= 3 && text.bytes().all(|byte| matches!(byte, b'x' | b'*' | b'.'));
     PLACEHOLDERS.contains(&plain.as_str())

@@ -29,6 +29,10 @@ const LOOK: Hint = Hint::fixed(
     "请检查服务地址及途中的代理",
 );
 
+/// What became of the token.
+const NO_CHANGE: &str = "the refusal changed no saved token";
+const LOST: &str = "a reply may have been lost, and the refresh token spent";
+
 /// The error for a refusal that stands. `lost_before` says whether an earlier attempt may have
 /// spent the token without our seeing the reply.
 pub(super) fn refused(
@@ -40,22 +44,17 @@ pub(super) fn refused(
     let kind = kind(refusal.verdict);
     let maybe_lost = lost_before || refusal.maybe_spent;
     let (fate, hint) = match kind {
+        _ if refusal.verdict == Verdict::Unusable => ("the refresh token may be spent", LOOK),
         Kind::Reauthorize if lost_before => (
             "an earlier attempt got no usable reply: if it spent the token, its successor is lost",
             CONSENT,
         ),
-        Kind::Reauthorize => ("the file is as it was", CONSENT),
-        Kind::Temporary if maybe_lost => (
-            "a reply may have been lost and the refresh token spent; the file is as it was",
-            SOON,
-        ),
+        Kind::Reauthorize => (NO_CHANGE, CONSENT),
+        Kind::Temporary if maybe_lost => (LOST, SOON),
         Kind::Temporary => ("the refresh token was not spent", AGAIN),
-        _ if maybe_lost => (
-            "a reply may have been lost and the refresh token spent; the file is as it was",
-            LOOK,
-        ),
+        _ if maybe_lost => (LOST, LOOK),
         Kind::Config => ("the refresh token was not spent", LOOK),
-        _ => ("the file is as it was", LOOK),
+        _ => (NO_CHANGE, LOOK),
     };
     let own = match refusal.verdict {
         // A lost reply outweighs what the server's code suggests.

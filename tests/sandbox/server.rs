@@ -13,12 +13,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 pub use authority::Authority;
 use vendor::Vendor;
-pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
+pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE, STANDARD_PATH, V3_PATH};
 
 const FAULT_PATH: &str = "/sandbox/fault/";
 const CONSENT_PATH: &str = "/open-apis/authen/v1/authorize?";
@@ -61,6 +62,10 @@ pub enum Fault {
     Raw(Vec<u8>),
     /// Spend nothing, and send a reply byte by byte for as long as the client bears it.
     Drip,
+    /// Do this first, as another program would, and then go wrong in that way.
+    Meanwhile(Box<dyn FnOnce() + Send>, Box<Fault>),
+    /// Do what is asked by a clock that is so far off.
+    Date(SignedDuration),
     /// Do what is asked, but change the reply.
     Alter(Box<dyn Fn(&mut Value) + Send>),
 }
@@ -153,6 +158,14 @@ pub struct Recorded {
     pub body: String,
     /// When all of it had come.
     pub at: Instant,
+}
+
+impl Recorded {
+    /// Whether the body is a form, and no JSON.
+    fn is_form(&self) -> bool {
+        self.headers.get("content-type").map(String::as_str)
+            == Some("application/x-www-form-urlencoded")
+    }
 }
 
 /// A running stand-in. It ends with the process.
@@ -389,44 +402,43 @@ trait Wire: Read + Write {}
 
 impl<T: Read + Write> Wire for T {}
 
+/// What a test or a person at the sandbox asks of the stand-in itself.
+fn controlled(path: &str, shared: &Shared) -> Option<(u16, String)> {
+    if let Some(name) = path.strip_prefix(FAULT_PATH) {
+        let known = Fault::NAMED.iter().find(|(known, _)| *known == name);
+        let Some((_, fault)) = known else {
+            return Some((404, format!("unknown: {name}\n")));
+        };
+        shared.state().faults.push_back(fault());
+        return Some((200, format!("armed: {name}\n")));
+    }
+    if let Some(api) = path.strip_prefix(LOGIN_PATH) {
+        let api = api.trim_start_matches('/');
+        let token = shared.state().vendor.new_refresh_token(api);
+        return Some((200, format!("{token}\n")));
+    }
+    if path == COUNTS_PATH {
+        return Some((200, counts(&shared.state()).to_string()));
+    }
+    if let Some(token) = path.strip_prefix(LIVE_PATH) {
+        let is_live = shared.state().vendor.is_live(token);
+        return Some((200, if is_live { "yes" } else { "no" }.to_owned()));
+    }
+    if path == SETTLED_PATH {
+        // This connection is one that is served.
+        let mut state = shared.state();
+        while state.open > 1 {
+            state = shared.wait(state);
+        }
+        return Some((200, "settled".to_owned()));
+    }
+    None
+}
+
 fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
     while let Some(request) = read_request(stream)? {
-        if let Some(name) = request.path.strip_prefix(FAULT_PATH) {
-            let known = Fault::NAMED.iter().find(|(known, _)| *known == name);
-            let status = if known.is_some() { 200 } else { 404 };
-            shared
-                .state()
-                .faults
-                .extend(known.map(|(_, fault)| fault()));
-            let said = if known.is_some() { "armed" } else { "unknown" };
-            write_reply(stream, status, &[], format!("{said}: {name}\n"))?;
-            continue;
-        }
-        if let Some(api) = request.path.strip_prefix(LOGIN_PATH) {
-            let api = api.trim_start_matches('/');
-            let token = shared.state().vendor.new_refresh_token(api);
-            write_reply(stream, 200, &[], format!("{token}\n"))?;
-            continue;
-        }
-        if request.path == COUNTS_PATH {
-            let counts = counts(&shared.state()).to_string();
-            write_reply(stream, 200, &[], counts)?;
-            continue;
-        }
-        if let Some(token) = request.path.strip_prefix(LIVE_PATH) {
-            let is_live = shared.state().vendor.is_live(token);
-            let said = if is_live { "yes" } else { "no" };
-            write_reply(stream, 200, &[], said)?;
-            continue;
-        }
-        if request.path == SETTLED_PATH {
-            // This connection is one that is served.
-            let mut state = shared.state();
-            while state.open > 1 {
-                state = shared.wait(state);
-            }
-            drop(state);
-            write_reply(stream, 200, &[], "settled")?;
+        if let Some((status, said)) = controlled(&request.path, shared) {
+            write_reply(stream, status, &[], said)?;
             continue;
         }
         if let Some(query) = request.path.strip_prefix(CONSENT_PATH) {
@@ -438,6 +450,13 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             let mut state = shared.state();
             state.requests.push(request.clone());
             state.faults.pop_front()
+        };
+        let fault = match fault {
+            Some(Fault::Meanwhile(act, fault)) => {
+                act();
+                Some(*fault)
+            }
+            fault => fault,
         };
         match &fault {
             Some(Fault::CloseBeforeSpending) => return Ok(()),
@@ -472,7 +491,15 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             write_reply(stream, 404, &[], "404 page not found")?;
             continue;
         };
-        let headers = [("X-Tt-Logid", format!("sandbox-log-{serial}"))];
+        let off = match &fault {
+            Some(Fault::Date(off)) => *off,
+            _ => SignedDuration::ZERO,
+        };
+        let date = (Timestamp::now() + off).strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let headers = [
+            ("X-Tt-Logid", format!("sandbox-log-{serial}")),
+            ("Date", date.to_string()),
+        ];
         if let Some((coding, body)) = fault.as_ref().and_then(|fault| fault.changed(&reply)) {
             let headers: Vec<_> = headers.into_iter().chain(coding).collect();
             write_reply(stream, status, &headers, body)?;

@@ -31,11 +31,17 @@ const V2_ACCESS_TOKEN_LIFE: u64 = 7200;
 const V2_REFRESH_TOKEN_LIFE: u64 = 604_800;
 const ACCESS_TOKEN_LIFE_115: u64 = 2_592_000;
 
+/// Where v3 is, on the accounts' host.
+pub const V3_PATH: &str = "/oauth/v3/token";
+/// Where the stand-in is a server after RFC 6749, and no more.
+pub const STANDARD_PATH: &str = "/realms/sandbox/token";
+
 /// An app token with more left than this is given again.
 const APP_TOKEN_REUSE: Duration = Duration::from_secs(1800);
 const THROTTLE_115: Duration = Duration::from_secs(60);
 
-/// The endpoints, by the names that `--api` gives them; v1 and oidc take the same tokens.
+/// The endpoints, by the names that `--api` gives them; v1 and oidc take the same tokens, and so do v2
+/// and v3.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Family {
     V1,
@@ -46,7 +52,7 @@ enum Family {
 impl Family {
     fn of(api: &str) -> Self {
         match api {
-            "v2" => Family::V2,
+            "v2" | "v3" => Family::V2,
             "115" => Family::Open115,
             _ => Family::V1,
         }
@@ -171,7 +177,15 @@ impl Vendor {
         if request.method != "POST" {
             return None;
         }
-        let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        let body = if request.is_form() {
+            let form = url::form_urlencoded::parse(request.body.as_bytes()).into_owned();
+            Value::Object(
+                form.map(|(name, value)| (name, Value::String(value)))
+                    .collect(),
+            )
+        } else {
+            serde_json::from_str(&request.body).unwrap_or_default()
+        };
         match request.path.as_str() {
             "/open-apis/auth/v3/app_access_token/internal" => Some(self.app_token(&body, false)),
             "/open-apis/auth/v3/app_access_token" => Some(self.app_token(&body, true)),
@@ -181,7 +195,12 @@ impl Vendor {
             "/open-apis/authen/v1/oidc/refresh_access_token" => {
                 Some(self.refresh_v1(request, &body, Some(SCOPE)))
             }
-            "/open-apis/authen/v2/oauth/token" => Some(self.refresh_v2(&body)),
+            "/open-apis/authen/v2/oauth/token" if request.is_form() => {
+                let why = "The request body is malformed.";
+                Some(refused_by_v2(20063, "invalid_request", why))
+            }
+            "/open-apis/authen/v2/oauth/token" | V3_PATH => Some(self.refresh_v2(&body)),
+            STANDARD_PATH if request.is_form() => Some(self.refresh_at_standard_server(body)),
             "/oauth/v1/device_authorization" => Some(self.device(request)),
             "/open/refreshToken" => Some(self.refresh_115(&request.body)),
             _ => None,
@@ -275,6 +294,18 @@ impl Vendor {
             data["scope"] = json!(scope);
         }
         (200, json!({ "code": 0, "msg": "success", "data": data }))
+    }
+
+    /// A server after RFC 6749: it knows public clients, and none of Feishu's codes.
+    fn refresh_at_standard_server(&mut self, mut body: Value) -> Answer {
+        if body.get("client_secret").is_none() {
+            body["client_secret"] = json!(APP_SECRET);
+        }
+        let (status, mut reply) = self.refresh_v2(&body);
+        for name in ["code", "refresh_token_expires_in"] {
+            reply.as_object_mut().map(|reply| reply.remove(name));
+        }
+        (status, reply)
     }
 
     fn refresh_v2(&mut self, body: &Value) -> Answer {
