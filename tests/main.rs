@@ -21,6 +21,7 @@
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the texts say of the tests
 //! - `login`: the first pair, from a user's consent
+//! - `consent`: what a consent may end in other than a code, and how a device is asked for
 //! - `library`: the functions for Rust callers
 //! - `windows`: what is different there
 //!
@@ -48,6 +49,7 @@
 mod app_token;
 mod bad_input;
 mod concurrency;
+mod consent;
 #[cfg(unix)]
 mod cost;
 mod file_format;

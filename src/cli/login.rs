@@ -112,7 +112,7 @@ impl Way for Paste<'_> {
                 line.map_err(|error| Error::config(format!("cannot read the address: {error}")))?;
             match question.pasted(&line) {
                 Answer::Code(code) => return Ok(code),
-                Answer::Denied(word) => return Err(denied(&word)),
+                Answer::Denied(denial) => return Err(denied(&denial)),
                 Answer::WrongState => say(
                     "That address belongs to another login. Paste the one that this link led to:\n",
                 ),

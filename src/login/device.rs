@@ -99,7 +99,7 @@ fn poll(
                 interval += SLOWER;
                 None
             }
-            Some(Polled::Denied) => return Err(denied("access_denied")),
+            Some(Polled::Denied(denial)) => return Err(denied(&denial)),
             Some(Polled::Expired) => return Err(too_late()),
             // What passes is asked again at the next turn, like a pending answer.
             _ if is_passing => Some(error),

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::consent::Denial;
 use super::reply::{self, Body, Field, Form, Refusal, Reply, Said, seconds, secret};
 use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
 
@@ -86,7 +87,7 @@ fn refusal(body: &json::Fields<'_>, response: &Response, secrets: &Secrets<'_>) 
     let message = json::words(body, &["error_description", "msg", "message", "error"]);
     match json::integer_in(body, "code").filter(|code| *code != 0) {
         Some(code) => Refusal::by_code(response, secrets, code, &message),
-        None => match codes::look_up_error(&json::words(body, &["error"])) {
+        None => match codes::look_up_consent_error(&json::words(body, &["error"])) {
             Some(entry) => Refusal::by_entry(response, secrets, Some(entry), &message),
             None => Refusal::unusable(response, secrets, &message),
         },
@@ -107,7 +108,7 @@ pub(crate) enum Polled {
     Pending,
     /// The same, and this was asked too often.
     SlowDown,
-    Denied,
+    Denied(Denial),
     Expired,
     Ended(Box<Reply>),
 }
@@ -134,12 +135,16 @@ impl DeviceGrant {
     /// What the reply to that request means.
     pub(crate) fn polled(&self, response: &Response) -> Polled {
         let text = json::text(&response.body);
-        let error = json::fields(&text).map(|body| json::words(&body, &["error"]));
-        match error.as_deref() {
-            Some("authorization_pending") => Polled::Pending,
-            Some("slow_down") => Polled::SlowDown,
-            Some("access_denied") => Polled::Denied,
-            Some("expired_token") => Polled::Expired,
+        let body = json::fields(&text).unwrap_or_default();
+        let error = json::words(&body, &["error"]);
+        match error.as_str() {
+            "authorization_pending" => Polled::Pending,
+            "slow_down" => Polled::SlowDown,
+            "access_denied" => {
+                let description = json::words(&body, &["error_description"]);
+                Polled::Denied(Denial::new(&error, &description, &self.secrets()))
+            }
+            "expired_token" => Polled::Expired,
             _ => Polled::Ended(Box::new(reply::judged(response, &self.secrets(), &FORM))),
         }
     }
@@ -153,7 +158,7 @@ const FORM: Form = Form {
 /// As v2, but by the name of the error before its code.
 fn judge(body: &Body<'_>) -> Said {
     let error = json::words(&body.fields, &["error"]);
-    match codes::look_up_error(&error) {
+    match codes::look_up_consent_error(&error) {
         Some(entry) => {
             let words = json::words(
                 &body.fields,
@@ -292,7 +297,7 @@ mod tests {
         let error = |error: &str| polled(400, &format!(r#"{{"error":"{error}","code":20026}}"#));
         assert!(matches!(error("authorization_pending"), Polled::Pending));
         assert!(matches!(error("slow_down"), Polled::SlowDown));
-        assert!(matches!(error("access_denied"), Polled::Denied));
+        assert!(matches!(error("access_denied"), Polled::Denied(_)));
         assert!(matches!(error("expired_token"), Polled::Expired));
         let refusal = |polled| match polled {
             Polled::Ended(reply) => match *reply {
