@@ -3,9 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use crate::harness::{HeldRun, Run, Scene};
-use crate::sandbox::{APP_ID, APP_SECRET};
+use crate::sandbox::{APP_ID, APP_SECRET, Fault};
 
 /// A file with an app, and the stand-in's addresses.
 fn scene() -> Scene {
@@ -99,4 +102,54 @@ fn a_pasted_error_ends_as_one_in_the_browser_does() {
         assert!(run.stderr.contains(hint), "{}", run.stderr);
     }
     assert!(scene.server.requests().is_empty());
+}
+
+/// Logs in by a device whose code lives this long, with these answers to the first polls.
+fn by_device(scene: &Scene, life: u64, polls: &[&str], arguments: &[&str]) -> Run {
+    let shorten = move |reply: &mut Value| reply["expires_in"] = json!(life);
+    scene.server.fail_next(Fault::Alter(Box::new(shorten)));
+    for body in polls {
+        scene.server.fail_next(Fault::reply(400, *body));
+    }
+    let accounts = scene.server.base_url();
+    let device = ["login", "--device", "--accounts-url", &accounts];
+    scene.run([&device, arguments].concat())
+}
+
+#[test]
+fn a_device_is_waited_for_as_long_as_its_code_lives() {
+    let scene = scene();
+    let before = scene.text();
+    let pending = [r#"{"error":"authorization_pending"}"#];
+    for (arguments, names_wait) in [
+        (&[][..], false),
+        (&["--wait", "10"], false),
+        (&["--wait", "1.5"], true),
+    ] {
+        let start = Instant::now();
+        let run = by_device(&scene, 2, &pending, arguments);
+        run.assert_failed(5, "no consent came in time");
+        assert!(start.elapsed() < Duration::from_secs(9));
+        assert_eq!(run.stderr.contains("with --wait"), names_wait, "{run:?}");
+    }
+    assert_eq!(scene.text(), before);
+}
+
+#[test]
+fn a_code_alone_says_that_a_device_is_still_waited_for() {
+    let scene = scene();
+    let run = by_device(&scene, 60, &[r#"{"code":20080,"msg":"pending"}"#], &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    scene.assert_sound();
+}
+
+#[test]
+fn a_device_ends_as_a_browser_does() {
+    let scene = scene();
+    for (error, code, _, hint) in ERRORS.into_iter().take(2) {
+        let body = format!(r#"{{"error":"{error}","error_description":"in {APP_SECRET} words"}}"#);
+        let run = by_device(&scene, 60, &[&body], &[]);
+        run.assert_failed(code, "in *** words");
+        assert!(run.stderr.contains(hint), "{}", run.stderr);
+    }
 }

@@ -41,6 +41,9 @@ pub(super) struct Code {
 /// Said of a refresh token that is invalid, expired or spent, and of one of the other version.
 pub(super) const NOT_THIS_REFRESH_TOKEN: i64 = 20026;
 
+/// Said of a consent on another device that has not been given yet.
+pub(super) const STILL_AWAITED: i64 = 20080;
+
 /// The entry of a code; none if no document names it.
 pub(super) fn look_up(code: i64) -> Option<&'static Code> {
     TABLE.iter().find(|entry| entry.codes.contains(&code))
@@ -291,7 +294,7 @@ static TABLE: &[Code] = &[
         "该应用未开启刷新功能：请在安全设置中打开开关并发布版本",
     ),
     code(
-        &[20080],
+        &[STILL_AWAITED],
         Temporary,
         "the user has not consented yet: run again after that",
         "用户尚未授权：请在授权后重试",

@@ -1,7 +1,7 @@
 //! Consent on another device (RFC 8628): a link and a short code for the user, and polite asking.
 //!
 //! Experimental: the vendor's public documents do not describe it; this is as its own command-line
-//! tool does it. Polling is judged by `error` alone.
+//! tool does it. Polling is judged by `error`, and by a code only where there is none.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -139,6 +139,7 @@ impl DeviceGrant {
         let error = json::words(&body, &["error"]);
         match error.as_str() {
             "authorization_pending" => Polled::Pending,
+            "" if json::integer_in(&body, "code") == Some(codes::STILL_AWAITED) => Polled::Pending,
             "slow_down" => Polled::SlowDown,
             "access_denied" => {
                 let description = json::words(&body, &["error_description"]);
@@ -296,6 +297,10 @@ mod tests {
         let polled = |status, body: &str| grant.polled(&answer(status, body));
         let error = |error: &str| polled(400, &format!(r#"{{"error":"{error}","code":20026}}"#));
         assert!(matches!(error("authorization_pending"), Polled::Pending));
+        for status in [200, 400] {
+            let by_code = polled(status, r#"{"code":20080,"msg":"pending"}"#);
+            assert!(matches!(by_code, Polled::Pending));
+        }
         assert!(matches!(error("slow_down"), Polled::SlowDown));
         assert!(matches!(error("access_denied"), Polled::Denied(_)));
         assert!(matches!(error("expired_token"), Polled::Expired));
