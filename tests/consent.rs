@@ -153,3 +153,41 @@ fn a_device_ends_as_a_browser_does() {
         assert!(run.stderr.contains(hint), "{}", run.stderr);
     }
 }
+
+/// Never both ways at once: the server refuses that, too (20070).
+#[test]
+fn a_device_whose_header_was_taken_out_shows_its_secret_in_the_form() {
+    let scene = scene();
+    let body = r#"{"code":20001,"error":"invalid_request","error_description":"client_secret is missing"}"#;
+    let prompt = json!({
+        "device_code": "d", "user_code": "WDJB-MJHT", "verification_uri": "https://a.b", "expires_in": 1,
+    });
+    scene.server.fail_next(Fault::reply(400, body));
+    scene
+        .server
+        .fail_next(Fault::reply(200, prompt.to_string()));
+    let accounts = scene.server.base_url();
+    let device = ["login", "--device", "--accounts-url", &accounts];
+    let run = scene.run(device);
+    assert!(run.stderr.contains("WDJB-MJHT"), "{}", run.stderr);
+    let requests = scene.server.requests();
+    assert!(requests[0].headers.contains_key("authorization"));
+    assert!(!requests[0].body.contains("client_secret"));
+    assert!(!requests[1].headers.contains_key("authorization"));
+    let form = format!("client_id={APP_ID}&client_secret={APP_SECRET}&scope=offline_access");
+    assert_eq!(requests[1].body, form);
+    // Once only.
+    let before = scene.server.requests().len();
+    for _ in 0..2 {
+        scene.server.fail_next(Fault::reply(400, body));
+    }
+    scene
+        .run(device)
+        .assert_failed(3, "client_secret is missing");
+    assert_eq!(scene.server.requests().len(), before + 2);
+    // A secret that is wrong is not tried again.
+    let wrong = r#"{"error":"invalid_client","error_description":"The client secret is invalid."}"#;
+    scene.server.fail_next(Fault::reply(401, wrong));
+    scene.run(device).assert_failed(3, "is invalid");
+    assert_eq!(scene.server.requests().len(), before + 3);
+}

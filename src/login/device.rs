@@ -40,9 +40,13 @@ pub(crate) fn run(
 /// Asks for what the user is to be shown.
 fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
     let app = &attempt.order.app;
-    let request = device::request(app, &attempt.scope);
     let secrets = device::secrets(app);
-    let sent = runtime()?.block_on(crate::exchange::send(accounts, &request, &secrets));
+    let runtime = runtime()?;
+    let send = |request: &_| runtime.block_on(crate::exchange::send(accounts, request, &secrets));
+    let mut sent = send(&device::request(app, &attempt.scope));
+    if sent.as_ref().is_ok_and(device::misses_header) {
+        sent = send(&device::request_without_header(app, &attempt.scope));
+    }
     let prompt = match sent {
         Ok(response) => device::prompt(app, &response),
         Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),

@@ -15,6 +15,8 @@ use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
 const EXPIRES_IN: u64 = 240;
 const INTERVAL: u64 = 5;
 
+const PATH: &str = "/oauth/v1/device_authorization";
+
 /// What the user is shown, and how the answer is asked for.
 #[derive(Debug)]
 pub(crate) struct Prompt {
@@ -33,8 +35,31 @@ pub(crate) fn request(app: &App, scope: &str) -> Request {
     let fields = [("client_id", app.id.as_str()), ("scope", scope)];
     Request {
         authorization: Some(format!("Basic {}", credentials(app)).into()),
-        ..Request::form("/oauth/v1/device_authorization", &fields)
+        ..Request::form(PATH, &fields)
     }
+}
+
+/// The same where the header does not arrive: the secret goes in the form alone, as two ways of showing it
+/// at once are refused (20070).
+pub(crate) fn request_without_header(app: &App, scope: &str) -> Request {
+    let fields = [
+        ("client_id", app.id.as_str()),
+        ("client_secret", app.secret.expose_secret()),
+        ("scope", scope),
+    ];
+    Request::form(PATH, &fields)
+}
+
+/// Whether a server misses the header in a request that had one: a proxy may have taken it out.
+pub(crate) fn misses_header(response: &Response) -> bool {
+    let text = json::text(&response.body);
+    let body = json::fields(&text).unwrap_or_default();
+    let error = json::words(&body, &["error"]);
+    let words = json::words(&body, &["error_description", "msg", "message"]).to_lowercase();
+    ["invalid_client", "invalid_request"].contains(&error.as_str())
+        && ["client_secret", "authorization"]
+            .iter()
+            .any(|name| words.contains(name))
 }
 
 /// Id and secret as HTTP's own header shows them (RFC 7617).
@@ -204,6 +229,39 @@ mod tests {
         assert_eq!(header.expose_secret(), "Basic Y2xpXzE6c2VjcmV0LW9mLWNsaS0x");
         let body = request.body.expose_secret();
         assert_eq!(body, "client_id=cli_1&scope=a+offline_access");
+    }
+
+    #[test]
+    fn a_header_that_did_not_arrive_is_told_from_a_secret_that_is_wrong() {
+        let request = request_without_header(&app(), "a offline_access");
+        assert!(request.authorization.is_none());
+        let body = request.body.expose_secret();
+        let expected = "client_id=cli_1&client_secret=secret-of-cli-1&scope=a+offline_access";
+        assert_eq!(body, expected);
+        for (error, words, misses) in [
+            (
+                "invalid_request",
+                "missing required parameter: client_secret",
+                true,
+            ),
+            (
+                "invalid_client",
+                "the Authorization header is missing",
+                true,
+            ),
+            ("invalid_client", "The client secret is invalid.", false),
+            ("invalid_client", "", false),
+            ("invalid_scope", "client_secret", false),
+        ] {
+            let body =
+                format!(r#"{{"code":20001,"error":"{error}","error_description":"{words}"}}"#);
+            assert_eq!(
+                misses_header(&answer(400, &body)),
+                misses,
+                "{error}: {words}"
+            );
+        }
+        assert!(!misses_header(&answer(400, "<html>client_secret")));
     }
 
     /// RFC 8628, section 3.2.
