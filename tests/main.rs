@@ -14,6 +14,7 @@
 //! - `profiles`: many profiles in one run
 //! - `status`: what `status` says of a file
 //! - `system`: disks, permissions, locks, pipes
+//! - `disk_words`: what a disk or a file that cannot be used is called
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
@@ -52,6 +53,8 @@ mod concurrency;
 mod consent;
 #[cfg(unix)]
 mod cost;
+#[cfg(target_os = "linux")] // It has mounts.
+mod disk_words;
 mod file_format;
 mod harness;
 #[cfg(unix)]

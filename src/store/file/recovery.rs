@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::disk::{Disk, is_torn};
-use super::io::warn_if_readable_by_others;
+use super::io::{cannot_keep_journal, warn_if_readable_by_others};
 use super::leftovers::{self, Found, Leftover};
 use super::legacy::{self, Rescue};
 use super::lock::{Lock, Queue};
@@ -179,8 +179,7 @@ impl State {
             Some(journal) => journal.reserve(bytes).map(|()| Arc::clone(journal)),
             None => self.open_journal(&disk.lock.path, bytes),
         };
-        let journal =
-            opened.map_err(|error| Error::file("no room for a journal of", aim.file, error))?;
+        let journal = opened.map_err(|error| cannot_keep_journal(aim.file, error))?;
         let mut text = Arc::clone(&self.text);
         let settled = aim.settle(disk, Some(&journal), &mut text);
         if settled.is_err() && journal.length() == 0 {
