@@ -3,6 +3,7 @@
 //! Where a new test belongs:
 //! - `main_job`: what a run reads, sends, saves and prints when all is well
 //! - `file_format`: how the file looks afterwards, to us and to Python
+//! - `encodings`: files in another encoding, and such as begin with a NUL byte
 //! - `concurrency`: several programs at once
 //! - `replies`: what the server may do, and what becomes of the token
 //! - `systems`: the four token endpoints, and which host each goes to
@@ -55,6 +56,7 @@ mod consent;
 mod cost;
 #[cfg(target_os = "linux")] // It has mounts.
 mod disk_words;
+mod encodings;
 mod file_format;
 mod harness;
 #[cfg(unix)]

@@ -12,6 +12,7 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 
+use super::document::is_utf16;
 use super::io::{cannot_reserve, is_same, read};
 use super::journal::Journal;
 use super::lock::Lock;
@@ -237,9 +238,10 @@ impl Disk {
     }
 }
 
-/// Whether a text is the beginning of a write that did not end: see [`Disk::overwrite`].
+/// Whether a text is the beginning of a write that did not end: see [`Disk::overwrite`]. One in UTF-16 may
+/// begin with NUL, too.
 pub(super) fn is_torn(text: &[u8]) -> bool {
-    text.first() == Some(&0)
+    text.first() == Some(&0) && !is_utf16(text)
 }
 
 /// The file that is to take the old one's place. It goes if it does not.
