@@ -43,11 +43,11 @@ fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
     let secrets = device::secrets(app);
     let runtime = runtime()?;
     let send = |request: &_| runtime.block_on(crate::exchange::send(accounts, request, &secrets));
-    let mut sent = send(&device::request(app, &attempt.scope));
-    if sent.as_ref().is_ok_and(device::misses_header) {
-        sent = send(&device::request_without_header(app, &attempt.scope));
+    let mut reply = send(&device::request(app, &attempt.scope));
+    if reply.as_ref().is_ok_and(device::misses_header) {
+        reply = send(&device::request_without_header(app, &attempt.scope));
     }
-    let prompt = match sent {
+    let prompt = match reply {
         Ok(response) => device::prompt(app, &response),
         Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),
     };
