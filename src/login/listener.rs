@@ -133,11 +133,7 @@ impl Listener {
             match answer {
                 Answer::Code(code) => return Ok((code, Browser(caller.stream))),
                 Answer::Denied(denial) => {
-                    let page = if denial.is_refusal() {
-                        &pages::REFUSED
-                    } else {
-                        &pages::NO_CONSENT
-                    };
+                    let page = pages::without_consent(&denial);
                     let _ = reply_with(&caller.stream, page, &denial.words);
                     return Err(denied(&denial));
                 }

@@ -1,5 +1,7 @@
 //! The small pages that the browser ends on, in English and Chinese.
 
+use crate::protocol::consent::Denial;
+
 /// A page, and the HTTP status it goes with.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -35,7 +37,7 @@ pub(crate) static FAILED: Page = Page {
     ),
 };
 
-pub(super) static REFUSED: Page = Page {
+static REFUSED: Page = Page {
     status: "200 OK",
     sign: "×",
     english: (
@@ -45,7 +47,7 @@ pub(super) static REFUSED: Page = Page {
     chinese: ("授权被拒绝", "未作任何更改，可以关闭此页面。"),
 };
 
-pub(super) static NO_CONSENT: Page = Page {
+static NO_CONSENT: Page = Page {
     status: "200 OK",
     sign: "!",
     english: (
@@ -102,6 +104,15 @@ pub(super) static NO_REQUEST: Page = Page {
     status: "400 Bad Request",
     ..NOTHING_HERE
 };
+
+/// The page for a consent that did not come to a code.
+pub(super) fn without_consent(denial: &Denial) -> &'static Page {
+    if denial.is_refusal() {
+        &REFUSED
+    } else {
+        &NO_CONSENT
+    }
+}
 
 /// The whole response that shows a page, and what the server said, if it did. It loads nothing, runs
 /// nothing and is kept nowhere.
