@@ -123,6 +123,14 @@ struct Unsaved {
     lines: SecretString,
 }
 
+/// Whether a disk, or what a user may have of it, is full: that passes.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// What every fallible function of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -190,14 +198,19 @@ impl Error {
     /// A failed operation on a file before anything is sent: `what` reads like "cannot read". A full disk passes, so it is
     /// temporary; anything else needs a person.
     pub(crate) fn file(what: &str, path: &Path, source: io::Error) -> Self {
-        let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Temporary,
-            _ => Kind::Config,
+        let kind = if is_full(&source) {
+            Kind::Temporary
+        } else {
+            Kind::Config
         };
         let hint = match source.kind() {
             _ if kind == Kind::Temporary => {
                 Hint::fixed("free some space, then run again", "请释放磁盘空间后重试")
             }
+            io::ErrorKind::ReadOnlyFilesystem => Hint::fixed(
+                "mount it writable, or name a file elsewhere with -c",
+                "请以可写方式挂载，或用 -c 指定其他位置的文件",
+            ),
             io::ErrorKind::PermissionDenied => Hint::fixed(
                 "check as which user this runs, and that user's rights on the file and its folder",
                 "请检查运行用户及其对该文件和所在目录的权限",

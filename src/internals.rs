@@ -6,7 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::protocol::consent::{Answer, CodeGrant};
 use crate::protocol::device::{DeviceGrant, Polled};
 use crate::protocol::{
-    self, Api, App, Credentials, Grant, Refusal, Reply, Response, app_token, consent, device,
+    self, Api, App, Credentials, Grant, Refusal, Reply, Response, Secrets, app_token, consent,
+    device,
 };
 use crate::store::file::document::{Document, Edit};
 
@@ -161,7 +162,7 @@ fn of_refusal(refusal: Refusal) -> Judged {
 /// The code that is read from what a browser or a person brings back from the consent page.
 #[must_use]
 pub fn code_of(pasted: &str, state: &str) -> Option<String> {
-    match consent::pasted(pasted, &state.into()) {
+    match consent::pasted(pasted, &state.into(), Secrets::default()) {
         Answer::Code(code) => Some(code.expose_secret().to_owned()),
         _ => None,
     }

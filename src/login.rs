@@ -21,14 +21,13 @@ use crate::client::Client;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::exchange;
 use crate::profile::{Given, LoginOrder, Origin, consent_api};
-use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
-use crate::protocol::{self, Api, Refusal, Reply, Request, Response, Rotation, Secrets};
+use crate::protocol::consent::{self, Answer, Asked, CodeGrant, Denial};
+use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Rotation, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
 use crate::refresh::{Caller, Options, Outcome, Story, failure, kept, runtime, save};
 use crate::store::file::FileStore;
 use crate::store::{Claim, Reservation, Reserved, Store, Wanted};
-use crate::text::{printable, shortened};
 use crate::token::Tokens;
 
 /// What the documents use, and the Python package.
@@ -47,17 +46,18 @@ pub(crate) struct Question {
     /// The address of the consent page.
     pub(crate) page: String,
     state: SecretString,
+    app: App,
 }
 
 impl Question {
     /// Reads the query of a callback.
     fn answer(&self, query: &str) -> Answer {
-        consent::answer(query, &self.state)
+        consent::answer(query, &self.state, self.app.secrets())
     }
 
     /// Reads what a person pasted: the address that the browser ended on, or the bare code.
     pub(crate) fn pasted(&self, text: &str) -> Answer {
-        consent::pasted(text, &self.state)
+        consent::pasted(text, &self.state, self.app.secrets())
     }
 }
 
@@ -109,6 +109,7 @@ pub(crate) fn run(
     let question = Question {
         page: consent::page(&attempt.order.accounts, &asked),
         state,
+        app: attempt.order.app.clone(),
     };
     let grant = CodeGrant {
         app: attempt.order.app.clone(),
@@ -351,14 +352,19 @@ fn refused(client: &Client, order: &LoginOrder, refusal: Refusal, lost_before: b
         })
 }
 
-/// The error for a consent that was refused.
-pub(crate) fn denied(word: &str) -> Error {
-    let word = shortened(&printable(word), 80);
-    let message = format!("the consent was refused ({word}); nothing was changed");
-    Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
-        "log in again once the user agrees",
-        "请在用户同意后重新登录",
-    ))
+/// The error for a consent that was refused, or could not be given.
+pub(crate) fn denied(denial: &Denial) -> Error {
+    let what = if denial.is_refusal() {
+        "the consent was refused"
+    } else {
+        "the consent ended in an error"
+    };
+    let message = format!("{what} ({}); nothing was changed", denial.words);
+    let hint = denial.hint.cloned().unwrap_or(Hint::fixed(
+        "read what the server says; then log in again: feishu-refresh login",
+        "请查看服务器返回的信息，然后重新登录：feishu-refresh login",
+    ));
+    Error::new(failure::kind(denial.verdict), message).with_hint(hint)
 }
 
 /// The error for a consent that did not come.

@@ -3,6 +3,7 @@
 //! Where a new test belongs:
 //! - `main_job`: what a run reads, sends, saves and prints when all is well
 //! - `file_format`: how the file looks afterwards, to us and to Python
+//! - `encodings`: files in another encoding, and such as begin with a NUL byte
 //! - `concurrency`: several programs at once
 //! - `replies`: what the server may do, and what becomes of the token
 //! - `systems`: the four token endpoints, and which host each goes to
@@ -14,6 +15,7 @@
 //! - `profiles`: many profiles in one run
 //! - `status`: what `status` says of a file
 //! - `system`: disks, permissions, locks, pipes
+//! - `disk_words`: what a disk or a file that cannot be used is called
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
@@ -25,6 +27,7 @@
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the texts say of the tests
 //! - `login`: the first pair, from a user's consent
+//! - `consent`: what a consent may end in other than a code, and how a device is asked for
 //! - `library`: the functions for Rust callers
 //! - `windows`: what is different there
 //!
@@ -54,8 +57,12 @@ mod app_token;
 mod bad_input;
 mod clocks;
 mod concurrency;
+mod consent;
 #[cfg(unix)]
 mod cost;
+#[cfg(target_os = "linux")] // It has mounts.
+mod disk_words;
+mod encodings;
 mod file_format;
 mod harness;
 #[cfg(unix)]

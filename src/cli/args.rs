@@ -118,8 +118,10 @@ pub(super) struct LoginArguments {
     pub(super) redirect_uri: Option<String>,
 
     /// How long to wait for the consent
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
-    pub(super) wait: Duration,
+    ///
+    /// [default: 5m; with --device, as long as the code lives]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) wait: Option<Duration>,
 }
 
 /// What is secret, and the app that it belongs to.

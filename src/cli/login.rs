@@ -21,6 +21,9 @@ use crate::protocol::consent::Answer;
 use crate::protocol::device::Prompt;
 use crate::refresh::Options;
 
+/// How long a browser is waited for, unless `--wait` says it.
+const WAIT: Duration = Duration::from_secs(300);
+
 /// Gets the first pair in the way that was asked for, and says where it is.
 pub(super) fn run(
     way: &LoginArguments,
@@ -38,12 +41,12 @@ pub(super) fn run(
     if let Some(Sink::Github(_)) = sink {
         program.masks = Some(&mut *console.stdout);
     }
-    let wait = way.wait;
+    let wait = way.wait.unwrap_or(WAIT);
     let shield = Mask::shield_thread;
     let stderr = &mut *console.stderr;
     let result = if way.device {
         let mut show = |prompt: &_| show_prompt(stderr, prompt);
-        login::device::run(options, &mut show, wait, &mut program, shield)
+        login::device::run(options, &mut show, way.wait, &mut program, shield)
     } else if way.paste {
         let mut way = Paste {
             stdin: mem::replace(&mut console.stdin, Box::new(io::empty())),
@@ -112,7 +115,7 @@ impl Way for Paste<'_> {
                 line.map_err(|error| Error::config(format!("cannot read the address: {error}")))?;
             match question.pasted(&line) {
                 Answer::Code(code) => return Ok(code),
-                Answer::Denied(word) => return Err(denied(&word)),
+                Answer::Denied(denial) => return Err(denied(&denial)),
                 Answer::WrongState => say(
                     "That address belongs to another login. Paste the one that this link led to:\n",
                 ),

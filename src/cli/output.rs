@@ -129,9 +129,8 @@ impl Sink {
                     ))
                 })?;
                 let path = Path::new(&path);
-                let what = "nothing was sent: GITHUB_OUTPUT cannot be written:";
                 let output = GithubOutput::open(path);
-                Sink::Github(output.map_err(|error| Error::file(what, path, error))?)
+                Sink::Github(output.map_err(|error| GithubOutput::refused(path, error))?)
             }
         })
     }
@@ -176,6 +175,20 @@ impl GithubOutput {
             path: path.to_owned(),
             file: files::open_to_append(path)?,
         })
+    }
+
+    fn refused(path: &Path, error: io::Error) -> Error {
+        let is_read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+        let what = "nothing was sent: GITHUB_OUTPUT cannot be written:";
+        let error = Error::file(what, path, error);
+        if !is_read_only {
+            return error;
+        }
+        let path = path.display();
+        error.with_hint(Hint::naming(
+            format!("mount {path} writable, or let GITHUB_OUTPUT name a file elsewhere"),
+            format!("请以可写方式挂载 {path}，或让 GITHUB_OUTPUT 指向其他位置的文件"),
+        ))
     }
 
     /// Appends a line; one that another program left open is ended first.

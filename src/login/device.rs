@@ -17,14 +17,15 @@ use crate::refresh::{Caller, Options, Outcome, runtime};
 /// How much longer to wait once the server calls the asking too quick (RFC 8628, 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
 
-/// Gets a pair by a user's consent on another device, and saves it.
+/// Gets a pair by a user's consent on another device, and saves it. Waits as long as the code lives, or
+/// for `wait`, if that is shorter.
 ///
 /// # Errors
 /// See [`crate::Kind`]; nothing is changed unless a pair came.
 pub(crate) fn run(
     options: &Options,
     show: &mut dyn FnMut(&Prompt),
-    wait: Duration,
+    wait: Option<Duration>,
     caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
@@ -33,17 +34,20 @@ pub(crate) fn run(
     attempt.try_room(caller)?;
     let prompt = prompt(&attempt, &accounts)?;
     show(&prompt);
-    let wait = wait.min(Duration::from_secs(prompt.expires_in));
-    poll(&attempt, prompt, Instant::now() + wait, caller)
+    poll(&attempt, prompt, wait, caller)
 }
 
 /// Asks for what the user is to be shown.
 fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
     let app = &attempt.order.app;
-    let request = device::request(app, &attempt.scope);
     let secrets = device::secrets(app);
-    let sent = runtime()?.block_on(crate::exchange::send(accounts, &request, &secrets));
-    let prompt = match sent {
+    let runtime = runtime()?;
+    let send = |request: &_| runtime.block_on(crate::exchange::send(accounts, request, &secrets));
+    let mut reply = send(&device::request(app, &attempt.scope));
+    if reply.as_ref().is_ok_and(device::misses_header) {
+        reply = send(&device::request_without_header(app, &attempt.scope));
+    }
+    let prompt = match reply {
         Ok(response) => device::prompt(app, &response),
         Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),
     };
@@ -54,9 +58,12 @@ fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
 fn poll(
     attempt: &Login<'_>,
     prompt: Prompt,
-    deadline: Instant,
+    wait: Option<Duration>,
     caller: &mut dyn Caller,
 ) -> Result<Outcome> {
+    let life = Duration::from_secs(prompt.expires_in);
+    let wait = wait.filter(|wait| *wait < life);
+    let deadline = Instant::now() + wait.unwrap_or(life);
     let mut interval = Duration::from_secs(prompt.interval);
     let grant = DeviceGrant {
         app: attempt.order.app.clone(),
@@ -71,41 +78,50 @@ fn poll(
         // Who cannot wait so long asks once, at the end.
         let pause = if asked { interval } else { interval.min(left) };
         if pause > left {
-            return Err(failure.unwrap_or_else(too_late));
+            return Err(failure.unwrap_or_else(|| too_late(wait.is_some())));
         }
         thread::sleep(pause);
         asked = true;
-        let polled = RefCell::new(None);
-        let judge = |response: &_| match grant.polled(response) {
-            Polled::Ended(reply) => *reply,
-            other => {
-                polled.replace(Some(other));
-                Reply::Refused(not_yet())
-            }
+        let (polled, refusal) = match ask(attempt, &grant, caller)? {
+            Ok(outcome) => return Ok(outcome),
+            Err(unanswered) => unanswered,
         };
-        let secrets = &grant.secrets();
-        let refusal =
-            match attempt.exchange(&grant.request(attempt.order.api), secrets, judge, caller)? {
-                Ok(outcome) => return Ok(outcome),
-                Err(refusal) => refusal,
-            };
         let is_passing = refusal.is_passing();
         let maybe_spent = refusal.maybe_spent;
         let error = attempt.refused(refusal, lost_before);
         lost_before |= maybe_spent;
-        failure = match polled.into_inner() {
+        failure = match polled {
             Some(Polled::Pending) => None,
             Some(Polled::SlowDown) => {
                 interval += SLOWER;
                 None
             }
-            Some(Polled::Denied) => return Err(denied("access_denied")),
-            Some(Polled::Expired) => return Err(too_late()),
+            Some(Polled::Denied(denial)) => return Err(denied(&denial)),
+            Some(Polled::Expired) => return Err(too_late(false)),
             // What passes is asked again at the next turn, like a pending answer.
             _ if is_passing => Some(error),
             _ => return Err(error),
         };
     }
+}
+
+/// Asks once, and saves the pair; or says why there is none, and what the server says of the waiting.
+fn ask(
+    attempt: &Login<'_>,
+    grant: &DeviceGrant,
+    caller: &mut dyn Caller,
+) -> Result<Result<Outcome, (Option<Polled>, Refusal)>> {
+    let polled = RefCell::new(None);
+    let judge = |response: &_| match grant.polled(response) {
+        Polled::Ended(reply) => *reply,
+        other => {
+            polled.replace(Some(other));
+            Reply::Refused(not_yet())
+        }
+    };
+    let request = grant.request(attempt.order.api);
+    let done = attempt.exchange(&request, &grant.secrets(), judge, caller)?;
+    Ok(done.map_err(|refusal| (polled.into_inner(), refusal)))
 }
 
 /// Stands for an answer that is still to come.
@@ -123,9 +139,18 @@ fn not_yet() -> Refusal {
     }
 }
 
-fn too_late() -> Error {
-    Error::temporary("no consent came in time; nothing was changed").with_hint(Hint::fixed(
-        "run feishu-refresh login --device again: each code lives a few minutes",
-        "请重新运行 feishu-refresh login --device：每个代码仅数分钟内有效",
-    ))
+/// The error for a consent that did not come: as long as `--wait` said, or while the code lived.
+fn too_late(was_cut_short: bool) -> Error {
+    let hint = if was_cut_short {
+        Hint::fixed(
+            "run feishu-refresh login --device again, and wait longer with --wait, or without it as long as the code lives",
+            "请重新运行 feishu-refresh login --device，并用 --wait 延长等待时间；不指定时等到代码失效为止",
+        )
+    } else {
+        Hint::fixed(
+            "run feishu-refresh login --device again: each code lives a few minutes",
+            "请重新运行 feishu-refresh login --device：每个代码仅数分钟内有效",
+        )
+    };
+    Error::temporary("no consent came in time; nothing was changed").with_hint(hint)
 }

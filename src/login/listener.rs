@@ -132,9 +132,10 @@ impl Listener {
             };
             match answer {
                 Answer::Code(code) => return Ok((code, Browser(caller.stream))),
-                Answer::Denied(word) => {
-                    let _ = reply(&caller.stream, &pages::REFUSED);
-                    return Err(denied(&word));
+                Answer::Denied(denial) => {
+                    let page = pages::without_consent(&denial);
+                    let _ = reply_with(&caller.stream, page, &denial.words);
+                    return Err(denied(&denial));
                 }
                 Answer::WrongState => {
                     // Once: there may come thousands.
@@ -268,8 +269,13 @@ fn target_of(line: &[u8]) -> Result<String, &'static Page> {
     }
 }
 
-fn reply(mut stream: &TcpStream, page: &Page) -> io::Result<()> {
-    stream.write_all(pages::response(page).as_bytes())?;
+fn reply(stream: &TcpStream, page: &Page) -> io::Result<()> {
+    reply_with(stream, page, "")
+}
+
+/// Shows a page, with these words of the server's.
+fn reply_with(mut stream: &TcpStream, page: &Page, words: &str) -> io::Result<()> {
+    stream.write_all(pages::response(page, words).as_bytes())?;
     stream.flush()
 }
 

@@ -1,5 +1,7 @@
 //! The small pages that the browser ends on, in English and Chinese.
 
+use crate::protocol::consent::Denial;
+
 /// A page, and the HTTP status it goes with.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -35,7 +37,7 @@ pub(crate) static FAILED: Page = Page {
     ),
 };
 
-pub(super) static REFUSED: Page = Page {
+static REFUSED: Page = Page {
     status: "200 OK",
     sign: "×",
     english: (
@@ -43,6 +45,19 @@ pub(super) static REFUSED: Page = Page {
         "Nothing was changed. You can close this page.",
     ),
     chinese: ("授权被拒绝", "未作任何更改，可以关闭此页面。"),
+};
+
+static NO_CONSENT: Page = Page {
+    status: "200 OK",
+    sign: "!",
+    english: (
+        "No consent",
+        "The consent page ended in an error, and nothing was changed. The terminal says what to do.",
+    ),
+    chinese: (
+        "未获得授权",
+        "授权页面返回错误，未作任何更改。处理方法请查看终端。",
+    ),
 };
 
 pub(super) static WRONG_STATE: Page = Page {
@@ -90,18 +105,33 @@ pub(super) static NO_REQUEST: Page = Page {
     ..NOTHING_HERE
 };
 
-/// The whole response that shows a page. It loads nothing, runs nothing and is kept nowhere.
-pub(super) fn response(page: &Page) -> String {
+/// The page for a consent that did not come to a code.
+pub(super) fn without_consent(denial: &Denial) -> &'static Page {
+    if denial.is_refusal() {
+        &REFUSED
+    } else {
+        &NO_CONSENT
+    }
+}
+
+/// The whole response that shows a page, and what the server said, if it did. It loads nothing, runs
+/// nothing and is kept nowhere.
+pub(super) fn response(page: &Page, words: &str) -> String {
     let (title, text) = page.english;
     let (chinese_title, chinese_text) = page.chinese;
     let sign = page.sign;
+    let words = if words.is_empty() {
+        String::new()
+    } else {
+        format!("<p class=\"words\"><code>{}</code></p>\n", escaped(words))
+    };
     let body = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title} · feishu-refresh</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
          <p class=\"sign\" aria-hidden=\"true\">{sign}</p>\n\
          <h1>{title}</h1>\n<p>{text}</p>\n\
-         <div lang=\"zh\">\n<h1>{chinese_title}</h1>\n<p>{chinese_text}</p>\n</div>\n\
+         <div lang=\"zh\">\n<h1>{chinese_title}</h1>\n<p>{chinese_text}</p>\n</div>\n{words}\
          <footer>feishu-refresh</footer>\n</main>\n</body>\n</html>\n"
     );
     format!(
@@ -112,6 +142,12 @@ pub(super) fn response(page: &Page) -> String {
         page.status,
         body.len()
     )
+}
+
+/// A text as HTML shows it.
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
 const STYLE: &str = "\
@@ -125,5 +161,6 @@ main { max-width: 24rem; margin: 1rem; padding: 2.5rem 3rem; border-radius: 1rem
 h1 { font-size: 1.25rem; margin: 0 0 .25rem; }
 p { margin: 0; }
 div { margin-top: 1.5rem; padding-top: 1.5rem; border-top: 1px solid #8884; }
+.words { margin-top: 1.5rem; overflow-wrap: anywhere; }
 footer { margin-top: 1.5rem; font-size: .8rem; opacity: .6; }
 ";

@@ -41,6 +41,9 @@ pub(super) struct Code {
 /// Said of a refresh token that is invalid, expired or spent, and of one of the other version.
 pub(super) const NOT_THIS_REFRESH_TOKEN: i64 = 20026;
 
+/// Said of a consent on another device that has not been given yet.
+pub(super) const STILL_AWAITED: i64 = 20080;
+
 /// The entry of a code; none if no document names it.
 pub(super) fn look_up(code: i64) -> Option<&'static Code> {
     TABLE.iter().find(|entry| entry.codes.contains(&code))
@@ -48,7 +51,19 @@ pub(super) fn look_up(code: i64) -> Option<&'static Code> {
 
 /// The entry of an error by its name in RFC 6749 (5.2; 4.1.2.1 for those that pass).
 pub(super) fn look_up_error(name: &str) -> Option<&'static Code> {
-    let (_, entry) = ERRORS.iter().find(|(names, _)| names.contains(&name))?;
+    by_name(ERRORS, name)
+}
+
+/// The entry of an error that a consent came to (RFC 6749, 4.1.2.1), in a browser or on another device.
+pub(super) fn look_up_consent_error(name: &str) -> Option<&'static Code> {
+    by_name(CONSENT_ERRORS, name).or_else(|| look_up_error(name))
+}
+
+/// Entries of errors that have names in the place of codes.
+type Named = [(&'static [&'static str], Code)];
+
+fn by_name(table: &'static Named, name: &str) -> Option<&'static Code> {
+    let (_, entry) = table.iter().find(|(names, _)| names.contains(&name))?;
     Some(entry)
 }
 
@@ -279,7 +294,7 @@ static TABLE: &[Code] = &[
         "该应用未开启刷新功能：请在安全设置中打开开关并发布版本",
     ),
     code(
-        &[20080],
+        &[STILL_AWAITED],
         Temporary,
         "the user has not consented yet: run again after that",
         "用户尚未授权：请在授权后重试",
@@ -349,7 +364,7 @@ static TABLE: &[Code] = &[
 ];
 
 /// What a server after RFC 6749 says where Feishu's gives a code.
-static ERRORS: &[(&[&str], Code)] = &[
+static ERRORS: &Named = &[
     (
         &["invalid_grant"],
         code(
@@ -397,6 +412,46 @@ static ERRORS: &[(&[&str], Code)] = &[
     ),
 ];
 
+/// What a consent means by a name, where that is not what a refresh means by it.
+static CONSENT_ERRORS: &Named = &[
+    (
+        &["access_denied"],
+        code(
+            &[],
+            Reauthorize,
+            "log in again once the user agrees",
+            "请在用户同意后重新登录",
+        ),
+    ),
+    (
+        &["invalid_scope"],
+        code(
+            &[],
+            Config,
+            "a scope that does not exist or that the app does not have: check --scope and the scopes that the app has published",
+            "所请求的权限不存在或应用未开通：请检查 --scope 以及应用已发布的权限",
+        ),
+    ),
+    (
+        &["unsupported_response_type"],
+        code(
+            &[],
+            Config,
+            "this service gives no authorisation codes: check the accounts URL",
+            "该服务不提供授权码：请检查 accounts URL",
+        ),
+    ),
+    (
+        &["server_error", "temporarily_unavailable"],
+        code(
+            &[],
+            Temporary,
+            "the server failed for the moment: log in again later",
+            "服务器暂时出错：请稍后重新登录",
+        ),
+    ),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,7 +459,8 @@ mod tests {
     #[test]
     fn no_code_stands_twice_and_every_hint_has_two_languages() {
         let mut seen = Vec::new();
-        for entry in TABLE.iter().chain(ERRORS.iter().map(|(_, entry)| entry)) {
+        let named = ERRORS.iter().chain(CONSENT_ERRORS);
+        for entry in TABLE.iter().chain(named.map(|(_, entry)| entry)) {
             for code in entry.codes {
                 assert!(!seen.contains(code), "{code} stands twice");
                 seen.push(*code);

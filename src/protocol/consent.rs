@@ -10,7 +10,8 @@ use ring::digest;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
-use super::{Address, Api, App, Request, Secrets, oauth};
+use super::{Address, Api, App, Request, Secrets, Verdict, codes, oauth};
+use crate::error::Hint;
 
 /// What the consent page is asked for.
 pub(crate) struct Asked<'a> {
@@ -55,41 +56,77 @@ pub(crate) fn challenge(verifier: &SecretString) -> String {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Code(SecretString),
-    /// The user, or the server, said no, in this word.
-    Denied(String),
+    /// The user, or the server, said no.
+    Denied(Denial),
     /// It is not the answer to this question.
     WrongState,
     /// It is no answer.
     Other,
 }
 
-/// Reads the query of a callback.
-pub(crate) fn answer(query: &str, state: &SecretString) -> Answer {
-    let mut code = None;
-    let mut error = None;
-    let mut given = None;
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match name.as_ref() {
-            "code" => code = Some(value.into_owned()),
-            "error" => error = Some(value.into_owned()),
-            "state" => given = Some(value.into_owned()),
-            _ => {}
+/// Why there is no consent.
+#[derive(Debug)]
+pub(crate) struct Denial {
+    pub(crate) verdict: Verdict,
+    /// The name of the error, and what the server says of it, fit to be shown.
+    pub(crate) words: String,
+    pub(crate) hint: Option<&'static Hint>,
+}
+
+impl Denial {
+    /// What an error means, by its name.
+    pub(super) fn new(error: &str, description: &str, secrets: &Secrets<'_>) -> Self {
+        let entry = codes::look_up_consent_error(error);
+        let words = if description.trim().is_empty() {
+            error.to_owned()
+        } else {
+            format!("{error}: {description}")
+        };
+        Denial {
+            verdict: entry.map_or(Verdict::Unexpected, |entry| entry.verdict),
+            words: secrets.clean(&words, 240),
+            hint: entry.map(|entry| &entry.hint),
         }
     }
-    let is_ours = given.as_deref() == Some(state.expose_secret());
-    match (code.filter(|code| !code.is_empty()), error) {
-        (None, None) => Answer::Other,
-        _ if !is_ours => Answer::WrongState,
-        (_, Some(error)) => Answer::Denied(error),
-        (Some(code), None) => Answer::Code(code.into()),
+
+    /// Whether it was the user's own no.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.verdict == Verdict::Reauthorize
     }
 }
 
+/// Reads the query of a callback. `secrets` are what it must not show, beside its own.
+pub(crate) fn answer(query: &str, state: &SecretString, mut secrets: Secrets<'_>) -> Answer {
+    let [mut code, mut error, mut description, mut given] = [const { String::new() }; 4];
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "code" => code = value.into_owned(),
+            "error" => error = value.into_owned(),
+            "error_description" => description = value.into_owned(),
+            "state" => given = value.into_owned(),
+            _ => {}
+        }
+    }
+    if code.is_empty() && error.is_empty() {
+        return Answer::Other;
+    }
+    if given != *state.expose_secret() {
+        return Answer::WrongState;
+    }
+    if error.is_empty() {
+        return Answer::Code(code.into());
+    }
+    secrets.add_text(code);
+    secrets.add_text(given);
+    Answer::Denied(Denial::new(&error, &description, &secrets))
+}
+
 /// Reads what a person pasted: the address that the browser ended on, or the bare code.
-pub(crate) fn pasted(text: &str, state: &SecretString) -> Answer {
+pub(crate) fn pasted(text: &str, state: &SecretString, secrets: Secrets<'_>) -> Answer {
     let text = text.trim().trim_matches(['"', '\'', '<', '>']);
     if let Some((_, query)) = text.split_once('?') {
-        return answer(query.split('#').next().unwrap_or_default(), state);
+        let query = query.split('#').next().unwrap_or_default();
+        return answer(query, state, secrets);
     }
     let is_bare = crate::token::is_sendable(text) && !text.contains(['/', '&', '=', ':']);
     if is_bare {
@@ -171,8 +208,9 @@ mod tests {
     #[test]
     fn an_answer_counts_only_with_the_right_state() {
         let state = &"s".into();
-        let code = |query| match answer(query, state) {
+        let code = |query| match answer(query, state, Secrets::default()) {
             Answer::Code(code) => code.expose_secret().to_owned(),
+            Answer::Denied(denial) => denial.words,
             other => format!("{other:?}"),
         };
         assert_eq!(code("code=a%2Fb&state=s"), "a/b");
@@ -180,18 +218,44 @@ mod tests {
         assert_eq!(code("code=1&state=x"), "WrongState");
         assert_eq!(code("code=1"), "WrongState");
         assert_eq!(code("error=access_denied&state=x"), "WrongState");
-        assert_eq!(
-            code("error=access_denied&state=s"),
-            "Denied(\"access_denied\")"
-        );
+        assert_eq!(code("error=access_denied&state=s"), "access_denied");
+        assert_eq!(code("error=&code=1&state=s"), "1");
         assert_eq!(code("code=&state=s"), "Other");
         assert_eq!(code(""), "Other");
     }
 
     #[test]
+    fn an_error_is_named_with_its_description_and_without_a_secret() {
+        let state = &"the-state".into();
+        let secret = "the-secret".into();
+        let denied = |query: &str| {
+            let secrets = [&secret].into_iter().collect();
+            match answer(&format!("{query}&state=the-state"), state, secrets) {
+                Answer::Denied(denial) => (denial.verdict, denial.words),
+                other => unreachable!("{other:?}"),
+            }
+        };
+        for (error, verdict) in [
+            ("access_denied", Verdict::Reauthorize),
+            ("invalid_scope", Verdict::Config),
+            ("unauthorized_client", Verdict::Config),
+            ("server_error", Verdict::Temporary),
+            ("temporarily_unavailable", Verdict::Temporary),
+            ("no_such_error", Verdict::Unexpected),
+        ] {
+            assert_eq!(denied(&format!("error={error}")), (verdict, error.into()));
+        }
+        let words = "error_description=the-code+the-state%0A%1b+the-secret";
+        let shown = denied(&format!("code=the-code&error=server_error&{words}")).1;
+        assert_eq!(shown, "server_error: *** ***   ***");
+        let long = denied(&format!("error=e&error_description={}", "x".repeat(9999))).1;
+        assert!(long.len() < 300 && long.ends_with('…'), "{long}");
+    }
+
+    #[test]
     fn a_person_may_paste_the_address_or_the_code() {
         let state = &"s".into();
-        let code = |text| match pasted(text, state) {
+        let code = |text| match pasted(text, state, Secrets::default()) {
             Answer::Code(code) => code.expose_secret().to_owned(),
             other => format!("{other:?}"),
         };

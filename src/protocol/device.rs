@@ -1,18 +1,21 @@
 //! Consent on another device (RFC 8628): a link and a short code for the user, and polite asking.
 //!
 //! Experimental: the vendor's public documents do not describe it; this is as its own command-line
-//! tool does it. Polling is judged by `error` alone.
+//! tool does it. Polling is judged by `error`, and by a code only where there is none.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::consent::Denial;
 use super::reply::{self, Body, Field, Form, Refusal, Reply, Said, seconds, secret};
 use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
 
 /// What is assumed where the reply does not say it, in seconds.
 const EXPIRES_IN: u64 = 240;
 const INTERVAL: u64 = 5;
+
+const PATH: &str = "/oauth/v1/device_authorization";
 
 /// What the user is shown, and how the answer is asked for.
 #[derive(Debug)]
@@ -32,8 +35,31 @@ pub(crate) fn request(app: &App, scope: &str) -> Request {
     let fields = [("client_id", app.id.as_str()), ("scope", scope)];
     Request {
         authorization: Some(format!("Basic {}", credentials(app)).into()),
-        ..Request::form("/oauth/v1/device_authorization", &fields)
+        ..Request::form(PATH, &fields)
     }
+}
+
+/// The same where the header does not arrive: the secret goes in the form alone, as two ways of showing it
+/// at once are refused (20070).
+pub(crate) fn request_without_header(app: &App, scope: &str) -> Request {
+    let fields = [
+        ("client_id", app.id.as_str()),
+        ("client_secret", app.secret.expose_secret()),
+        ("scope", scope),
+    ];
+    Request::form(PATH, &fields)
+}
+
+/// Whether a server misses the header in a request that had one: a proxy may have taken it out.
+pub(crate) fn misses_header(response: &Response) -> bool {
+    let text = json::text(&response.body);
+    let body = json::fields(&text).unwrap_or_default();
+    let error = json::words(&body, &["error"]);
+    let words = json::words(&body, &["error_description", "msg", "message"]).to_lowercase();
+    ["invalid_client", "invalid_request"].contains(&error.as_str())
+        && ["client_secret", "authorization"]
+            .iter()
+            .any(|name| words.contains(name))
 }
 
 /// Id and secret as HTTP's own header shows them (RFC 7617).
@@ -86,7 +112,7 @@ fn refusal(body: &json::Fields<'_>, response: &Response, secrets: &Secrets<'_>) 
     let message = json::words(body, &["error_description", "msg", "message", "error"]);
     match json::integer_in(body, "code").filter(|code| *code != 0) {
         Some(code) => Refusal::by_code(response, secrets, code, &message),
-        None => match codes::look_up_error(&json::words(body, &["error"])) {
+        None => match codes::look_up_consent_error(&json::words(body, &["error"])) {
             Some(entry) => Refusal::by_entry(response, secrets, Some(entry), &message),
             None => Refusal::unusable(response, secrets, &message),
         },
@@ -107,7 +133,7 @@ pub(crate) enum Polled {
     Pending,
     /// The same, and this was asked too often.
     SlowDown,
-    Denied,
+    Denied(Denial),
     Expired,
     Ended(Box<Reply>),
 }
@@ -134,12 +160,17 @@ impl DeviceGrant {
     /// What the reply to that request means.
     pub(crate) fn polled(&self, response: &Response) -> Polled {
         let text = json::text(&response.body);
-        let error = json::fields(&text).map(|body| json::words(&body, &["error"]));
-        match error.as_deref() {
-            Some("authorization_pending") => Polled::Pending,
-            Some("slow_down") => Polled::SlowDown,
-            Some("access_denied") => Polled::Denied,
-            Some("expired_token") => Polled::Expired,
+        let body = json::fields(&text).unwrap_or_default();
+        let error = json::words(&body, &["error"]);
+        match error.as_str() {
+            "authorization_pending" => Polled::Pending,
+            "" if json::integer_in(&body, "code") == Some(codes::STILL_AWAITED) => Polled::Pending,
+            "slow_down" => Polled::SlowDown,
+            "access_denied" => {
+                let description = json::words(&body, &["error_description"]);
+                Polled::Denied(Denial::new(&error, &description, &self.secrets()))
+            }
+            "expired_token" => Polled::Expired,
             _ => Polled::Ended(Box::new(reply::judged(response, &self.secrets(), &FORM))),
         }
     }
@@ -153,7 +184,7 @@ const FORM: Form = Form {
 /// As v2, but by the name of the error before its code.
 fn judge(body: &Body<'_>) -> Said {
     let error = json::words(&body.fields, &["error"]);
-    match codes::look_up_error(&error) {
+    match codes::look_up_consent_error(&error) {
         Some(entry) => {
             let words = json::words(
                 &body.fields,
@@ -198,6 +229,39 @@ mod tests {
         assert_eq!(header.expose_secret(), "Basic Y2xpXzE6c2VjcmV0LW9mLWNsaS0x");
         let body = request.body.expose_secret();
         assert_eq!(body, "client_id=cli_1&scope=a+offline_access");
+    }
+
+    #[test]
+    fn a_header_that_did_not_arrive_is_told_from_a_secret_that_is_wrong() {
+        let request = request_without_header(&app(), "a offline_access");
+        assert!(request.authorization.is_none());
+        let body = request.body.expose_secret();
+        let expected = "client_id=cli_1&client_secret=secret-of-cli-1&scope=a+offline_access";
+        assert_eq!(body, expected);
+        for (error, words, misses) in [
+            (
+                "invalid_request",
+                "missing required parameter: client_secret",
+                true,
+            ),
+            (
+                "invalid_client",
+                "the Authorization header is missing",
+                true,
+            ),
+            ("invalid_client", "The client secret is invalid.", false),
+            ("invalid_client", "", false),
+            ("invalid_scope", "client_secret", false),
+        ] {
+            let body =
+                format!(r#"{{"code":20001,"error":"{error}","error_description":"{words}"}}"#);
+            assert_eq!(
+                misses_header(&answer(400, &body)),
+                misses,
+                "{error}: {words}"
+            );
+        }
+        assert!(!misses_header(&answer(400, "<html>client_secret")));
     }
 
     /// RFC 8628, section 3.2.
@@ -291,8 +355,12 @@ mod tests {
         let polled = |status, body: &str| grant.polled(&answer(status, body));
         let error = |error: &str| polled(400, &format!(r#"{{"error":"{error}","code":20026}}"#));
         assert!(matches!(error("authorization_pending"), Polled::Pending));
+        for status in [200, 400] {
+            let by_code = polled(status, r#"{"code":20080,"msg":"pending"}"#);
+            assert!(matches!(by_code, Polled::Pending));
+        }
         assert!(matches!(error("slow_down"), Polled::SlowDown));
-        assert!(matches!(error("access_denied"), Polled::Denied));
+        assert!(matches!(error("access_denied"), Polled::Denied(_)));
         assert!(matches!(error("expired_token"), Polled::Expired));
         let refusal = |polled| match polled {
             Polled::Ended(reply) => match *reply {

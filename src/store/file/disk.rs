@@ -12,12 +12,13 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use super::io::{is_same, read};
+use super::document::is_utf16;
+use super::io::{cannot_reserve, is_same, read};
 use super::journal::Journal;
 use super::lock::Lock;
 use super::places::with_suffix;
 use super::record::Record;
-use crate::error::{Error, Hint, Kind, Result};
+use crate::error::{Error, Hint, Kind, Result, is_full};
 use crate::platform::{Fixed, files};
 
 /// A locked file.
@@ -54,7 +55,7 @@ impl Disk {
             Some(Room::Rename(new)) => {
                 let reserved = files::reserve(&new.file, bytes);
                 new.reserved = bytes;
-                return reserved.map_err(|error| self.no_room_beside(error));
+                return reserved.map_err(|error| self.cannot_write_beside(error));
             }
             Some(Room::InPlace) => return self.reserve_in_place(bytes),
             None => {}
@@ -74,8 +75,8 @@ impl Disk {
         }
         match NewFile::make(path, &old, bytes) {
             Ok(new) => self.room = Some(Room::Rename(new)),
-            Err(error) if is_full(&error) || !self.lock.writable => {
-                return Err(self.no_room_beside(error));
+            Err(error) if is_full(&error) || self.lock.unwritable.is_some() => {
+                return Err(self.cannot_write_beside(error));
             }
             Err(_) => return self.reserve_in_place(bytes),
         }
@@ -84,18 +85,20 @@ impl Disk {
 
     fn reserve_in_place(&mut self, bytes: u64) -> Result<()> {
         let Lock { path, file, .. } = &self.lock;
-        if !self.lock.writable {
-            let error = io::Error::from(io::ErrorKind::PermissionDenied);
-            return Err(Error::file("cannot write", path, error));
-        }
-        files::reserve_beyond(file, bytes)
-            .map_err(|error| Error::file("no room for new tokens of", path, error))?;
+        let writable = match &self.lock.unwritable {
+            Some(error) => Err(copy_of(error)),
+            None => files::reserve_beyond(file, bytes),
+        };
+        writable.map_err(|error| {
+            cannot_reserve("no room for new tokens of", "cannot write", path, error)
+        })?;
         self.room = Some(Room::InPlace);
         Ok(())
     }
 
-    fn no_room_beside(&self, error: io::Error) -> Error {
-        Error::file("no room for new tokens beside", &self.lock.path, error)
+    fn cannot_write_beside(&self, error: io::Error) -> Error {
+        let full = "no room for new tokens beside";
+        cannot_reserve(full, "cannot write beside", &self.lock.path, error)
     }
 
     /// Whether a new text is written over the file, and so must be in the journal first.
@@ -181,7 +184,7 @@ impl Disk {
         let lock = &mut self.lock;
         if let Err(error) = files::rename_over(&new.path, &new.file, &lock.path, &mut lock.file) {
             // A mount point that nothing told us of, or rights that were taken away.
-            if !lock.writable {
+            if lock.unwritable.is_some() {
                 return Err(error);
             }
             drop(new);
@@ -235,9 +238,10 @@ impl Disk {
     }
 }
 
-/// Whether a text is the beginning of a write that did not end: see [`Disk::overwrite`].
+/// Whether a text is the beginning of a write that did not end: see [`Disk::overwrite`]. One in UTF-16 may
+/// begin with NUL, too.
 pub(super) fn is_torn(text: &[u8]) -> bool {
-    text.first() == Some(&0)
+    text.first() == Some(&0) && !is_utf16(text)
 }
 
 /// The file that is to take the old one's place. It goes if it does not.
@@ -285,11 +289,9 @@ impl Drop for NewFile {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+fn copy_of(error: &io::Error) -> io::Error {
+    let number = error.raw_os_error();
+    number.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 fn cannot_change(path: &Path, reason: Fixed) -> Error {

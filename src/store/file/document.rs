@@ -30,6 +30,16 @@ const MARK: char = '\0';
 /// All values of a text, by section and key.
 type Content<'a> = BTreeMap<(&'a str, &'a str), Cow<'a, str>>;
 
+/// Whether bytes are a text in UTF-16: by its mark, or by two characters of ASCII at the beginning, as
+/// every file of this format has.
+pub(super) fn is_utf16(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, b, c, d, ..] => (a == 0) != (b == 0) && (a == 0) == (c == 0) && (b == 0) == (d == 0),
+        _ => false,
+    }
+}
+
 /// New values for the keys of one section.
 pub(crate) struct Edit<'a> {
     pub(crate) section: &'a str,

@@ -4,7 +4,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::error::{Error, Hint, Result};
+use crate::error::{Error, Hint, Result, is_full};
 use crate::platform::files;
 use crate::platform::programs::quoted;
 
@@ -33,6 +33,29 @@ pub(super) fn does_not_exist(path: &Path) -> Error {
     Error::config(format!("{} does not exist", path.display())).with_hint(Hint::fixed(
         "feishu-refresh login makes it; -c names another",
         "可用 feishu-refresh login 创建；用 -c 指定其他文件",
+    ))
+}
+
+/// The error for a save that cannot be prepared: it reads like `full` for a full disk alone.
+pub(super) fn cannot_reserve(full: &str, otherwise: &str, path: &Path, error: io::Error) -> Error {
+    let what = if is_full(&error) { full } else { otherwise };
+    Error::file(what, path, error)
+}
+
+/// The error for a journal that no place takes.
+pub(super) fn cannot_keep_journal(file: &Path, error: io::Error) -> Error {
+    let is_closed = matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    );
+    let full = "no room for a journal of";
+    let error = cannot_reserve(full, "cannot write a journal of", file, error);
+    if !is_closed {
+        return error;
+    }
+    error.with_hint(Hint::fixed(
+        "the file's folder, the user's state folder or the temporary folder must be one that can be written",
+        "该文件所在的目录、用户的状态目录或临时目录中，至少须有一个可写",
     ))
 }
 

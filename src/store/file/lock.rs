@@ -31,8 +31,8 @@ pub(super) struct Lock {
     /// Where the file really is, links resolved.
     pub(super) path: PathBuf,
     pub(super) file: File,
-    /// Whether the open file can be written, too.
-    pub(super) writable: bool,
+    /// Why the open file cannot be written, too.
+    pub(super) unwritable: Option<io::Error>,
     /// Whether this run found no file and made an empty one.
     made: bool,
     /// Holds the lock where the file itself cannot. Dropped last.
@@ -114,7 +114,7 @@ impl Lock {
                         return Ok(Lock {
                             path,
                             file: opened.file,
-                            writable: opened.writable,
+                            unwritable: opened.unwritable,
                             made,
                             _stand_in: stand_in,
                         });
@@ -192,19 +192,19 @@ fn is_held_for_a_hook(path: &Path) -> bool {
 /// A file that is open, but perhaps another run's.
 struct Opened {
     file: File,
-    writable: bool,
+    unwritable: Option<io::Error>,
     made: bool,
 }
 
 /// Opens the file, made if it is missing and may be.
 fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
-    let opened = |file, writable, made| Opened {
+    let opened = |file, unwritable, made| Opened {
         file,
-        writable,
+        unwritable,
         made,
     };
     let error = match files::open_options().write(true).open(path) {
-        Ok(file) => return Ok(opened(file, true, false)),
+        Ok(file) => return Ok(opened(file, None, false)),
         Err(error) => error,
     };
     match error.kind() {
@@ -214,13 +214,13 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
             }
             let made = files::open_options().write(true).create(true).open(path);
             let made = made.map_err(|error| Error::file("cannot make", path, error))?;
-            Ok(opened(made, true, true))
+            Ok(opened(made, None, true))
         }
         // Not ours to write, perhaps still ours to replace.
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             let file = files::open_options().open(path);
             let file = file.map_err(|error| Error::file("cannot open", path, error))?;
-            Ok(opened(file, false, false))
+            Ok(opened(file, Some(error), false))
         }
         _ => Err(Error::file("cannot open", path, error)),
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::disk::{Disk, is_torn};
-use super::io::warn_if_readable_by_others;
+use super::io::{cannot_keep_journal, warn_if_readable_by_others};
 use super::leftovers::{self, Found, Leftover};
 use super::legacy::{self, Rescue};
 use super::lock::{Lock, Queue};
@@ -96,14 +96,8 @@ impl State {
         let is_sound = |whole: &&str| Text::parse(file, whole.as_bytes()).is_ok();
         let whole = texts.chain(copies).find(is_sound);
         let Some(whole) = whole else {
-            let message = format!(
-                "{} is half written, and no journal with its whole text was found",
-                file.display()
-            );
-            return Err(Error::config(message).with_hint(Hint::fixed(
-                "look for its .journal beside it, in the state folder and the temporary folder of the user who wrote it",
-                "请在该文件旁边，以及写入它的用户的状态目录和临时目录中查找其 .journal 文件",
-            )));
+            let more = "; no journal with its whole text was found";
+            return Err(sections::begins_with_nul(file, more));
         };
         files::check_length(whole.len() as u64)
             .and_then(|()| disk.overwrite(whole))
@@ -179,8 +173,7 @@ impl State {
             Some(journal) => journal.reserve(bytes).map(|()| Arc::clone(journal)),
             None => self.open_journal(&disk.lock.path, bytes),
         };
-        let journal =
-            opened.map_err(|error| Error::file("no room for a journal of", aim.file, error))?;
+        let journal = opened.map_err(|error| cannot_keep_journal(aim.file, error))?;
         let mut text = Arc::clone(&self.text);
         let settled = aim.settle(disk, Some(&journal), &mut text);
         if settled.is_err() && journal.length() == 0 {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::document::{Document, Edit, Problem};
+use super::document::{Document, Edit, Problem, is_utf16};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{LoginId, Pair, Profile, Snapshot, SpentTokens, Successor, key};
 use crate::protocol::Api;
@@ -54,6 +54,7 @@ impl Text {
     /// # Errors
     /// [`crate::Kind::Config`], with the lines that are wrong.
     pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Arc<Self>> {
+        check_encoding(file, bytes)?;
         let document = Document::parse(bytes).map_err(|problems| wrong(file, &problems))?;
         Ok(Text::of(document))
     }
@@ -252,6 +253,33 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 
 /// How many problems of a file one message names.
 const PROBLEMS_SHOWN: usize = 3;
+
+/// Refuses as a whole what has no lines to name.
+fn check_encoding(file: &Path, bytes: &[u8]) -> Result<()> {
+    if is_utf16(bytes) {
+        let message = format!("{} is UTF-16; save it as UTF-8", file.display());
+        return Err(Error::config(message).with_hint(Hint::fixed(
+            "nothing was sent; an editor's \"save as\" asks for the encoding",
+            "尚未发送任何请求；请在编辑器的“另存为”中选择 UTF-8 编码",
+        )));
+    }
+    if bytes.first() == Some(&0) {
+        return Err(begins_with_nul(file, ""));
+    }
+    Ok(())
+}
+
+/// The error for a file that is as an interrupted save leaves it. `more` is what else is known.
+pub(super) fn begins_with_nul(file: &Path, more: &str) -> Error {
+    let file = file.display();
+    let message = format!(
+        "{file} begins with a NUL byte: a save broke off and left it half written, or it is no text{more}"
+    );
+    Error::config(message).with_hint(Hint::fixed(
+        "nothing was sent; feishu-refresh mends it from the save's .journal: that lies beside it, in the state folder or in the temporary folder of the user who wrote it; without one, restore the file",
+        "尚未发送任何请求；feishu-refresh 会用该次保存的 .journal 修复它：它位于该文件旁边，或写入它的用户的状态目录或临时目录中；若没有，请恢复该文件",
+    ))
+}
 
 fn wrong(file: &Path, problems: &[Problem]) -> Error {
     let shown: Vec<String> = problems

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::disk::Disk;
+use super::io::cannot_keep_journal;
 use super::journal::Journal;
 use super::leftovers::Leftover;
 use super::legacy::Rescue;
@@ -187,7 +188,7 @@ impl State {
             (Some(journal), Some(sent)) => journal.append(&Record::Sent(sent)),
             _ => Ok(()),
         });
-        written.map_err(|error| Error::file("no room for new tokens of", file, error))
+        written.map_err(|error| cannot_keep_journal(file, error))
     }
 
     /// Opens one more journal, in a place where none of this run's is.
