@@ -568,6 +568,30 @@ fn a_refusal_counts_only_after_another_look() {
     }
 }
 
+/// What lies between may write a head that is not quite HTTP: the body is what counts.
+#[test]
+fn a_reply_with_small_sins_in_its_head_is_read() {
+    let heads = [
+        ("a folded line", "X-A: a\r\n b\r\n".to_owned()),
+        ("a folded log id", "X-Tt-Logid: a\r\n\tb\r\n".to_owned()),
+        ("a space before the colon", "X-A : a\r\n".to_owned()),
+        ("a line without a colon", "X-A\r\n".to_owned()),
+        ("a name that is none", "X[A]: a\r\n: b\r\n".to_owned()),
+        ("a control character", "X-A: a\u{1}b\r\n".to_owned()),
+        ("bytes beyond ASCII", "X-A: ä\r\n".to_owned()),
+        ("line feeds alone", "X-A: a\nX-B: b\n".to_owned()),
+        ("4,000 headers", "X-A: a\r\n".repeat(4000)),
+        ("400 KB in one", format!("X-A: {}\r\n", "a".repeat(400_000))),
+    ];
+    for (name, lines) in heads {
+        let scene = Scene::new();
+        scene.server.fail_next(Fault::Head(lines));
+        let run = scene.run(["--retries", "0"]);
+        assert_eq!(run.code, 0, "{name}: {}", run.stderr);
+        scene.assert_sound();
+    }
+}
+
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text).unwrap();

@@ -30,6 +30,9 @@ use crate::protocol::{Address, Request, Response, is_loopback};
 /// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
 const LONGEST_REPLY: usize = 1 << 20;
 
+/// Of a reply; hyper takes a hundred. Their length together has a limit of its own there (408 KiB).
+const MOST_HEADERS: usize = 4096;
+
 /// A time-out counts only after so long a further look at the connection (P8).
 const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
 
@@ -86,6 +89,11 @@ impl Client {
             .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(retry::never())
+            // A small sin in the head must not cost the pair in the body.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_headers(MOST_HEADERS)
             // What lies between servers forgets idle connections without a word.
             .pool_idle_timeout(LONGEST_IDLE)
             // A little less, so that it is known where the time went.

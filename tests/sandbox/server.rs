@@ -41,6 +41,8 @@ pub enum Fault {
     Garble(fn(String) -> Vec<u8>),
     /// Do what is asked, but compress the reply like this, as the named coding.
     Compress(&'static str, fn(&[u8]) -> Vec<u8>),
+    /// Do what is asked, and send these bytes among the headers of the reply.
+    Head(String),
     /// Spend the token, then send a body without end.
     Endless,
     /// Take this long before doing what is asked.
@@ -486,6 +488,7 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             }
             Some(Fault::Endless) => return write_endlessly(stream),
             Some(Fault::Alter(alter)) => alter(&mut reply),
+            Some(Fault::Head(lines)) => return write_with(stream, &lines, &reply.to_string()),
             _ => {}
         }
         write_reply(stream, status, &headers, reply.to_string())?;
@@ -581,6 +584,13 @@ fn write_page(stream: &mut dyn Wire, page: &str) -> io::Result<()> {
         page.len()
     );
     stream.write_all(format!("{head}{page}").as_bytes())
+}
+
+/// Sends a reply with these lines in its head.
+fn write_with(stream: &mut dyn Wire, lines: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 Sandbox\r\n{lines}Content-Length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes())
 }
 
 /// Promises the whole body, sends a part of it and hangs up.
