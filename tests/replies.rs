@@ -622,6 +622,41 @@ fn a_compressed_reply_is_understood() {
     }
     let scene = Scene::new();
     scene.server.fail_next(Fault::Compress("gzip", bomb));
-    let run = scene.run(["--retries", "0"]);
-    assert!(run.stderr.contains("longer than any"), "{}", run.stderr);
+    scene
+        .run(["--retries", "0"])
+        .assert_failed(1, "neither yes nor no");
+}
+
+/// The first of it is kept, or the pair that is in it.
+#[test]
+fn of_a_reply_of_more_than_a_mebibyte_the_first_is_judged() {
+    let junk = |_: String| vec![b'x'; 3 << 20];
+    let packed: fn(&[u8]) -> _ = |_| gzip(&vec![b'x'; 64 << 20]);
+    for fault in [Fault::Garble(junk), Fault::Compress("gzip", packed)] {
+        let scene = Scene::new();
+        let before = scene.text();
+        scene.server.fail_next(fault);
+        let run = scene.run::<&str>([]);
+        run.assert_failed(1, "the reply is kept in ");
+        assert_eq!(scene.server.requests().len(), 1, "it is sent again");
+        let names = scene.file_names();
+        let kept = names.iter().find(|name| name.contains(".reply-")).unwrap();
+        assert!(run.stderr.contains(kept), "{}", run.stderr);
+        let kept = std::fs::read(scene.folder().join(kept)).unwrap();
+        assert_eq!(kept, vec![b'x'; 1 << 20]);
+        assert_eq!(scene.text(), before);
+    }
+    let cut: fn(String) -> _ = |reply| {
+        let whole = reply.strip_suffix('}').unwrap();
+        format!("{whole},\"x\":\"{}\"}}", "x".repeat(2 << 20)).into_bytes()
+    };
+    let spaced: fn(String) -> _ = |reply| format!("{reply}{}", " ".repeat(2 << 20)).into_bytes();
+    for (garble, code) in [(cut, 1), (spaced, 0)] {
+        let scene = Scene::new();
+        scene.server.fail_next(Fault::Garble(garble));
+        let run = scene.run::<&str>([]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert_eq!(scene.server.requests().len(), 1, "it is sent again");
+        scene.assert_sound();
+    }
 }
