@@ -20,6 +20,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
+use rustls::CertificateError;
 use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -65,10 +66,23 @@ pub(crate) struct SendError {
     pub(crate) message: String,
     /// Whether the server may have read the request, and acted on it.
     pub(crate) maybe_sent: bool,
-    /// Whether the server's certificate was refused, so that trying again would not help.
-    pub(crate) untrusted: bool,
+    /// What is behind it.
+    pub(crate) cause: Cause,
     /// What had come of the reply.
     pub(crate) partial: Option<Response>,
+}
+
+/// What is behind a failure, as far as it decides what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// What may pass.
+    Passing,
+    /// The server's certificate is not good.
+    Untrusted,
+    /// It is not good at this time, by this machine's clock.
+    OutOfTime,
+    /// It is marked as a CA's own.
+    MadeForCa,
 }
 
 impl Client {
@@ -199,7 +213,7 @@ fn too_late(limit: Duration) -> SendError {
     SendError {
         message: format!("no reply in time ({} s)", limit.as_secs_f64()),
         maybe_sent: true,
-        untrusted: false,
+        cause: Cause::Passing,
         partial: None,
     }
 }
@@ -240,15 +254,16 @@ fn failure(error: &reqwest::Error) -> SendError {
     } else {
         "the connection broke before the whole reply had come"
     };
-    let cause = root_cause(error);
+    let certificate = certificate_error(error);
+    let words = certificate.map_or_else(|| root_cause(error), tls::complaint);
     SendError {
-        message: if cause.is_empty() {
+        message: if words.is_empty() {
             what.to_owned()
         } else {
-            format!("{what}: {cause}")
+            format!("{what}: {words}")
         },
         maybe_sent: !error.is_connect() && !error.is_builder(),
-        untrusted: is_untrusted(error),
+        cause: certificate.map_or(Cause::Passing, tls::cause),
         partial: None,
     }
 }
@@ -262,18 +277,20 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Whether a refused certificate is behind an error.
-fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-        return true;
+/// What is wrong with a certificate, if that is behind an error.
+fn certificate_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(error)) = error.downcast_ref() {
+        return Some(error);
     }
     // An I/O error is a wrapper whose `source` skips what it wraps.
     let wrapped = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);
     match wrapped {
-        Some(wrapped) => is_untrusted(wrapped),
-        None => error.source().is_some_and(is_untrusted),
+        Some(wrapped) => certificate_error(wrapped),
+        None => certificate_error(error.source()?),
     }
 }
 
@@ -281,7 +298,7 @@ fn header(value: &str) -> Result<HeaderValue, SendError> {
     let mut value = HeaderValue::from_str(value).map_err(|_| SendError {
         message: "the app's credentials have a character that cannot be sent".to_owned(),
         maybe_sent: false,
-        untrusted: false,
+        cause: Cause::Passing,
         partial: None,
     })?;
     value.set_sensitive(true);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-pub use authority::Authority;
+pub use authority::{Authority, Term, configuration};
 use vendor::Vendor;
 pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
 
