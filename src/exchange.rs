@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::client::{Cause, Client, SendError};
 use crate::error::Hint;
-use crate::protocol::{Refusal, Reply, Request, Response, Secrets, Verdict};
+use crate::protocol::{PROXY_LOGIN, Refusal, Reply, Request, Response, Secrets, Verdict};
 
 /// What came of a request for a pair.
 pub(crate) struct Judged {
@@ -49,7 +49,7 @@ pub(crate) async fn send(
     secrets: &Secrets<'_>,
 ) -> Result<Response, SendError> {
     let started = Instant::now();
-    log::info!("POST {}", client.url(request));
+    log::info!("POST {}{}", client.url(request), client.via());
     let result = client.send(request).await;
     let response = match &result {
         Ok(response) => Some(response),
@@ -85,7 +85,7 @@ impl SendError {
     fn verdict(&self) -> Verdict {
         match self.cause {
             Cause::Passing => Verdict::Temporary,
-            Cause::Untrusted | Cause::OutOfTime | Cause::MadeForCa => Verdict::Config,
+            _ => Verdict::Config,
         }
     }
 
@@ -96,6 +96,7 @@ impl SendError {
             Cause::Untrusted => Some(&UNTRUSTED),
             Cause::OutOfTime => Some(&OUT_OF_TIME),
             Cause::MadeForCa => Some(&MADE_FOR_CA),
+            Cause::ProxyLogin => Some(&PROXY_LOGIN),
         }
     }
 }

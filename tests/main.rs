@@ -17,6 +17,7 @@
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
+//! - `proxies`: which proxy a request goes through, and what it may refuse
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the texts say of the tests
@@ -58,6 +59,7 @@ mod library;
 mod login;
 mod main_job;
 mod profiles;
+mod proxies;
 mod readme;
 #[cfg(unix)]
 mod recipes;

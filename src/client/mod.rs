@@ -7,6 +7,7 @@
 //! - Time and memory are bounded, whatever the server does (P11).
 
 mod encoding;
+mod proxy;
 mod tls;
 
 use std::error::Error as _;
@@ -56,6 +57,8 @@ pub(crate) struct Settings {
 pub(crate) struct Client {
     http: reqwest::Client,
     address: Address,
+    /// The proxy on the way, for messages; empty without one.
+    via: String,
     /// How long one attempt may take.
     timeout: Duration,
 }
@@ -83,13 +86,15 @@ pub(crate) enum Cause {
     OutOfTime,
     /// It is marked as a CA's own.
     MadeForCa,
+    /// The proxy lets nobody through without a user and password, or not with these.
+    ProxyLogin,
 }
 
 impl Client {
     /// A client for the service at this address.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the certificates to trust are none.
+    /// [`crate::Kind::Config`] if the certificates to trust are none, or the proxy on the way is none.
     pub(crate) fn new(address: &Address, settings: &Settings) -> Result<Self> {
         let timeout = settings.timeout;
         let failed = |error: &dyn std::error::Error| {
@@ -115,6 +120,7 @@ impl Client {
             .dns_resolver(Resolver {
                 shield: settings.shield,
             });
+        let mut via = String::new();
         if address.is_loopback() {
             // A name that a resolver could send elsewhere is not a loopback address.
             let port = address.port();
@@ -124,11 +130,17 @@ impl Client {
             ];
             let local = local.map(|address| (address, port).into());
             builder = builder.no_proxy().resolve_to_addrs("localhost", &local);
+        } else if let Some((proxy, name)) = proxy::from_environment(address.url())? {
+            builder = builder.proxy(proxy);
+            via = format!(" (through the proxy {name})");
+        } else {
+            builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| failed(&error))?;
         Ok(Client {
             http,
             address: address.clone(),
+            via,
             timeout,
         })
     }
@@ -153,6 +165,7 @@ impl Client {
         match ended {
             Ok(()) => Ok(response.unwrap_or_default()),
             Err(error) => Err(SendError {
+                message: error.message + &self.via,
                 partial: response,
                 ..error
             }),
@@ -200,6 +213,11 @@ impl Client {
     /// Where a request goes.
     pub(crate) fn url(&self, request: &Request) -> String {
         self.address.join(request.path)
+    }
+
+    /// The proxy on the way, for messages: begins with a space, and is empty without one.
+    pub(crate) fn via(&self) -> &str {
+        &self.via
     }
 
     /// The service's name, for messages.
@@ -257,15 +275,30 @@ fn failure(error: &reqwest::Error) -> SendError {
     let certificate = certificate_error(error);
     let words = certificate.map_or_else(|| root_cause(error), tls::complaint);
     SendError {
+        maybe_sent: !error.is_connect() && !error.is_builder(),
+        cause: match certificate {
+            Some(certificate) => tls::cause(certificate),
+            None if is_proxy_login(&words) => Cause::ProxyLogin,
+            None => Cause::Passing,
+        },
         message: if words.is_empty() {
             what.to_owned()
         } else {
             format!("{what}: {words}")
         },
-        maybe_sent: !error.is_connect() && !error.is_builder(),
-        cause: certificate.map_or(Cause::Passing, tls::cause),
         partial: None,
     }
+}
+
+/// Whether a proxy refused its login. The libraries' types for that are their own; a test holds their words.
+fn is_proxy_login(words: &str) -> bool {
+    matches!(
+        words,
+        "tunnel error: proxy authorization required"
+            | "SOCKS error: credentials not accepted"
+            | "SOCKS error: server does not support user/pass authentication"
+            | "SOCKS error: server implements authentication incorrectly"
+    )
 }
 
 /// The innermost reason: reqwest's own text only repeats that something failed.

@@ -4,6 +4,7 @@
 //! request ([`Fault`]), one fault a request, in the order given.
 
 mod authority;
+mod proxy;
 mod vendor;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,6 +18,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 pub use authority::{Authority, Term, configuration};
+pub use proxy::Proxy;
 use vendor::Vendor;
 pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE};
 
@@ -227,6 +229,11 @@ impl Sandbox {
     /// The address to give as `--base-url`.
     pub fn base_url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A new app token, as if an app had just asked for one.
@@ -480,15 +487,14 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             write_reply(stream, status, &headers, body)?;
             continue;
         }
+        let whole = reply.to_string();
         match fault {
             Some(Fault::CloseAfterSpending) => return Ok(()),
-            Some(Fault::Truncate) => return write_part(stream, &reply.to_string(), |all| all / 2),
-            Some(Fault::TruncateLate) => {
-                return write_part(stream, &reply.to_string(), |all| all - 2);
-            }
+            Some(Fault::Truncate) => return write_part(stream, &whole, |all| all / 2),
+            Some(Fault::TruncateLate) => return write_part(stream, &whole, |all| all - 2),
             Some(Fault::Endless) => return write_endlessly(stream),
             Some(Fault::Alter(alter)) => alter(&mut reply),
-            Some(Fault::Head(lines)) => return write_with(stream, &lines, &reply.to_string()),
+            Some(Fault::Head(lines)) => return write_with(stream, &lines, &whole),
             _ => {}
         }
         write_reply(stream, status, &headers, reply.to_string())?;
