@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::client::{Client, SendError};
+use crate::client::{Cause, Client, SendError};
 use crate::error::Hint;
-use crate::protocol::{Refusal, Reply, Request, Response, Secrets, Verdict};
+use crate::protocol::{PROXY_LOGIN, Refusal, Reply, Request, Response, Secrets, Verdict};
 
 /// What came of a request for a pair.
 pub(crate) struct Judged {
@@ -51,7 +51,7 @@ pub(crate) async fn send(
     secrets: &Secrets<'_>,
 ) -> Result<Response, SendError> {
     let (started, sent_at) = (Instant::now(), Timestamp::now());
-    log::info!("POST {}", client.url(request));
+    log::info!("POST {}{}", client.url(request), client.via());
     let result = client.send(request).await;
     let response = match &result {
         Ok(response) => Some(response),
@@ -86,34 +86,51 @@ fn warn_of_clock(client: &Client, off: SignedDuration) {
     }
 }
 
+static UNTRUSTED: Hint = Hint::fixed(
+    "if the issuer is a company's own, trust it with --ca-cert or in the system's store; a wrong name is the server's to mend",
+    "若是公司自有 CA 签发，请用 --ca-cert 指定或加入系统证书库；域名不符需由服务器方修正",
+);
+static OUT_OF_TIME: Hint = Hint::fixed(
+    "check this machine's clock first: date; if it is right, the certificate is the server's to renew",
+    "请先用 date 检查本机时钟；若时钟无误，需由服务器方更换证书",
+);
+static MADE_FOR_CA: Hint = Hint::fixed(
+    "give the server a certificate of its own, and name that with --ca-cert: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=HOST -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST (for an address, IP:ADDRESS)",
+    "请为服务器另行签发证书，并用 --ca-cert 指定：openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=HOST -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST（若为 IP 地址，则用 IP:ADDRESS）",
+);
+static UNREACHED: Hint = Hint::fixed(
+    "check the network, the address and any proxy, then run again",
+    "请检查网络、服务地址和代理，然后重试",
+);
+
+impl SendError {
+    fn verdict(&self) -> Verdict {
+        match self.cause {
+            Cause::Passing => Verdict::Temporary,
+            _ => Verdict::Config,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static Hint> {
+        match self.cause {
+            Cause::Passing if self.maybe_sent => None,
+            Cause::Passing => Some(&UNREACHED),
+            Cause::Untrusted => Some(&UNTRUSTED),
+            Cause::OutOfTime => Some(&OUT_OF_TIME),
+            Cause::MadeForCa => Some(&MADE_FOR_CA),
+            Cause::ProxyLogin => Some(&PROXY_LOGIN),
+        }
+    }
+}
+
 /// What no whole reply means.
 pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
-    static UNTRUSTED: Hint = Hint::fixed(
-        "if the issuer is a company's own, trust it with --ca-cert or in the system's store; a wrong name or time is the server's to mend",
-        "若是公司自有 CA 签发，请用 --ca-cert 指定或加入系统证书库；域名或有效期不符需由服务器方修正",
-    );
-    static UNREACHED: Hint = Hint::fixed(
-        "check the network, the address and any proxy, then run again",
-        "请检查网络、服务地址和代理，然后重试",
-    );
     let partial = error.partial.as_ref();
     Refusal {
         is_answer: false,
-        verdict: if error.untrusted {
-            Verdict::Config
-        } else {
-            Verdict::Temporary
-        },
+        verdict: error.verdict(),
         code: None,
-        hint: match error {
-            SendError {
-                untrusted: true, ..
-            } => Some(&UNTRUSTED),
-            SendError {
-                maybe_sent: false, ..
-            } => Some(&UNREACHED),
-            _ => None,
-        },
+        hint: error.hint(),
         log_id: partial.and_then(|response| response.log_id(secrets)),
         wait: None,
         is_of_one_login: false,

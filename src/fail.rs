@@ -42,7 +42,7 @@ mod armed {
             crate::client::SendError {
                 message: format!("fail point {name}"),
                 maybe_sent: true,
-                untrusted: false,
+                cause: crate::client::Cause::Passing,
                 partial: None,
             }
         }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::harness::{Run, Scene};
-use crate::sandbox::{Authority, Sandbox};
+use crate::sandbox::{Authority, Sandbox, Term};
 
 /// The system calls of a run, one a line; none without strace, which is said.
 fn system_calls(scene: &Scene, arguments: &[&str]) -> Option<Vec<String>> {
@@ -65,7 +65,7 @@ fn nothing_is_done_before_it_is_needed() {
 #[test]
 fn a_refresh_costs_one_connection_one_write_and_two_syncs() {
     let authority = Authority::new("ours").unwrap();
-    let tls = authority.server("127.0.0.1", false).unwrap();
+    let tls = authority.server("127.0.0.1", Term::Now).unwrap();
     let over_tls = Scene::with_server(Sandbox::start_with(Some(tls)).unwrap());
     std::fs::write(over_tls.folder().join("ca.pem"), authority.pem()).unwrap();
     let plain = Scene::without_file();

@@ -23,6 +23,8 @@
 //! - `sense`: what cannot work is not sent
 //! - `clocks`: what a wrong clock does, and does not
 //! - `refusals`: each code of the servers, and what a refusal counts beside a newer pair
+//! - `proxies`: which proxy a request goes through, and what it may refuse
+//! - `standard`: a standard OAuth 2.0 server that nobody here wrote
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `readme`: what the texts say of the tests
@@ -71,6 +73,7 @@ mod library;
 mod login;
 mod main_job;
 mod profiles;
+mod proxies;
 mod readme;
 #[cfg(unix)]
 mod recipes;
@@ -86,6 +89,7 @@ mod sandbox;
 mod scripts;
 mod secrets;
 mod sense;
+mod standard;
 mod status;
 #[cfg(unix)]
 mod system;

@@ -443,6 +443,30 @@ fn a_failure_as_json_is_the_last_line_on_stderr() {
     }
 }
 
+/// What lies between may write a head that is not quite HTTP: the body is what counts.
+#[test]
+fn a_reply_with_small_sins_in_its_head_is_read() {
+    let heads = [
+        ("a folded line", "X-A: a\r\n b\r\n".to_owned()),
+        ("a folded log id", "X-Tt-Logid: a\r\n\tb\r\n".to_owned()),
+        ("a space before the colon", "X-A : a\r\n".to_owned()),
+        ("a line without a colon", "X-A\r\n".to_owned()),
+        ("a name that is none", "X[A]: a\r\n: b\r\n".to_owned()),
+        ("a control character", "X-A: a\u{1}b\r\n".to_owned()),
+        ("bytes beyond ASCII", "X-A: ä\r\n".to_owned()),
+        ("line feeds alone", "X-A: a\nX-B: b\n".to_owned()),
+        ("4,000 headers", "X-A: a\r\n".repeat(4000)),
+        ("400 KB in one", format!("X-A: {}\r\n", "a".repeat(400_000))),
+    ];
+    for (name, lines) in heads {
+        let scene = Scene::new();
+        scene.server.fail_next(Fault::Head(lines));
+        let run = scene.run(["--retries", "0"]);
+        assert_eq!(run.code, 0, "{name}: {}", run.stderr);
+        scene.assert_sound();
+    }
+}
+
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text).unwrap();
@@ -456,7 +480,7 @@ fn zlib(text: &[u8]) -> Vec<u8> {
 }
 
 fn bomb(_: &[u8]) -> Vec<u8> {
-    gzip(&vec![b' '; 64 << 20])
+    gzip(&vec![b'x'; 64 << 20])
 }
 
 /// A gateway compresses what nobody asked it to: the reply may hold the only copy of the pair.
@@ -473,6 +497,45 @@ fn a_compressed_reply_is_understood() {
     }
     let scene = Scene::new();
     scene.server.fail_next(Fault::Compress("gzip", bomb));
-    let run = scene.run(["--retries", "0"]);
-    assert!(run.stderr.contains("longer than any"), "{}", run.stderr);
+    scene
+        .run(["--retries", "0"])
+        .assert_failed(1, "the reply cannot be read");
+    // The first mebibyte of it is kept.
+    let kept = scene.file_names().pop().unwrap();
+    let kept = std::fs::read(scene.folder().join(kept)).unwrap();
+    assert_eq!(kept, vec![b'x'; 1 << 20]);
+}
+
+/// The first of it is kept, or the pair that is in it.
+#[test]
+fn of_a_reply_of_more_than_a_mebibyte_the_first_is_judged() {
+    let junk = |_: String| vec![b'x'; 3 << 20];
+    let packed: fn(&[u8]) -> _ = |_| gzip(&vec![b'x'; 64 << 20]);
+    for fault in [Fault::Garble(junk), Fault::Compress("gzip", packed)] {
+        let scene = Scene::new();
+        let before = scene.text();
+        scene.server.fail_next(fault);
+        let run = scene.run::<&str>([]);
+        run.assert_failed(1, "the reply is kept in ");
+        assert_eq!(scene.server.requests().len(), 1, "it is sent again");
+        let names = scene.file_names();
+        let kept = names.iter().find(|name| name.contains(".reply-")).unwrap();
+        assert!(run.stderr.contains(kept), "{}", run.stderr);
+        let kept = std::fs::read(scene.folder().join(kept)).unwrap();
+        assert_eq!(kept, vec![b'x'; 1 << 20]);
+        assert_eq!(scene.text(), before);
+    }
+    let cut: fn(String) -> _ = |reply| {
+        let whole = reply.strip_suffix('}').unwrap();
+        format!("{whole},\"x\":\"{}\"}}", "x".repeat(2 << 20)).into_bytes()
+    };
+    let spaced: fn(String) -> _ = |reply| format!("{reply}{}", " ".repeat(2 << 20)).into_bytes();
+    for (garble, code) in [(cut, 1), (spaced, 0)] {
+        let scene = Scene::new();
+        scene.server.fail_next(Fault::Garble(garble));
+        let run = scene.run::<&str>([]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert_eq!(scene.server.requests().len(), 1, "it is sent again");
+        scene.assert_sound();
+    }
 }

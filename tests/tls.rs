@@ -1,15 +1,18 @@
 //! Whose certificates are trusted.
 
 use std::fs;
+use std::process::Command;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 
 use crate::harness::{Run, Scene};
-use crate::sandbox::{Authority, Sandbox};
+use crate::sandbox::{Authority, Sandbox, Term, configuration};
 
 /// A server that this authority vouches for, and a file that names it.
-fn scene(authority: &Authority, name: &str, has_ended: bool) -> Scene {
-    let tls = authority.server(name, has_ended).unwrap();
+fn scene(authority: &Authority, name: &str, term: Term) -> Scene {
+    let tls = authority.server(name, term).unwrap();
     let scene = Scene::with_server(Sandbox::start_with(Some(tls)).unwrap());
     scene.write(scene.server.config_file());
     fs::write(scene.folder().join("ca.pem"), authority.pem()).unwrap();
@@ -26,7 +29,7 @@ fn run(scene: &Scene, environment: (&str, &str), arguments: &[&str]) -> Run {
 #[test]
 fn a_private_authority_in_the_systems_store_works_without_a_flag() {
     let authority = Authority::new("ours").unwrap();
-    let scene = scene(&authority, "127.0.0.1", false);
+    let scene = scene(&authority, "127.0.0.1", Term::Now);
     run(&scene, ("SSL_CERT_FILE", "ca.pem"), &[]).token();
     // A folder holds certificates under the hashes of their names.
     let store = scene.folder().join("store");
@@ -47,7 +50,7 @@ fn a_private_authority_in_the_systems_store_works_without_a_flag() {
 fn both_versions_of_tls_are_spoken() {
     let authority = Authority::new("ours").unwrap();
     for version in [&TLS12, &TLS13] {
-        let tls = authority.server_with("127.0.0.1", false, &[version]);
+        let tls = authority.server_with("127.0.0.1", Term::Now, &[version]);
         let scene = Scene::with_server(Sandbox::start_with(Some(tls.unwrap())).unwrap());
         scene.write(scene.server.config_file());
         fs::write(scene.folder().join("ca.pem"), authority.pem()).unwrap();
@@ -60,17 +63,26 @@ fn both_versions_of_tls_are_spoken() {
 fn a_certificate_that_is_not_good_is_refused() {
     let authority = Authority::new("ours").unwrap();
     let stranger = Authority::new("another").unwrap();
-    for (name, has_ended, says) in [
-        ("example.com", false, "not valid for name"),
-        ("127.0.0.1", true, "expired"),
-        ("127.0.0.1", false, "UnknownIssuer"),
+    for (name, term, says) in [
+        ("example.com", Term::Now, "not valid for name"),
+        (
+            "127.0.0.1",
+            Term::Over,
+            "it expired at 2020-02-01T00:00:00Z",
+        ),
+        (
+            "127.0.0.1",
+            Term::Ahead,
+            "it is not valid before 2120-01-01T00:00:00Z",
+        ),
+        ("127.0.0.1", Term::Now, "UnknownIssuer"),
     ] {
         let signer = if says == "UnknownIssuer" {
             &stranger
         } else {
             &authority
         };
-        let scene = scene(signer, name, has_ended);
+        let scene = scene(signer, name, term);
         fs::write(scene.folder().join("ca.pem"), authority.pem()).unwrap();
         for (variable, value, arguments) in [
             ("SSL_CERT_FILE", "ca.pem", &[][..]),
@@ -79,6 +91,9 @@ fn a_certificate_that_is_not_good_is_refused() {
             let run = run(&scene, (variable, value), arguments);
             run.assert_failed(3, "invalid peer certificate");
             assert!(run.stderr.contains(says), "{}", run.stderr);
+            let is_of_time = !matches!(term, Term::Now);
+            let hint = "\nhint: check this machine's clock first: date;";
+            assert_eq!(run.stderr.contains(hint), is_of_time, "{}", run.stderr);
             assert!(
                 run.stderr.contains("the refresh token was not spent"),
                 "{}",
@@ -90,6 +105,46 @@ fn a_certificate_that_is_not_good_is_refused() {
         run.assert_failed(3, "invalid peer certificate");
         assert!(scene.server.requests().is_empty());
     }
+}
+
+/// What `openssl` makes with these arguments, as a server's certificate, and the file that names it.
+fn scene_of_openssl(arguments: &str) -> Option<Scene> {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(&folder)
+        .output();
+    if made.is_err() {
+        eprintln!("skipped: there is no openssl");
+        return None;
+    }
+    let pem = |name| fs::read(folder.path().join(name)).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&pem("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
+    let tls = configuration(certificate, key, rustls::DEFAULT_VERSIONS).unwrap();
+    let scene = Scene::with_server(Sandbox::start_with(Some(tls)).unwrap());
+    scene.write(scene.server.config_file());
+    fs::write(scene.folder().join("cert.pem"), pem("cert.pem")).unwrap();
+    Some(scene)
+}
+
+#[test]
+fn a_certificate_made_for_a_ca_is_refused_with_the_command_that_makes_a_proper_one() {
+    let plain = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=ours -addext subjectAltName=IP:127.0.0.1";
+    let Some(scene) = scene_of_openssl(plain) else {
+        return;
+    };
+    for arguments in [&[][..], &["--ca-cert", "cert.pem"]] {
+        let run = scene.run(arguments);
+        run.assert_failed(3, "it is marked as a CA's own");
+        let command = run.stderr.split_once("openssl ").unwrap().1;
+        let command = command.split_once(" (for").unwrap().0;
+        let command = command.replace("DNS:HOST", "IP:127.0.0.1");
+        let proper = scene_of_openssl(&command).unwrap();
+        proper.run(["--ca-cert", "cert.pem"]).token();
+        proper.run::<&str>([]).assert_failed(3, "UnknownIssuer");
+    }
+    assert!(scene.server.requests().is_empty());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! - Time and memory are bounded, whatever the server does (P11).
 
 mod encoding;
+mod proxy;
 mod tls;
 
 use std::error::Error as _;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
+use rustls::CertificateError;
 use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -29,8 +31,11 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::protocol::{Address, Request, Response, is_loopback};
 
-/// A longer reply is not a token endpoint's: tokens have 4 KB at most, and there are two.
+/// Of a longer reply so much is read. A token endpoint's is shorter: tokens have 4 KB at most, and there are two.
 const LONGEST_REPLY: usize = 1 << 20;
+
+/// Of a reply; hyper takes a hundred. Their length together has a limit of its own there (408 KiB).
+const MOST_HEADERS: usize = 4096;
 
 /// A time-out counts only after so long a further look at the connection (P8).
 const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
@@ -54,6 +59,8 @@ pub(crate) struct Settings {
 pub(crate) struct Client {
     http: reqwest::Client,
     address: Address,
+    /// The proxy on the way, for messages; empty without one.
+    via: String,
     /// How long one attempt may take.
     timeout: Duration,
     has_warned: Arc<AtomicBool>,
@@ -65,17 +72,32 @@ pub(crate) struct SendError {
     pub(crate) message: String,
     /// Whether the server may have read the request, and acted on it.
     pub(crate) maybe_sent: bool,
-    /// Whether the server's certificate was refused, so that trying again would not help.
-    pub(crate) untrusted: bool,
+    /// What is behind it.
+    pub(crate) cause: Cause,
     /// What had come of the reply.
     pub(crate) partial: Option<Response>,
+}
+
+/// What is behind a failure, as far as it decides what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// What may pass.
+    Passing,
+    /// The server's certificate is not good.
+    Untrusted,
+    /// It is not good at this time, by this machine's clock.
+    OutOfTime,
+    /// It is marked as a CA's own.
+    MadeForCa,
+    /// The proxy lets nobody through without a user and password, or not with these.
+    ProxyLogin,
 }
 
 impl Client {
     /// A client for the service at this address.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the certificates to trust are none.
+    /// [`crate::Kind::Config`] if the certificates to trust are none, or the proxy on the way is none.
     pub(crate) fn new(address: &Address, settings: &Settings) -> Result<Self> {
         let timeout = settings.timeout;
         let failed = |error: &dyn std::error::Error| {
@@ -89,6 +111,11 @@ impl Client {
             .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(retry::never())
+            // A small sin in the head must not cost the pair in the body.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_headers(MOST_HEADERS)
             // What lies between servers forgets idle connections without a word.
             .pool_idle_timeout(LONGEST_IDLE)
             // A little less, so that it is known where the time went.
@@ -96,6 +123,7 @@ impl Client {
             .dns_resolver(Resolver {
                 shield: settings.shield,
             });
+        let mut via = String::new();
         if address.is_loopback() {
             // A name that a resolver could send elsewhere is not a loopback address.
             let port = address.port();
@@ -105,11 +133,17 @@ impl Client {
             ];
             let local = local.map(|address| (address, port).into());
             builder = builder.no_proxy().resolve_to_addrs("localhost", &local);
+        } else if let Some((proxy, name)) = proxy::from_environment(address.url())? {
+            builder = builder.proxy(proxy);
+            via = format!(" (through the proxy {name})");
+        } else {
+            builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| failed(&error))?;
         Ok(Client {
             http,
             address: address.clone(),
+            via,
             timeout,
             has_warned: Arc::default(),
         })
@@ -120,7 +154,7 @@ impl Client {
         !self.has_warned.swap(true, Ordering::Relaxed)
     }
 
-    /// Sends one request, once, and waits for the whole reply.
+    /// Sends one request, once, and waits for the whole reply, or the first 1 MiB of it.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, SendError> {
         let mut response = None;
         let ended = {
@@ -134,10 +168,13 @@ impl Client {
                 },
             }
         };
-        let unpacked = response.as_mut().map_or(Ok(()), unpack);
-        match ended.and(unpacked) {
+        if let Some(response) = &mut response {
+            encoding::unpack(response, LONGEST_REPLY);
+        }
+        match ended {
             Ok(()) => Ok(response.unwrap_or_default()),
             Err(error) => Err(SendError {
+                message: error.message + &self.via,
                 partial: response,
                 ..error
             }),
@@ -171,10 +208,13 @@ impl Client {
             body: Vec::new(),
         });
         while let Some(chunk) = reply.chunk().await.map_err(|error| failure(&error))? {
-            if response.body.len() + chunk.len() > LONGEST_REPLY {
-                return Err(too_long());
+            let room = LONGEST_REPLY - response.body.len();
+            let part = chunk.get(..room).unwrap_or(&chunk);
+            response.body.extend_from_slice(part);
+            if chunk.len() > room {
+                log::info!("the reply is longer than 1 MiB: the rest is not read");
+                break;
             }
-            response.body.extend_from_slice(&chunk);
         }
         Ok(())
     }
@@ -184,27 +224,14 @@ impl Client {
         self.address.join(request.path)
     }
 
+    /// The proxy on the way, for messages: begins with a space, and is empty without one.
+    pub(crate) fn via(&self) -> &str {
+        &self.via
+    }
+
     /// The service's name, for messages.
     pub(crate) fn host(&self) -> &str {
         self.address.host()
-    }
-}
-
-/// Takes off the compression of a reply.
-fn unpack(response: &mut Response) -> Result<(), SendError> {
-    encoding::unpack(response, LONGEST_REPLY);
-    if response.body.len() > LONGEST_REPLY {
-        return Err(too_long());
-    }
-    Ok(())
-}
-
-fn too_long() -> SendError {
-    SendError {
-        message: "the reply is longer than any of a token endpoint".to_owned(),
-        maybe_sent: true,
-        untrusted: false,
-        partial: None,
     }
 }
 
@@ -213,7 +240,7 @@ fn too_late(limit: Duration) -> SendError {
     SendError {
         message: format!("no reply in time ({} s)", limit.as_secs_f64()),
         maybe_sent: true,
-        untrusted: false,
+        cause: Cause::Passing,
         partial: None,
     }
 }
@@ -254,17 +281,33 @@ fn failure(error: &reqwest::Error) -> SendError {
     } else {
         "the connection broke before the whole reply had come"
     };
-    let cause = root_cause(error);
+    let certificate = certificate_error(error);
+    let words = certificate.map_or_else(|| root_cause(error), tls::complaint);
     SendError {
-        message: if cause.is_empty() {
+        maybe_sent: !error.is_connect() && !error.is_builder(),
+        cause: match certificate {
+            Some(certificate) => tls::cause(certificate),
+            None if is_proxy_login(&words) => Cause::ProxyLogin,
+            None => Cause::Passing,
+        },
+        message: if words.is_empty() {
             what.to_owned()
         } else {
-            format!("{what}: {cause}")
+            format!("{what}: {words}")
         },
-        maybe_sent: !error.is_connect() && !error.is_builder(),
-        untrusted: is_untrusted(error),
         partial: None,
     }
+}
+
+/// Whether a proxy refused its login. The libraries' types for that are their own; a test holds their words.
+fn is_proxy_login(words: &str) -> bool {
+    matches!(
+        words,
+        "tunnel error: proxy authorization required"
+            | "SOCKS error: credentials not accepted"
+            | "SOCKS error: server does not support user/pass authentication"
+            | "SOCKS error: server implements authentication incorrectly"
+    )
 }
 
 /// The innermost reason: reqwest's own text only repeats that something failed.
@@ -276,18 +319,20 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Whether a refused certificate is behind an error.
-fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-        return true;
+/// What is wrong with a certificate, if that is behind an error.
+fn certificate_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(error)) = error.downcast_ref() {
+        return Some(error);
     }
     // An I/O error is a wrapper whose `source` skips what it wraps.
     let wrapped = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);
     match wrapped {
-        Some(wrapped) => is_untrusted(wrapped),
-        None => error.source().is_some_and(is_untrusted),
+        Some(wrapped) => certificate_error(wrapped),
+        None => certificate_error(error.source()?),
     }
 }
 
@@ -295,7 +340,7 @@ fn header(value: &str) -> Result<HeaderValue, SendError> {
     let mut value = HeaderValue::from_str(value).map_err(|_| SendError {
         message: "the app's credentials have a character that cannot be sent".to_owned(),
         maybe_sent: false,
-        untrusted: false,
+        cause: Cause::Passing,
         partial: None,
     })?;
     value.set_sensitive(true);

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -19,6 +20,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier as SystemVerifier;
 
+use super::Cause;
 use crate::error::{Error, Hint, Result};
 
 /// The configuration that reqwest is given. `ca_cert` names a file with further trusted certificates.
@@ -146,4 +148,43 @@ fn is_unknown_issuer(error: &rustls::Error) -> bool {
         error,
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)
     )
+}
+
+/// What kind of flaw a certificate has.
+pub(super) fn cause(error: &CertificateError) -> Cause {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match error {
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+            Cause::OutOfTime
+        }
+        // webpki's own error, for which rustls has no name.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            Cause::MadeForCa
+        }
+        _ => Cause::Untrusted,
+    }
+}
+
+/// What is wrong with a certificate, in words.
+pub(super) fn complaint(error: &CertificateError) -> String {
+    let what = match error {
+        CertificateError::ExpiredContext { time, not_after } => {
+            let (end, now) = (moment(*not_after), moment(*time));
+            format!("it expired at {end}, and this machine's clock says {now}")
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            let (start, now) = (moment(*not_before), moment(*time));
+            format!("it is not valid before {start}, and this machine's clock says {now}")
+        }
+        _ if cause(error) == Cause::MadeForCa => {
+            "it is marked as a CA's own, which must not serve as a server's".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    format!("invalid peer certificate: {what}")
+}
+
+fn moment(time: UnixTime) -> Timestamp {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

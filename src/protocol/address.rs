@@ -98,6 +98,11 @@ impl Address {
         format!("{}{path}", self.url.as_str().trim_end_matches('/'))
     }
 
+    /// As it goes into a request, but for the path.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// The host's name, for messages.
     pub(crate) fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()

@@ -29,7 +29,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub(crate) use address::{Address, Vendor, is_loopback};
 pub(crate) use codes::Verdict;
 pub(crate) use message::{Request, Response};
-pub(crate) use reply::{Refusal, Reply, Rotation};
+pub(crate) use reply::{PROXY_LOGIN, Refusal, Reply, Rotation};
 pub(crate) use scope::{covers, scope};
 pub(crate) use secrets::Secrets;
 pub(crate) use shape::Shape;

@@ -18,6 +18,12 @@ use super::{Response, Secrets};
 use crate::error::Hint;
 use crate::token;
 
+/// For a proxy that refuses its login.
+pub(crate) static PROXY_LOGIN: Hint = Hint::fixed(
+    "check the proxy's user and password, in HTTPS_PROXY or ALL_PROXY: http://USER:PASSWORD@HOST:PORT, with signs like @ and : in them as %40 and %3A",
+    "请检查 HTTPS_PROXY 或 ALL_PROXY 中代理的用户名和密码：http://USER:PASSWORD@HOST:PORT，其中的 @、: 等字符须写作 %40、%3A",
+);
+
 /// What a reply means.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -276,6 +282,11 @@ impl Refusal {
                 "a redirect, which is not followed",
             ),
             429 => (Verdict::RateLimit, false, "too many requests"),
+            407 => (
+                Verdict::Config,
+                false,
+                "a proxy asks for a user and password",
+            ),
             408 | 425 => (Verdict::Temporary, false, "the server asks to try again"),
             500..=599 => (
                 Verdict::Temporary,
@@ -293,7 +304,7 @@ impl Refusal {
             verdict,
             code: None,
             message: format!("HTTP {status}: {what}"),
-            hint: None,
+            hint: (status == 407).then_some(&PROXY_LOGIN),
             log_id: response.log_id(secrets),
             wait: response.wait(),
             is_of_one_login: false,

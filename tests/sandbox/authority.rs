@@ -3,8 +3,16 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, SupportedProtocolVersion};
+
+/// When a certificate is good.
+#[derive(Clone, Copy)]
+pub enum Term {
+    Now,
+    Over,
+    Ahead,
+}
 
 /// A certificate authority that nobody knows.
 pub struct Authority {
@@ -29,36 +37,53 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// The settings of a server with a certificate for this name, which ended if `has_ended`.
-    pub fn server(&self, name: &str, has_ended: bool) -> Result<Arc<ServerConfig>, rcgen::Error> {
-        self.server_with(name, has_ended, rustls::DEFAULT_VERSIONS)
+    /// The settings of a server with a certificate for this name.
+    pub fn server(&self, name: &str, term: Term) -> Result<Arc<ServerConfig>, rcgen::Error> {
+        self.server_with(name, term, rustls::DEFAULT_VERSIONS)
     }
 
     /// The same, of a server that speaks these versions of TLS alone.
     pub fn server_with(
         &self,
         name: &str,
-        has_ended: bool,
+        term: Term,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<Arc<ServerConfig>, rcgen::Error> {
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
-        if has_ended {
-            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        let year = match term {
+            Term::Now => None,
+            Term::Over => Some(2020),
+            Term::Ahead => Some(2120),
+        };
+        if let Some(year) = year {
+            params.not_before = rcgen::date_time_ymd(year, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 2, 1);
         }
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .and_then(|builder| {
-                builder.with_no_client_auth().with_single_cert(
-                    vec![certificate.der().clone()],
-                    PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-                )
-            });
-        config
-            .map(Arc::new)
-            .map_err(|_| rcgen::Error::CouldNotParseKeyPair)
+        configuration(
+            certificate.der().clone(),
+            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            versions,
+        )
     }
+}
+
+/// The settings of a server with this certificate.
+pub fn configuration(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, rcgen::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+        });
+    config
+        .map(Arc::new)
+        .map_err(|_| rcgen::Error::CouldNotParseKeyPair)
 }

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use feishu_refresh::cli::{self, Console};
-use server::{Authority, Fault, Sandbox};
+use server::{Authority, Fault, Sandbox, Term};
 
 /// A profile of the demonstration's file, and the endpoint that it is refreshed at.
 const PROFILES: [(&str, &str); 4] = [
@@ -33,7 +33,7 @@ const PROFILES: [(&str, &str); 4] = [
 fn main() -> Result<()> {
     let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
     let authority = Authority::new("feishu-refresh sandbox")?;
-    let tls = has_flag("--tls").then(|| authority.server("127.0.0.1", false));
+    let tls = has_flag("--tls").then(|| authority.server("127.0.0.1", Term::Now));
     let sandbox = Sandbox::start_with(tls.transpose()?).context("cannot start the stand-in")?;
     let folder = tempfile::Builder::new()
         .prefix("feishu-refresh-sandbox-")

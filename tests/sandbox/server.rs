@@ -4,6 +4,7 @@
 //! request ([`Fault`]), one fault a request, in the order given.
 
 mod authority;
+mod proxy;
 mod vendor;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,7 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-pub use authority::Authority;
+pub use authority::{Authority, Term, configuration};
+pub use proxy::Proxy;
 use vendor::Vendor;
 pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE, STANDARD_PATH, V3_PATH};
 
@@ -42,6 +44,8 @@ pub enum Fault {
     Garble(fn(String) -> Vec<u8>),
     /// Do what is asked, but compress the reply like this, as the named coding.
     Compress(&'static str, fn(&[u8]) -> Vec<u8>),
+    /// Do what is asked, and send these bytes among the headers of the reply.
+    Head(String),
     /// Spend the token, then send a body without end.
     Endless,
     /// Take this long before doing what is asked.
@@ -238,6 +242,11 @@ impl Sandbox {
     /// The address to give as `--base-url`.
     pub fn base_url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A new app token, as if an app had just asked for one.
@@ -505,14 +514,14 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
             write_reply(stream, status, &headers, body)?;
             continue;
         }
+        let whole = reply.to_string();
         match fault {
             Some(Fault::CloseAfterSpending) => return Ok(()),
-            Some(Fault::Truncate) => return write_part(stream, &reply.to_string(), |all| all / 2),
-            Some(Fault::TruncateLate) => {
-                return write_part(stream, &reply.to_string(), |all| all - 2);
-            }
+            Some(Fault::Truncate) => return write_part(stream, &whole, |all| all / 2),
+            Some(Fault::TruncateLate) => return write_part(stream, &whole, |all| all - 2),
             Some(Fault::Endless) => return write_endlessly(stream),
             Some(Fault::Alter(alter)) => alter(&mut reply),
+            Some(Fault::Head(lines)) => return write_with(stream, &lines, &whole),
             _ => {}
         }
         write_reply(stream, status, &headers, reply.to_string())?;
@@ -608,6 +617,13 @@ fn write_page(stream: &mut dyn Wire, page: &str) -> io::Result<()> {
         page.len()
     );
     stream.write_all(format!("{head}{page}").as_bytes())
+}
+
+/// Sends a reply with these lines in its head.
+fn write_with(stream: &mut dyn Wire, lines: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 Sandbox\r\n{lines}Content-Length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes())
 }
 
 /// Promises the whole body, sends a part of it and hangs up.
