@@ -3,6 +3,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::client::{LONGEST_REPLY, encoding};
 use crate::protocol::consent::{Answer, CodeGrant};
 use crate::protocol::device::{DeviceGrant, Polled};
 use crate::protocol::{
@@ -157,6 +158,18 @@ fn of_refusal(refusal: Refusal) -> Judged {
             .flatten()
             .collect(),
     }
+}
+
+/// A reply's body without the compression that its `Content-Encoding` names, as far as it is read.
+#[must_use]
+pub fn unpacked(coding: &str, body: &[u8]) -> Vec<u8> {
+    let mut response = Response {
+        status: 200,
+        headers: vec![("content-encoding".to_owned(), coding.to_owned())],
+        body: body.to_vec(),
+    };
+    encoding::unpack(&mut response, LONGEST_REPLY);
+    response.body
 }
 
 /// The code that is read from what a browser or a person brings back from the consent page.

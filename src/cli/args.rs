@@ -77,7 +77,7 @@ pub(super) enum Task {
     /// Get the first pair, through the user's consent in a browser
     ///
     /// It needs app_id and app_secret, and the redirect URI among the app's redirect URLs. The pair is
-    /// one of v2, and api = v2 is written to the section. --scope asks for more than offline_access.
+    /// one of v3 at Feishu's own host, else of v2, and that api is written to the section. --scope asks for more than offline_access.
     Login(LoginArguments),
     /// Show what the file holds and until when; sends nothing
     Status,

@@ -9,7 +9,7 @@ use crate::protocol::Response;
 
 /// Takes the compression off, as far as the body goes: of one that breaks off, what was whole is kept.
 /// Nothing grows beyond `longest` bytes.
-pub(super) fn unpack(response: &mut Response, longest: usize) {
+pub(crate) fn unpack(response: &mut Response, longest: usize) {
     let name = response.header("content-encoding").unwrap_or_default();
     let name = name.trim().to_ascii_lowercase();
     let packed = response.body.as_slice();

@@ -6,7 +6,7 @@
 //! - A failure says whether the request can have reached the server ([`SendError::maybe_sent`]).
 //! - Time and memory are bounded, whatever the server does (P11).
 
-mod encoding;
+pub(crate) mod encoding;
 mod proxy;
 mod tls;
 
@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::protocol::{Address, Request, Response, is_loopback};
 
 /// Of a longer reply so much is read. A token endpoint's is shorter: tokens have 4 KB at most, and there are two.
-const LONGEST_REPLY: usize = 1 << 20;
+pub(crate) const LONGEST_REPLY: usize = 1 << 20;
 
 /// Of a reply; hyper takes a hundred. Their length together has a limit of its own there (408 KiB).
 const MOST_HEADERS: usize = 4096;
