@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::harness::Scene;
-use crate::sandbox::{APP_ID, APP_SECRET};
+use crate::sandbox::{APP_ID, APP_SECRET, STANDARD_PATH};
 
 /// Files as people and programs write them; `{base}`, `{app}` and `{refresh}` stand for values.
 const FILES: &[&str] = &[
@@ -141,16 +141,36 @@ fn the_example_file_is_a_file_that_works() {
     let filled = example
         .replace("app_id =\n", &format!("app_id = {APP_ID}\n"))
         .replace("app_secret =\n", &format!("app_secret = {APP_SECRET}\n"));
-    let filled = ["[oidc]", "[v2]", "[115]", "api = ", "refresh_token ="]
-        .iter()
-        .fold(filled, |text, commented| {
-            text.replace(&format!("\n# {commented}"), &format!("\n{commented}"))
-        });
-    let mut filled = filled.replace(
-        "# base_url = https://open.larksuite.com",
-        &format!("base_url = {}", scene.server.base_url()),
-    );
-    for api in ["v1", "oidc", "v2", "115"] {
+    let filled = [
+        "[oidc]",
+        "[v3]",
+        "[115]",
+        "[standard]",
+        "api = ",
+        "token_url =",
+        "app_id =",
+        "refresh_token =",
+    ]
+    .iter()
+    .fold(filled, |text, commented| {
+        text.replace(&format!("\n# {commented}"), &format!("\n{commented}"))
+    });
+    let server = scene.server.base_url();
+    let mut filled = filled
+        .replace(
+            "# base_url = https://open.larksuite.com",
+            &format!("base_url = {server}"),
+        )
+        .replace(
+            "https://id.example.com/oauth/token",
+            &format!("{server}{STANDARD_PATH}"),
+        )
+        .replace(
+            "[standard]",
+            &format!("[standard]\napp_secret = {APP_SECRET}"),
+        )
+        .replace("app_id =\n", &format!("app_id = {APP_ID}\n"));
+    for api in ["v1", "oidc", "v3", "115", "v2"] {
         let token = scene.server.refresh_token_for(api);
         filled = filled.replacen(
             "refresh_token =\n",
@@ -159,7 +179,7 @@ fn the_example_file_is_a_file_that_works() {
         );
     }
     scene.write(&filled);
-    for profile in ["TOKEN", "oidc", "v2", "115"] {
+    for profile in ["TOKEN", "oidc", "v3", "115", "standard"] {
         scene.run(["-p", profile]).token();
     }
     let text = scene.text();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{HeldRun, Run, Scene, value_in};
 #[cfg(unix)]
 use crate::harness::{assert_helpers_shielded, send_signal};
-use crate::sandbox::{APP_ID, APP_SECRET, Fault};
+use crate::sandbox::{APP_ID, APP_SECRET, Fault, V3_PATH};
 
 /// A file with an app, and nothing else.
 fn scene() -> Scene {
@@ -556,6 +556,59 @@ fn by_device(scene: &Scene, polls: &[&str], arguments: &[&str]) -> Run {
     let base_url = scene.server.base_url();
     let device = ["login", "--device", "--accounts-url", &base_url];
     scene.run([&device, arguments].concat())
+}
+
+/// At Feishu's own host a login gives v3, whatever the accounts host is; elsewhere, and at Lark, v2.
+#[test]
+fn a_login_gives_v3_at_feishus_own_host_and_v2_elsewhere() {
+    let scene = scene();
+    let there = scene.server.base_url();
+    let file = scene.text();
+    let base = format!("\nbase_url = {there}\n");
+    for (at, arguments, api) in [
+        (
+            "\nbase_url = https://Open.Feishu.cn/open-apis/\n",
+            &[][..],
+            "v3",
+        ),
+        ("\n", &[], "v3"),
+        (base.as_str(), &["--api", "v3"], "v3"),
+        (base.as_str(), &[], "v2"),
+    ] {
+        scene.write(file.replace(&base, at));
+        let (mut run, page) = ask(&scene, arguments);
+        let (agree, _) = scene.server.consent(&page);
+        paste(&mut run.child, &format!("{agree}\n"));
+        let run = end(run);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(scene.value("api"), api);
+        let request = scene.server.requests().pop().unwrap();
+        let is_form = request.body.starts_with("grant_type=authorization_code&");
+        assert_eq!(
+            (request.path == V3_PATH, is_form),
+            (api == "v3", api == "v3")
+        );
+        assert!(request.body.contains("code_verifier"));
+        // By device, too.
+        assert_eq!(
+            scene.run([&["login", "--device"], arguments].concat()).code,
+            0
+        );
+        assert_eq!(scene.value("api"), api);
+        scene.assert_sound();
+    }
+    // Lark stays v2, and its exchange is not at the accounts host.
+    scene.write(file.replace(&base, "\nbase_url = https://open.larksuite.com\n"));
+    let mut program = scene.program();
+    program.args(["login", "--paste", "--retries", "0", "-v"]);
+    // Nothing leaves this machine.
+    program.env("HTTPS_PROXY", "http://127.0.0.1:9");
+    let mut run = HeldRun::until(program.stdin(Stdio::piped()), "Paste its address here:\n");
+    paste(&mut run.child, "a61hb967bd094dge949h79bbexd16dfe\n");
+    let run = end(run);
+    run.assert_failed(5, "cannot connect");
+    let sent = "POST https://open.larksuite.com/open-apis/authen/v2/oauth/token";
+    assert!(run.stderr.contains(sent), "{}", run.stderr);
 }
 
 #[test]

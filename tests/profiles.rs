@@ -1026,6 +1026,34 @@ fn a_server_that_asks_to_wait_is_left_alone_by_the_whole_app() {
     assert_sound(&scene);
 }
 
+/// 115 throttles each login by itself: the others need not wait.
+#[test]
+fn the_throttle_of_115_holds_up_its_own_login_only() {
+    let scene = scene(0);
+    let logins = ["a", "b", "c", "d"].map(|name| scene.server.profile(name, "115"));
+    scene.write(logins.concat());
+    scene.run(["-p", "a"]).token();
+    // The first is throttled, and may not wait for as long as that takes.
+    let start = Instant::now();
+    let run = scene.run(["--all", "--max-wait", "50", "-o", "json"]);
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    assert!(run.stderr.contains("(code 40140117"), "{}", run.stderr);
+    assert!(!run.stderr.contains("its app"), "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), 3, "{}", run.stderr);
+    assert_eq!(scene.server.rotations(), 4);
+    // While it waits, the others are refreshed and told of.
+    let mut waiting = scene.program();
+    scene.server.advance(Duration::from_secs(61));
+    scene.run(["-p", "a"]).token();
+    let mut run = HeldRun::until(waiting.args(["--all", "-v"]), "trying again in 60.0 s");
+    while scene.server.rotations() < 8 {
+        thread::yield_now();
+    }
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
 #[test]
 fn a_host_that_answers_nothing_is_given_up() {
     let scene = scene(0);
