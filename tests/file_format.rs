@@ -170,7 +170,7 @@ fn the_example_file_is_a_file_that_works() {
             &format!("[standard]\napp_secret = {APP_SECRET}"),
         )
         .replace("app_id =\n", &format!("app_id = {APP_ID}\n"));
-    for api in ["v1", "oidc", "v3", "115", "v2"] {
+    for api in ["v1", "oidc", "v3", "v2", "115"] {
         let token = scene.server.refresh_token_for(api);
         filled = filled.replacen(
             "refresh_token =\n",
