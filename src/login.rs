@@ -327,7 +327,9 @@ fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {
 fn refused(client: &Client, order: &LoginOrder, refusal: Refusal, lost_before: bool) -> Error {
     let kind = failure::kind(refusal.verdict);
     let maybe_lost = lost_before || refusal.maybe_spent;
-    let hint = refusal.hint.filter(|_| !maybe_lost);
+    // By its name alone, a grant that is refused is taken for a refresh token.
+    let is_told = kind != Kind::Reauthorize || refusal.code.is_some();
+    let hint = refusal.hint.filter(|_| !maybe_lost && is_told);
     let hint = hint.cloned().unwrap_or(Hint::fixed(
         "log in again: what a consent gives works once, for a few minutes",
         "请重新登录：授权结果仅数分钟内有效，且仅可使用一次",

@@ -29,6 +29,11 @@ const LOOK: Hint = Hint::fixed(
     "请检查服务地址及途中的代理",
 );
 
+const UNKNOWN_CODE: Hint = Hint::fixed(
+    "no document names this code: go by the server's words, and give its support the log id",
+    "文档中没有这个错误码：请以服务器返回的信息为准，并将 log id 提供给技术支持",
+);
+
 /// What became of the token.
 const NO_CHANGE: &str = "the refusal changed no saved token";
 const LOST: &str = "a reply may have been lost, and the refresh token spent";
@@ -54,6 +59,7 @@ pub(super) fn refused(
         Kind::Temporary => ("the refresh token was not spent", AGAIN),
         _ if maybe_lost => (LOST, LOOK),
         Kind::Config => ("the refresh token was not spent", LOOK),
+        _ if refusal.code.is_some() => (NO_CHANGE, UNKNOWN_CODE),
         _ => (NO_CHANGE, LOOK),
     };
     let own = match refusal.verdict {
