@@ -99,7 +99,7 @@ class Scene:
 
     def first_text(self):
         app = self.stand_in.app if self.scenario.text == "app" else ""
-        text = f"{COMMENTS[0]}[ID]\nbase_url = {self.stand_in.base}\n{app}"
+        text = f"{COMMENTS[0]}[ID]\nbase_url = {self.stand_in.base}\naccounts_url = {self.stand_in.base}\n{app}"
         for profile in PROFILES[self.scenario.text]:
             token = self.stand_in.get("/sandbox/login/v1")
             text += f"\n[{profile}]\napp_access_token = {self.stand_in.app_token}\nrefresh_token = {token}\n"
