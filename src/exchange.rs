@@ -23,7 +23,7 @@ pub(crate) async fn judged(
     judge: impl Fn(&Response) -> Reply,
 ) -> Judged {
     let (reply, body) = match send(client, request, secrets).await {
-        Ok(response) => (judge(&response), response.body),
+        Ok(response) => (judge(&response), response.packed.unwrap_or(response.body)),
         Err(lost) => match lost.partial.as_ref().map(judge) {
             // Enough of it came to hold the next refresh token.
             Some(Reply::Rotated(rotation)) if rotation.refresh_token.is_some() => {
@@ -51,7 +51,7 @@ pub(crate) async fn send(
     secrets: &Secrets<'_>,
 ) -> Result<Response, SendError> {
     let (started, sent_at) = (Instant::now(), Timestamp::now());
-    log::info!("POST {}{}", client.url(request), client.via());
+    log::info!("POST {}{}", client.shown(request), client.via());
     let result = client.send(request).await;
     let response = match &result {
         Ok(response) => Some(response),
@@ -98,6 +98,10 @@ static MADE_FOR_CA: Hint = Hint::fixed(
     "give the server a certificate of its own, and name that with --ca-cert: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=HOST -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST (for an address, IP:ADDRESS)",
     "请为服务器另行签发证书，并用 --ca-cert 指定：openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=HOST -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST（若为 IP 地址，则用 IP:ADDRESS）",
 );
+static UNSENDABLE: Hint = Hint::fixed(
+    "look for line breaks and other control characters in app_access_token, app_id and app_secret",
+    "请检查 app_access_token、app_id 和 app_secret 中是否有换行等控制字符",
+);
 static UNREACHED: Hint = Hint::fixed(
     "check the network, the address and any proxy, then run again",
     "请检查网络、服务地址和代理，然后重试",
@@ -119,6 +123,7 @@ impl SendError {
             Cause::OutOfTime => Some(&OUT_OF_TIME),
             Cause::MadeForCa => Some(&MADE_FOR_CA),
             Cause::ProxyLogin => Some(&PROXY_LOGIN),
+            Cause::Unsendable => Some(&UNSENDABLE),
         }
     }
 }

@@ -86,6 +86,7 @@ pub fn judge(
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
         body: body.to_vec(),
+        ..Response::default()
     };
     let app = App {
         id: "cli_a".to_owned(),
@@ -167,6 +168,7 @@ pub fn unpacked(coding: &str, body: &[u8]) -> Vec<u8> {
         status: 200,
         headers: vec![("content-encoding".to_owned(), coding.to_owned())],
         body: body.to_vec(),
+        ..Response::default()
     };
     encoding::unpack(&mut response, LONGEST_REPLY);
     response.body

@@ -299,8 +299,12 @@ fn flawed(order: &LoginOrder, rotation: &Rotation) -> Option<Error> {
         return None;
     }
     let subject = &order.subject;
-    let message =
-        format!("{subject}: a reply that says yes, but {flaws}; the pair it gave was saved");
+    let saved = if rotation.refresh_token.is_some() {
+        "the pair it gave was saved"
+    } else {
+        "nothing of it was saved"
+    };
+    let message = format!("{subject}: a reply that says yes, but {flaws}; {saved}");
     let error = Error::new(Kind::Unexpected, message);
     Some(error.with_hint(Hint::fixed(
         "run feishu-refresh: a refresh brings a whole pair",

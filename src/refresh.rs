@@ -279,7 +279,9 @@ impl<S: Store> Story<'_, S> {
         error: Error,
         caller: &mut dyn Caller,
     ) -> Result<S::Claim> {
-        if claim.has_made() || error.kind() == Kind::Temporary {
+        // What an unsaved reply holds is in the error and nowhere else.
+        let is_final = matches!(error.kind(), Kind::Temporary | Kind::Unsaved);
+        if claim.has_made() || is_final {
             return Err(error);
         }
         for pause in LOOKS_AFTER_REFUSAL {
@@ -290,8 +292,15 @@ impl<S: Store> Story<'_, S> {
             let now = claim.snapshot().with(self.wanted.given);
             let now = now.and_then(|view| view.order());
             if now.is_ok_and(|now| now.fingerprint() != order.fingerprint()) {
-                let login = &claim.snapshot().login;
-                log::info!("{login}: refused, but another program has renewed it meanwhile");
+                let level = if error.may_have_spent() {
+                    log::Level::Warn
+                } else {
+                    log::Level::Info
+                };
+                log::log!(
+                    level,
+                    "{error}; another program has renewed the login meanwhile"
+                );
                 caller.deliver_signals();
                 return Ok(claim);
             }
@@ -360,7 +369,10 @@ pub(crate) async fn save<R: Reservation>(
     caller.saved(news).await;
     let outcome = outcome(saved.tokens().clone(), api, true);
     drop(saved);
-    caller.deliver_signals();
+    let is_unsaved = |complaint: &Error| complaint.kind() == Kind::Unsaved;
+    if !complaint.as_ref().is_some_and(is_unsaved) {
+        caller.deliver_signals();
+    }
     complaint.map_or(outcome, Err)
 }
 

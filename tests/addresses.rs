@@ -16,7 +16,7 @@ fn a_host_that_only_the_file_names_gets_no_secret_from_outside() {
     let scene = Scene::without_file();
     let there = scene.server.base_url();
     let endpoint = format!("{there}{STANDARD_PATH}");
-    let refused = "secrets from flags or environment are not sent to 127.0.0.1, which only";
+    let refused = "secrets from flags or environment are not sent to http://127.0.0.1:";
     let secrets: [&[(&str, &str)]; 3] = [
         &[("FEISHU_APP_SECRET", APP_SECRET)],
         &[("FEISHU_REFRESH_TOKEN", "r-from-outside")],
@@ -78,7 +78,7 @@ fn a_login_by_device_shows_no_secret_to_an_accounts_host_that_only_the_file_name
         &["login", "--device"][..],
         &["login", "--device", "--api", "v2"],
     ] {
-        run_with(&scene, way, &secret).assert_failed(3, "are not sent to 127.0.0.1, which only");
+        run_with(&scene, way, &secret).assert_failed(3, "are not sent to http://127.0.0.1:");
     }
     assert!(scene.server.requests().is_empty());
     // Named from outside, it may have it; and so may it have what the file itself holds.
@@ -264,4 +264,88 @@ fn a_standard_server_is_refreshed_at_its_own_address() {
     }
     let text = scene.text();
     assert!(scene.server.is_live(&value_in(&text, "refresh_token")));
+}
+
+/// A `token_url` that all logins share is one for those that do not say another system.
+#[test]
+fn a_shared_token_url_is_for_every_login_that_says_no_other_api() {
+    let scene = Scene::without_file();
+    let there = scene.server.base_url();
+    let shared = format!(
+        "[ID]\ntoken_url = {there}{STANDARD_PATH}?key=K3Y\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\n"
+    );
+    for (api, path) in [
+        ("", STANDARD_PATH),
+        ("api = v2\n", STANDARD_PATH),
+        ("api = v3\n", STANDARD_PATH),
+        (
+            "api = oidc\n",
+            "/open-apis/authen/v1/oidc/refresh_access_token",
+        ),
+        ("api = 115\n", "/open/refreshToken"),
+    ] {
+        let of = api.trim().strip_prefix("api = ").unwrap_or("v2");
+        let token = scene.server.refresh_token_for(of);
+        scene.write(format!(
+            "{shared}[TOKEN]\n{api}base_url = {there}\nrefresh_token = {token}\n"
+        ));
+        let run = scene.run(["-v"]);
+        run.token();
+        let last = scene.server.requests().pop().unwrap();
+        assert!(last.path.starts_with(path), "{api}: {}", last.path);
+        assert_eq!(last.path.contains("key=K3Y"), path == STANDARD_PATH);
+        // What may be a key is not logged.
+        assert!(!run.stderr.contains("K3Y"), "{}", run.stderr);
+        scene.assert_sound();
+    }
+    // Its consent is its own, whatever api the section has.
+    for api in ["", "api = v2\n"] {
+        scene.write(format!(
+            "{shared}[TOKEN]\n{api}base_url = {there}\naccounts_url = {there}\n"
+        ));
+        scene
+            .run(["login"])
+            .assert_failed(3, "a standard server's consent is not asked for here");
+    }
+    // What to do about a dead token there is not a login here.
+    scene.write(format!("{shared}[TOKEN]\nrefresh_token = gone\n"));
+    let run = scene.run::<&str>([]);
+    run.assert_failed(4, "invalid_grant");
+    assert!(
+        run.stderr.contains("give it once with -r"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        !run.stderr.contains("feishu-refresh login"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn an_endpoint_that_the_tokens_form_would_not_show_is_written() {
+    let scene = Scene::new();
+    // A private v1 server whose tokens look like those of v2.
+    let text = scene.text();
+    scene.server.fail_next(Fault::Alter(Box::new(|reply| {
+        reply["data"]["refresh_token"] = "eyJ-looks-like-v2".into();
+    })));
+    scene.run::<&str>([]).token();
+    assert_eq!(scene.value("api"), "v1");
+    assert!(!text.contains("api = "));
+}
+
+#[test]
+fn a_host_that_was_named_from_outside_may_have_what_comes_from_outside() {
+    let scene = Scene::without_file();
+    let there = scene.server.base_url();
+    let token = scene.server.refresh_token_for("v3");
+    scene.write(format!(
+        "[TOKEN]\napi = v3\naccounts_url = {there}/\napp_id = {APP_ID}\nrefresh_token = {token}\n"
+    ));
+    let secret = [("FEISHU_APP_SECRET", APP_SECRET)];
+    run_with(&scene, &[], &secret).assert_failed(3, "are not sent to http://127.0.0.1:");
+    run_with(&scene, &["--base-url", &there], &secret).token();
+    scene.assert_sound();
 }

@@ -479,7 +479,7 @@ fn the_apps_secrets_go_to_no_host_that_only_the_file_names() {
             let mut program = scene.program();
             Run::of(program.env(name, secret).output().unwrap())
         };
-        let refused = "secrets from flags or environment are not sent to 127.0.0.1, which only";
+        let refused = "secrets from flags or environment are not sent to http://127.0.0.1:";
         from_env("FEISHU_APP_SECRET", APP_SECRET).assert_failed(3, refused);
         scene.write(&section);
         if api == "v2" {

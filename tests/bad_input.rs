@@ -234,6 +234,36 @@ fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
     assert_eq!(held.len(), 14);
 }
 
+/// Where no file takes it, losing it would be worse than showing it.
+#[test]
+fn a_reply_that_no_file_takes_is_printed() {
+    let form: fn(String) -> Vec<u8> = |_| b"access_token=u-1&refresh_token=ur-1".to_vec();
+    let odd: fn(String) -> Vec<u8> = |_| b"\x1b[2Jodd\xff".to_vec();
+    for (body, line) in [
+        (form, "access_token=u-1&refresh_token=ur-1\n"),
+        (odd, "\\x1b[2Jodd\\xff\n"),
+    ] {
+        let scene = Scene::new();
+        let before = scene.text();
+        scene.server.fail_next(Fault::Garble(body));
+        let mut program = scene.program();
+        program.args(["-o", "json"]);
+        program.env("FEISHU_REFRESH_FAIL", "before-keep=errors");
+        let run = Run::of(program.output().unwrap());
+        run.assert_failed(6, "could be kept nowhere");
+        assert!(run.stderr.starts_with(line), "{:?}", run.stderr);
+        assert!(
+            run.stderr
+                .lines()
+                .last()
+                .unwrap()
+                .starts_with(r#"{"error":"#)
+        );
+        assert_eq!(scene.text(), before);
+        assert_eq!(scene.server.requests().len(), 1);
+    }
+}
+
 #[test]
 fn bad_files_are_refused_before_anything_is_sent() {
     let scene = Scene::new();

@@ -6,7 +6,7 @@
 //! - `encodings`: files in another encoding, and such as begin with a NUL byte
 //! - `concurrency`: several programs at once
 //! - `replies`: what the server may do, and what becomes of the token
-//! - `systems`: the four token endpoints, and which host each goes to
+//! - `systems`: the token endpoints, and which host each goes to
 //! - `app_token`: fetching, keeping and renewing the `app_access_token`
 //! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched

@@ -238,19 +238,20 @@ fn a_refusal_waits_for_a_writer_that_is_just_at_it() {
     let scene = Scene::new();
     let old = scene.value("refresh_token");
     let newer = scene.text().replace(&old, &scene.server.refresh_token());
-    scene.server.fail_next(Fault::code(20064));
-    let run = thread::scope(|scope| {
-        scope.spawn(|| {
-            while scene.server.requests().is_empty() {
-                thread::yield_now();
-            }
-            // As Python does: emptied first.
-            scene.write("");
+    let file = scene.file();
+    let write = move || {
+        // As Python does: emptied first.
+        std::fs::write(&file, "").unwrap();
+        thread::spawn(move || {
             thread::sleep(std::time::Duration::from_millis(100));
-            scene.write(&newer);
+            std::fs::write(&file, newer).unwrap();
         });
-        scene.run::<&str>([])
-    });
+    };
+    let refusal = Box::new(Fault::code(20064));
+    scene
+        .server
+        .fail_next(Fault::Meanwhile(Box::new(write), refusal));
+    let run = scene.run::<&str>([]);
     assert!(scene.server.gave(run.token()));
     assert_eq!(scene.server.requests().len(), 2);
     scene.assert_sound();
@@ -282,4 +283,26 @@ fn a_refused_new_refresh_token_is_not_answered_with_anothers() {
     assert_eq!(scene.server.requests().len(), 1);
     assert_eq!(scene.value("user_access_token"), "theirs");
     scene.assert_sound();
+}
+
+/// Going on with another program's pair does not hide where a reply was kept.
+#[test]
+fn a_kept_reply_is_named_though_the_run_goes_on() {
+    let scene = Scene::new();
+    let newer = scene
+        .text()
+        .replace(&scene.value("refresh_token"), &scene.server.refresh_token());
+    let file = scene.file();
+    scene.server.fail_next(Fault::Meanwhile(
+        Box::new(move || write_as_another_program(&file, &newer, true)),
+        Box::new(Fault::reply(200, "refresh_token=ur-1")),
+    ));
+    let run = scene.run::<&str>([]);
+    assert!(scene.server.gave(run.token()));
+    let kept = scene
+        .file_names()
+        .into_iter()
+        .find(|name| name.contains(".reply-"))
+        .unwrap();
+    assert!(run.stderr.contains(&kept), "{}", run.stderr);
 }

@@ -2,37 +2,57 @@
 //! same; and a reply may hold the only copy of a pair (RFC 9110, section 8.4).
 
 use std::io::Read;
+use std::mem;
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use crate::protocol::Response;
 
+/// No gateway packs what is packed more often than this.
+const MOST_LAYERS: usize = 3;
+
+/// How gzip begins (RFC 1952, section 2.3.1). No reply in a text of its own does.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Takes the compression off, as far as the body goes: of one that breaks off, what was whole is kept.
 /// Nothing grows beyond `longest` bytes.
 pub(crate) fn unpack(response: &mut Response, longest: usize) {
-    let name = response.header("content-encoding").unwrap_or_default();
-    let name = name.trim().to_ascii_lowercase();
-    let packed = response.body.as_slice();
-    let unpacked = match name.as_str() {
-        "gzip" | "x-gzip" => read(MultiGzDecoder::new(packed), longest),
+    let coding = response.header("content-encoding").unwrap_or_default();
+    if coding.trim().eq_ignore_ascii_case("deflate") {
+        let packed = response.body.as_slice();
         // Meant is zlib's format; some send what is in it.
-        "deflate" => match read(ZlibDecoder::new(packed), longest) {
-            bytes if bytes.is_empty() => read(DeflateDecoder::new(packed), longest),
-            bytes => bytes,
-        },
-        _ => return,
-    };
-    // Some name what they do not do.
-    if !unpacked.is_empty() {
-        response.body = unpacked;
+        let unpacked = match read(ZlibDecoder::new(packed), longest) {
+            (bytes, _) if bytes.is_empty() => read(DeflateDecoder::new(packed), longest),
+            unpacked => unpacked,
+        };
+        replace(response, unpacked);
+    }
+    // The header may have got lost where the packing did not.
+    for _ in 0..MOST_LAYERS {
+        if response.body.starts_with(&GZIP) {
+            let unpacked = read(MultiGzDecoder::new(response.body.as_slice()), longest);
+            replace(response, unpacked);
+        }
     }
 }
 
-fn read(decoder: impl Read, longest: usize) -> Vec<u8> {
+/// Takes what was unpacked, unless that is nothing: some name what they do not do.
+fn replace(response: &mut Response, (unpacked, is_whole): (Vec<u8>, bool)) {
+    if unpacked.is_empty() {
+        return;
+    }
+    let packed = mem::replace(&mut response.body, unpacked);
+    if !is_whole {
+        response.packed.get_or_insert(packed);
+    }
+}
+
+/// What is unpacked, and whether that is all of it.
+fn read(decoder: impl Read, longest: usize) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     // What came before an error is in it.
-    let _ = decoder.take(longest as u64).read_to_end(&mut bytes);
-    bytes
+    let result = decoder.take(longest as u64).read_to_end(&mut bytes);
+    (bytes, result.is_ok())
 }
 
 #[cfg(test)]
@@ -51,6 +71,7 @@ mod tests {
             status: 200,
             headers,
             body: body.to_vec(),
+            ..Response::default()
         };
         unpack(&mut response, longest);
         response.body
@@ -74,6 +95,10 @@ mod tests {
             (" X-GZIP", gzip(text)),
             ("deflate", zlib.finish().unwrap()),
             ("deflate", raw.finish().unwrap()),
+            // Whatever the header says, or does not.
+            ("identity", gzip(text)),
+            ("gzip", gzip(&gzip(text))),
+            ("gzip, gzip", gzip(&gzip(text))),
             ("gzip", text.to_vec()),
             ("identity", text.to_vec()),
         ];

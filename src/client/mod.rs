@@ -6,6 +6,7 @@
 //! - A failure says whether the request can have reached the server ([`SendError::maybe_sent`]).
 //! - Time and memory are bounded, whatever the server does (P11).
 
+mod cause;
 pub(crate) mod encoding;
 mod proxy;
 mod tls;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::protocol::{Address, Request, Response, is_loopback};
+pub(crate) use cause::Cause;
 
 /// Of a longer reply so much is read. A token endpoint's is shorter: tokens have 4 KB at most, and there are two.
 pub(crate) const LONGEST_REPLY: usize = 1 << 20;
@@ -76,21 +78,6 @@ pub(crate) struct SendError {
     pub(crate) cause: Cause,
     /// What had come of the reply.
     pub(crate) partial: Option<Response>,
-}
-
-/// What is behind a failure, as far as it decides what to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// What may pass.
-    Passing,
-    /// The server's certificate is not good.
-    Untrusted,
-    /// It is not good at this time, by this machine's clock.
-    OutOfTime,
-    /// It is marked as a CA's own.
-    MadeForCa,
-    /// The proxy lets nobody through without a user and password, or not with these.
-    ProxyLogin,
 }
 
 impl Client {
@@ -206,6 +193,7 @@ impl Client {
                 .filter_map(|(name, v)| Some((name.to_string(), text(v)?)))
                 .collect(),
             body: Vec::new(),
+            ..Response::default()
         });
         while let Some(chunk) = reply.chunk().await.map_err(|error| failure(&error))? {
             let room = LONGEST_REPLY - response.body.len();
@@ -219,8 +207,12 @@ impl Client {
         Ok(())
     }
 
-    /// Where a request goes.
-    pub(crate) fn url(&self, request: &Request) -> String {
+    /// Where a request goes, for the log: a query may hold a key.
+    pub(crate) fn shown(&self, request: &Request) -> String {
+        self.address.without_query(request.path)
+    }
+
+    fn url(&self, request: &Request) -> String {
         self.address.join(request.path)
     }
 
@@ -340,7 +332,7 @@ fn header(value: &str) -> Result<HeaderValue, SendError> {
     let mut value = HeaderValue::from_str(value).map_err(|_| SendError {
         message: "the app's credentials have a character that cannot be sent".to_owned(),
         maybe_sent: false,
-        cause: Cause::Passing,
+        cause: Cause::Unsendable,
         partial: None,
     })?;
     value.set_sensitive(true);

@@ -20,7 +20,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier as SystemVerifier;
 
-use super::Cause;
+use super::cause::Cause;
 use crate::error::{Error, Hint, Result};
 
 /// The configuration that reqwest is given. `ca_cert` names a file with further trusted certificates.

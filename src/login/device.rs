@@ -51,7 +51,14 @@ fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
         Ok(response) => device::prompt(app, &response),
         Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),
     };
-    prompt.map_err(|refusal| super::refused(accounts, &attempt.order, refusal, false))
+    prompt.map_err(|refusal| {
+        // No consent has been asked for yet.
+        let refusal = Refusal {
+            maybe_spent: false,
+            ..refusal
+        };
+        super::refused(accounts, &attempt.order, refusal, false)
+    })
 }
 
 /// Asks politely until the user has answered.

@@ -3,9 +3,9 @@
 //! Promise: a host that only the store names gets secrets from that store alone (P10). A checked-out
 //! file must not be able to pull a CI's secrets.
 
-use super::{Addresses, Given, LoginId, Profile, View};
+use super::{Addresses, Given, LoginId, Profile};
 use crate::error::{Error, Hint, Result};
-use crate::protocol::{Address, Api, Vendor};
+use crate::protocol::{Address, Api};
 
 /// An address, and whether the store alone vouches for it.
 #[derive(Debug, Clone)]
@@ -57,10 +57,26 @@ impl Which {
         }
     }
 
-    /// Whether it is said for this login alone, and by whom.
-    pub(super) fn is_said(self, profile: &Profile, given: &Given<'_>) -> bool {
+    /// Whether it is said for this login and no other.
+    pub(super) fn is_said_for_this(self, profile: &Profile, given: &Given<'_>) -> bool {
         let stored = self.stored(&profile.own).filter(|_| !given.lark);
         self.given(given).or(stored).is_some()
+    }
+
+    /// Whether it is said at all.
+    pub(super) fn is_said(self, profile: &Profile, given: &Given<'_>) -> bool {
+        let shared = self.stored(&profile.shared).filter(|_| !given.lark);
+        self.is_said_for_this(profile, given) || shared.is_some()
+    }
+
+    /// Whether whoever started this run named the host.
+    fn is_given(address: &Address, given: &Given<'_>) -> bool {
+        [Which::Base, Which::Accounts, Which::Token]
+            .iter()
+            .any(|which| {
+                let named = which.given(given).and_then(|text| which.parse(text).ok());
+                named.is_some_and(|named| named.origin() == address.origin())
+            })
     }
 
     /// The address of a login of this api, if one is said.
@@ -90,14 +106,16 @@ impl Which {
             own => own,
         };
         Ok(stored.map(|address| Place {
-            only_stored: Some(self).filter(|_| address.vendor().is_none()),
+            only_stored: Some(self)
+                .filter(|_| address.vendor().is_none() && !Which::is_given(&address, given)),
             address,
         }))
     }
 }
 
 impl Place {
-    fn vendors(host: &str) -> Result<Self> {
+    /// A vendor's own.
+    pub(super) fn vendors(host: &str) -> Result<Self> {
         Ok(Place {
             address: Address::of_service("base URL", host)?,
             only_stored: None,
@@ -117,7 +135,7 @@ impl Place {
         let Some(which) = self.only_stored else {
             return Ok(());
         };
-        let (host, store, option) = (self.address.host(), &login.store, which.option());
+        let (host, store, option) = (self.address.origin(), &login.store, which.option());
         let message = format!(
             "{login}: secrets from flags or environment are not sent to {host}, which only {store} names"
         );
@@ -125,35 +143,5 @@ impl Place {
             format!("nothing was sent; if you trust that host, name it yourself with {option}"),
             format!("尚未发送任何请求；如果您信任该主机，请用 {option} 明确指定"),
         )))
-    }
-}
-
-impl View<'_> {
-    fn base(&self) -> Result<Place> {
-        Place::base(self.profile(), self.given(), self.api())
-    }
-
-    /// Where consent is asked for, if that is known: as was said, or as goes with the service.
-    pub(super) fn accounts(&self) -> Result<Option<Place>> {
-        let said = Which::Accounts.of(self.profile(), self.given(), self.api())?;
-        if said.is_some() {
-            return Ok(said);
-        }
-        let accounts = self.base()?.address.vendor();
-        let accounts = accounts.and_then(Vendor::accounts);
-        accounts.map(Place::vendors).transpose()
-    }
-
-    /// Where token requests go.
-    pub(super) fn endpoint(&self) -> Result<Place> {
-        if self.api() != Api::V3 {
-            return self.base();
-        }
-        let said = Which::Token.of(self.profile(), self.given(), self.api())?;
-        match said.map_or_else(|| self.accounts(), |said| Ok(Some(said)))? {
-            Some(endpoint) => Ok(endpoint),
-            // A service of somebody's own may have all on one host.
-            None => self.base(),
-        }
     }
 }

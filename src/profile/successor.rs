@@ -161,7 +161,13 @@ impl Successor {
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
         let mut values = Vec::new();
         let is_said = match old.api {
-            StatedApi::None => self.api == Api::V1,
+            // The next run goes by the token's form.
+            StatedApi::None => {
+                let token = self.tokens.refresh_token.as_ref();
+                let token = token.or(old.tokens.refresh_token.as_ref());
+                let form = token.map(ExposeSecret::expose_secret).unwrap_or_default();
+                self.api == Api::V1 && Api::of_form(form, true) == Api::V1
+            }
             stated => stated == StatedApi::Known(self.api),
         };
         if !is_said {

@@ -147,6 +147,37 @@ impl<'v> View<'v> {
     }
 }
 
+/// Where its requests go.
+impl View<'_> {
+    fn base(&self) -> Result<Place> {
+        Place::base(self.profile(), self.given(), self.api())
+    }
+
+    /// Where consent is asked for, if that is known: as was said, or as goes with the service.
+    pub(super) fn accounts(&self) -> Result<Option<Place>> {
+        let said = Which::Accounts.of(self.profile(), self.given(), self.api())?;
+        if said.is_some() {
+            return Ok(said);
+        }
+        let accounts = self.base()?.address.vendor();
+        let accounts = accounts.and_then(Vendor::accounts);
+        accounts.map(Place::vendors).transpose()
+    }
+
+    /// Where token requests go.
+    pub(super) fn endpoint(&self) -> Result<Place> {
+        if self.api() != Api::V3 {
+            return self.base();
+        }
+        let said = Which::Token.of(self.profile(), self.given(), self.api())?;
+        match said.map_or_else(|| self.accounts(), |said| Ok(Some(said)))? {
+            Some(endpoint) => Ok(endpoint),
+            // A service of somebody's own may have all on one host.
+            None => self.base(),
+        }
+    }
+}
+
 fn new_token<'v>(snapshot: &Snapshot, given: &Given<'v>) -> Option<&'v SecretString> {
     let given = given.refresh_token?;
     let Pair { tokens, spent, .. } = &snapshot.profile.pair;
@@ -164,13 +195,12 @@ fn api(snapshot: &Snapshot, given: &Given<'_>) -> Result<Api> {
         (None, StatedApi::None) => None,
         (None, StatedApi::Unknown) => return Err(unknown_api(login)),
     };
-    let is_standard = Which::Token.is_said(profile, given);
     match stated {
         // A standard server is spoken to as v3 is.
-        None | Some(Api::V2 | Api::V3) if is_standard => Ok(Api::V3),
-        Some(api) if is_standard => Err(not_standard(login, api)),
+        None | Some(Api::V2 | Api::V3) if Which::Token.is_said(profile, given) => Ok(Api::V3),
+        // What all logins share may be meant for the others.
+        Some(api) if Which::Token.is_said_for_this(profile, given) => Err(not_standard(login, api)),
         Some(api) => Ok(api),
-        None if profile.shared.token.is_some() && !given.lark => Ok(Api::V3),
         None => {
             let own = profile.pair.tokens.refresh_token.as_ref();
             let token = new_token(snapshot, given).or(own);
@@ -184,6 +214,9 @@ fn api(snapshot: &Snapshot, given: &Given<'_>) -> Result<Api> {
 pub(crate) fn consent_api(snapshot: &Snapshot, given: &Given<'_>) -> Api {
     let takes_codes = |api: &Api| matches!(api, Api::V2 | Api::V3);
     let profile = &snapshot.profile;
+    if Which::Token.is_said(profile, given) {
+        return Api::V3;
+    }
     let stated = profile.pair.api.known().filter(takes_codes);
     let told = given.api.filter(takes_codes).or(stated);
     told.unwrap_or(if is_at_feishu(profile, given) {

@@ -98,6 +98,13 @@ impl Address {
         format!("{}{path}", self.url.as_str().trim_end_matches('/'))
     }
 
+    /// The same without a query, which may hold a key.
+    pub(crate) fn without_query(&self, path: &str) -> String {
+        let whole = self.join(path);
+        let end = whole.find('?').unwrap_or(whole.len());
+        whole[..end].to_owned()
+    }
+
     /// As it goes into a request, but for the path.
     pub(crate) fn url(&self) -> &Url {
         &self.url
@@ -106,6 +113,11 @@ impl Address {
     /// The host's name, for messages.
     pub(crate) fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
+    }
+
+    /// Scheme, host and port.
+    pub(crate) fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -139,10 +151,7 @@ impl Address {
 /// In the shortest way to write it.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_whole {
-            return self.url.fmt(f);
-        }
-        f.write_str(self.url.as_str().trim_end_matches('/'))
+        f.write_str(&self.without_query(""))
     }
 }
 
@@ -249,7 +258,8 @@ mod tests {
         let text = "https://a.b/oauth/token/?tenant=1";
         let address = Address::of_endpoint("token URL", text).unwrap();
         assert_eq!(address.join("/oauth/v3/token"), text);
-        assert_eq!(address.to_string(), text);
+        // A query may hold a key.
+        assert_eq!(address.to_string(), "https://a.b/oauth/token/");
     }
 
     #[test]

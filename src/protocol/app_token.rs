@@ -86,6 +86,7 @@ mod tests {
             status,
             headers: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Response::default()
         };
         reply(&app(None), &response)
     }

@@ -56,10 +56,11 @@ pub(crate) fn misses_header(response: &Response) -> bool {
     let body = json::fields(&text).unwrap_or_default();
     let error = json::words(&body, &["error"]);
     let words = json::words(&body, &["error_description", "msg", "message"]).to_lowercase();
+    let names = |names: &[&str]| names.iter().any(|name| words.contains(name));
     ["invalid_client", "invalid_request"].contains(&error.as_str())
-        && ["client_secret", "authorization"]
-            .iter()
-            .any(|name| words.contains(name))
+        && (names(&["authorization"])
+            || names(&["client_secret"])
+                && names(&["missing", "lack", "require", "must", "need", "empty", "no "]))
 }
 
 /// Id and secret as HTTP's own header shows them (RFC 7617).
@@ -215,6 +216,7 @@ mod tests {
             status,
             headers: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Response::default()
         }
     }
 

@@ -84,6 +84,7 @@ mod tests {
             status: 200,
             headers: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Response::default()
         };
         api.refresh_reply(&grant(), &response)
     }

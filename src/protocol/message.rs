@@ -50,6 +50,8 @@ pub(crate) struct Response {
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// The body as it came, where its compression broke off and `body` is a part of it.
+    pub(crate) packed: Option<Vec<u8>>,
 }
 
 impl Response {

@@ -189,7 +189,7 @@ pub(crate) fn code_reply(grant: &consent::CodeGrant, response: &Response) -> Rep
     reply::judged(response, &grant.secrets(), &oauth::FORM)
 }
 
-/// What an app shows to get an `app_access_token`, or to refresh at v2.
+/// What an app shows to get an `app_access_token`, or to refresh at v2 and v3.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) id: String,
@@ -282,6 +282,7 @@ mod tests {
             status: 200,
             headers: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Response::default()
         }
     }
 

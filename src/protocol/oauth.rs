@@ -102,6 +102,7 @@ mod tests {
             status,
             headers: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Response::default()
         };
         Api::V2.refresh_reply(&grant(None), &response)
     }

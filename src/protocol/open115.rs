@@ -73,6 +73,7 @@ mod tests {
             status: 200,
             headers: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Response::default()
         };
         Api::Open115.refresh_reply(&grant(), &response)
     }

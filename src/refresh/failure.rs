@@ -16,6 +16,10 @@ const CONSENT: Hint = Hint::fixed(
     "log in again: feishu-refresh login (115: get a new refresh token as its documents say)",
     "请重新登录：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
 );
+const STANDARD_CONSENT: Hint = Hint::fixed(
+    "get a new refresh token as this server's documents say, and give it once with -r; if another host, or a secret restored at each start, holds this one too, the live one is there",
+    "请按该服务器的文档重新获取 refresh_token，并用 -r 传入一次；若其他主机或每次启动时恢复的密钥也持有此令牌，有效的令牌在那里",
+);
 const NOT_THIS_APP: Hint = Hint::fixed(
     "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",
     "刚获取的 app_access_token 也被拒绝：请核对 app_id 与 app_secret 是否与 refresh_token 属于同一应用与同一服务",
@@ -63,6 +67,8 @@ pub(super) fn refused(
         _ => (NO_CHANGE, LOOK),
     };
     let own = match refusal.verdict {
+        // Its consent is not asked for by this program.
+        Verdict::Reauthorize if order.address.is_whole() => Some(STANDARD_CONSENT),
         // A lost reply outweighs what the server's code suggests.
         Verdict::Reauthorize if lost_before => None,
         Verdict::Temporary | Verdict::RateLimit if maybe_lost => None,

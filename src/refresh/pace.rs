@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Hint, Result};
 use crate::profile::{AppProof, Order};
-use crate::protocol::{Address, Refusal};
+use crate::protocol::Refusal;
 use crate::token::Fingerprint;
 
 /// How many requests to one host may be under way.
@@ -34,8 +34,8 @@ pub(crate) struct Pace {
     spacing: Duration,
     /// The longest wait that a server may ask for.
     max_wait: Duration,
-    hosts: RefCell<HashMap<Address, Rc<Host>>>,
-    apps: RefCell<HashMap<(Address, String), Rc<Lane>>>,
+    hosts: RefCell<HashMap<String, Rc<Host>>>,
+    apps: RefCell<HashMap<(String, String), Rc<Lane>>>,
     is_closed: Cell<bool>,
     opened: Notify,
 }
@@ -172,7 +172,7 @@ impl Pace {
                 silent: Cell::new(0),
             })
         };
-        Rc::clone(hosts.entry(order.address.clone()).or_insert_with(new))
+        Rc::clone(hosts.entry(order.address.origin()).or_insert_with(new))
     }
 
     fn lane(&self, order: &Order) -> Rc<Lane> {
@@ -186,7 +186,7 @@ impl Pace {
                 held_until: Cell::new(now),
             })
         };
-        let key = (order.address.clone(), app(order));
+        let key = (order.address.origin(), app(order));
         Rc::clone(apps.entry(key).or_insert_with(new))
     }
 }

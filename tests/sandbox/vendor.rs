@@ -186,7 +186,7 @@ impl Vendor {
         } else {
             serde_json::from_str(&request.body).unwrap_or_default()
         };
-        match request.path.as_str() {
+        match request.path.split('?').next().unwrap_or_default() {
             "/open-apis/auth/v3/app_access_token/internal" => Some(self.app_token(&body, false)),
             "/open-apis/auth/v3/app_access_token" => Some(self.app_token(&body, true)),
             "/open-apis/authen/v1/refresh_access_token" => {

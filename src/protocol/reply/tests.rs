@@ -13,6 +13,7 @@ fn reply(api: Api, status: u16, body: &str) -> Reply {
         status,
         headers: Vec::new(),
         body: body.as_bytes().to_vec(),
+        ..Response::default()
     };
     api.refresh_reply(&grant, &response)
 }

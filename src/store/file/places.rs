@@ -128,6 +128,11 @@ pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Resul
     )
 }
 
+fn made_anew(path: &Path) -> io::Result<fs::File> {
+    fail_point!("before-keep");
+    files::create_private(path)
+}
+
 /// Keeps bytes on disk, in the first of these places that takes them; its name says what it holds.
 /// Returns the path, and whether it is new.
 ///
@@ -140,7 +145,7 @@ pub(super) fn keep(
     let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
     for path in paths {
         make_folder(&path);
-        result = match files::create_private(&path) {
+        result = match made_anew(&path) {
             Ok(made) => {
                 let written = files::write_all_at(&made, bytes, 0).and_then(|()| made.sync_all());
                 if written.is_err() {

@@ -43,6 +43,17 @@ use crate::protocol::Api;
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 
+/// A reply as a line that a person can copy, whatever its bytes do to a terminal.
+fn shown_whole(reply: &[u8]) -> String {
+    let text = std::str::from_utf8(reply);
+    let plain = text
+        .ok()
+        .map(str::trim_end)
+        .filter(|text| !text.contains(char::is_control));
+    let line = plain.map_or_else(|| reply.escape_ascii().to_string(), str::to_owned);
+    line + "\n"
+}
+
 /// A run's hold on the file.
 pub(super) struct Session {
     /// The path, as messages show it.
@@ -223,9 +234,8 @@ impl Session {
         let kept = places::keep(places.map(|place| place.path), reply);
         kept.map(|(path, _)| path).map_err(|error| {
             let message = format!("{login}: a reply that cannot be understood could be kept nowhere: {error}");
-            let text = String::from_utf8_lossy(reply).into_owned();
             Error::new(Kind::Unsaved, message)
-                .with_unsaved(Tokens::default(), text.into())
+                .with_unsaved(Tokens::default(), shown_whole(reply).into())
                 .with_hint(Hint::fixed(
                     "if the reply above holds a refresh token, put it into that section by hand, now",
                     "若上面的返回内容中有 refresh_token，请立即手动写入该节",
