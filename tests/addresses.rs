@@ -307,6 +307,13 @@ fn a_shared_token_url_is_for_every_login_that_says_no_other_api() {
             .run(["login"])
             .assert_failed(3, "a standard server's consent is not asked for here");
     }
+    // Also for a public client, which has no secret to be asked for.
+    scene.write(format!(
+        "[TOKEN]\ntoken_url = {there}{STANDARD_PATH}\napp_id = a\n"
+    ));
+    let run = scene.run(["login"]);
+    run.assert_failed(3, "a standard server's consent is not asked for here");
+    assert!(run.stderr.contains("with -r"), "{}", run.stderr);
     // What to do about a dead token there is not a login here.
     scene.write(format!("{shared}[TOKEN]\nrefresh_token = gone\n"));
     let run = scene.run::<&str>([]);

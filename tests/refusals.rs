@@ -7,7 +7,7 @@ use std::thread;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::harness::{Run, Scene, fingerprint, set_private};
+use crate::harness::{Run, Scene, fingerprint, is_private, set_private};
 use crate::sandbox::Fault;
 
 const APIS: [&str; 5] = ["v1", "oidc", "v2", "v3", "115"];
@@ -283,6 +283,102 @@ fn a_refused_new_refresh_token_is_not_answered_with_anothers() {
     assert_eq!(scene.server.requests().len(), 1);
     assert_eq!(scene.value("user_access_token"), "theirs");
     scene.assert_sound();
+}
+
+/// A gateway may have a yes of its own, and names of its own: the pair is saved, or the reply kept.
+#[test]
+fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
+    for api in APIS {
+        let wrapped = |code: i64| {
+            move |reply: &mut Value| {
+                reply["code"] = json!(code);
+                reply["errno"] = json!(code);
+            }
+        };
+        let nested = |reply: &mut Value| {
+            let pair = reply["data"].clone();
+            let pair = if pair.is_object() {
+                pair
+            } else {
+                reply.clone()
+            };
+            *reply =
+                json!({ "code": 0, "state": 1, "access_token": "u-1", "result": { "pair": pair } });
+        };
+        let faults = [
+            Fault::Alter(Box::new(wrapped(200))),
+            Fault::Alter(Box::new(wrapped(1))),
+            Fault::Alter(Box::new(nested)),
+        ];
+        for fault in faults {
+            let scene = Scene::without_file();
+            scene.write(scene.server.profile("TOKEN", api));
+            if matches!(api, "v1" | "oidc") {
+                // The refresh itself is what meets the fault.
+                scene
+                    .server
+                    .fail_next(Fault::Delay(std::time::Duration::ZERO));
+            }
+            scene.server.fail_next(fault);
+            let run = scene.run::<&str>([]);
+            assert!([0, 1].contains(&run.code), "{api}: {}", run.stderr);
+            assert_eq!(scene.server.rotations(), 1);
+            scene.assert_sound();
+        }
+        // One that is called otherwise is kept, and what else there is saved.
+        let scene = Scene::without_file();
+        scene.write(scene.server.profile("TOKEN", api));
+        if matches!(api, "v1" | "oidc") {
+            scene
+                .server
+                .fail_next(Fault::Delay(std::time::Duration::ZERO));
+        }
+        let body = json!({ "code": 0, "state": 1, "access_token": "u-1", "refreshToken": "next-1",
+            "data": { "access_token": "u-1", "refreshToken": "next-1" } });
+        scene.server.fail_next(Fault::reply(200, body.to_string()));
+        let run = scene.run::<&str>([]);
+        run.assert_failed(1, "its refresh token is not called as documented");
+        let kept = scene
+            .file_names()
+            .into_iter()
+            .find(|name| name.contains(".reply-"))
+            .unwrap();
+        assert!(run.stderr.contains(&kept), "{}", run.stderr);
+        assert!(scene.text().contains("access_token = u-1"));
+    }
+}
+
+/// What stands under a kept reply's name is looked at: a run may have died while it wrote it.
+#[test]
+fn a_reply_that_was_only_begun_to_be_kept_is_kept_anew() {
+    let body = "access_token=u-1&refresh_token=ur-next";
+    let kept_in = |scene: &Scene| {
+        scene.server.fail_next(Fault::reply(200, body));
+        scene
+            .run::<&str>([])
+            .assert_failed(1, "the reply is kept in");
+        let names = scene.file_names().into_iter();
+        let name = names
+            .filter(|name| name.contains(".reply-"))
+            .min_by_key(String::len);
+        scene.folder().join(name.unwrap())
+    };
+    let path = kept_in(&Scene::new());
+    let name = path.file_name().unwrap();
+    let begun: [fn(&Path); 4] = [
+        |path| std::fs::write(path, "").unwrap(),
+        |path| std::fs::write(path, "access_tok").unwrap(),
+        |path| std::fs::create_dir(path).unwrap(),
+        |path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap(),
+    ];
+    for begin in begun {
+        let scene = Scene::new();
+        begin(&scene.folder().join(name));
+        let path = kept_in(&scene);
+        assert_eq!(path.file_name().unwrap(), name);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), body);
+        assert!(is_private(&path));
+    }
 }
 
 /// Going on with another program's pair does not hide where a reply was kept.

@@ -124,9 +124,6 @@ impl View<'_> {
                 "请用 -p 登录到另一个节；或先移除该节的 refresh_token",
             )));
         }
-        let app = self
-            .app()?
-            .ok_or_else(|| self.lacks(self.missing_app_key()))?;
         let endpoint = self.endpoint()?;
         if endpoint.address.is_whole() {
             return Err(self.no_consent(
@@ -137,6 +134,9 @@ impl View<'_> {
                 ),
             ));
         }
+        let app = self
+            .app()?
+            .ok_or_else(|| self.lacks(self.missing_app_key()))?;
         let accounts = self.accounts()?.ok_or_else(|| {
             self.no_consent(
                 "it is not known where this service asks for consent",

@@ -59,6 +59,15 @@ pub(super) fn string_in(fields: &Fields<'_>, name: &str) -> Option<String> {
     string(fields.get(name)?)
 }
 
+/// Whether a text has something that may be called a refresh token, in any spelling: `refreshToken`.
+pub(super) fn names_refresh_token(text: &str) -> bool {
+    let plain = text.to_ascii_lowercase().replace(['_', '-'], "");
+    plain.split("refreshtoken\"").skip(1).any(|rest| {
+        let value = rest.trim_start().strip_prefix(':').map(str::trim_start);
+        value.is_some_and(|value| !value.starts_with("null") && !value.starts_with("\"\""))
+    })
+}
+
 /// The tokens of a success reply that was cut off or garbled, as far as they stand there whole.
 /// Nothing if there is a code other than 0.
 pub(super) fn salvage(text: &str) -> Fields<'_> {

@@ -145,11 +145,15 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
         is_success: response.is_success(),
     };
     let said = (form.judge)(&body);
-    let misplaced = !has(&body.tokens, "refresh_token") && has(&body.elsewhere, "refresh_token");
-    let (tokens, mut flaws) = if misplaced {
-        (&body.elsewhere, vec!["its tokens stand in the wrong place"])
-    } else {
-        (&body.tokens, Vec::new())
+    // Where documents put them, where some other system does, or anywhere.
+    let anywhere = json::salvage(&text);
+    let places = [&body.tokens, &body.elsewhere, &anywhere];
+    let found = places
+        .into_iter()
+        .position(|fields| has(fields, "refresh_token"));
+    let (tokens, mut flaws) = match found {
+        Some(place @ 1..) => (places[place], vec!["its tokens stand in the wrong place"]),
+        _ => (&body.tokens, Vec::new()),
     };
     let has_any = has(tokens, "refresh_token") || has(tokens, "access_token");
     match said {
@@ -160,6 +164,15 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
         Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
         // What only a success brings must not be lost for a word that is missing.
         Said::Neither(_) if body.is_success && has_any => {
+            flaws.push("it does not say yes as documented");
+            Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
+        }
+        // A gateway may have a yes of its own.
+        Said::Code(code, _)
+            if codes::look_up(code).is_none()
+                && body.is_success
+                && has(tokens, "refresh_token") =>
+        {
             flaws.push("it does not say yes as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
@@ -336,6 +349,13 @@ fn rotation(
         && !fields
             .get("refresh_token")
             .is_some_and(|value| is_empty(value));
+    let is_elsewhere = refresh_token.is_none()
+        && !fields.contains_key("refresh_token")
+        && json::names_refresh_token(&json::text(&response.body));
+    if is_elsewhere {
+        flaws.push("its refresh token is not called as documented");
+    }
+    let is_unread = is_unread || is_elsewhere;
     if access_token.is_none() && flaws.is_empty() {
         flaws.push("it has no access_token");
     }

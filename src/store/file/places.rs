@@ -128,11 +128,6 @@ pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Resul
     )
 }
 
-fn made_anew(path: &Path) -> io::Result<fs::File> {
-    fail_point!("before-keep");
-    files::create_private(path)
-}
-
 /// Keeps bytes on disk, in the first of these places that takes them; its name says what it holds.
 /// Returns the path, and whether it is new.
 ///
@@ -144,22 +139,31 @@ pub(super) fn keep(
 ) -> io::Result<(PathBuf, bool)> {
     let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
     for path in paths {
-        make_folder(&path);
-        result = match made_anew(&path) {
-            Ok(made) => {
-                let written = files::write_all_at(&made, bytes, 0).and_then(|()| made.sync_all());
-                if written.is_err() {
-                    let _ = fs::remove_file(&path);
-                }
-                path.parent().into_iter().for_each(files::sync_folder);
-                written.map(|()| (path, true))
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((path, false)),
-            Err(error) => Err(error),
-        };
+        result = keep_at(&path, bytes).map(|is_new| (path, is_new));
         if result.is_ok() {
             break;
         }
     }
     result
+}
+
+/// Keeps bytes in one place; says whether they were not there before.
+fn keep_at(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    fail_point!("before-keep");
+    make_folder(path);
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        let is_ours = metadata.is_file() && files::is_private(&metadata);
+        if is_ours && fs::read(path).is_ok_and(|found| found == bytes) {
+            return Ok(false);
+        }
+        // Begun by a run that died, or put there by others.
+        put_aside(path, "does not hold what its name says", &metadata);
+    }
+    let made = files::create_private(path)?;
+    let written = files::write_all_at(&made, bytes, 0).and_then(|()| made.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    path.parent().into_iter().for_each(files::sync_folder);
+    written.map(|()| true)
 }
