@@ -353,7 +353,10 @@ pub(crate) async fn save<R: Reservation>(
     successor.app_token = received.app_token;
     let (api, tokens) = (successor.api, successor.tokens.clone());
     let takes_place = view.new_token().and(successor.held);
-    let saved = room.save(successor).await?;
+    let saved = match room.save(successor).await {
+        Ok(saved) => saved,
+        Err(error) => return Err(weightier(error, complaint)),
+    };
     if takes_place.is_some() {
         let login = &snapshot.login;
         log::warn!(
@@ -374,6 +377,22 @@ pub(crate) async fn save<R: Reservation>(
         caller.deliver_signals();
     }
     complaint.map_or(outcome, Err)
+}
+
+/// Which of two errors ends a run whose save failed; the other is a warning.
+fn weightier(error: Error, complaint: Option<Error>) -> Error {
+    match complaint {
+        None => error,
+        // What could be kept nowhere holds a refresh token that is in no other place.
+        Some(complaint) if complaint.kind() == Kind::Unsaved => {
+            log::warn!("{error}");
+            complaint
+        }
+        Some(complaint) => {
+            log::warn!("{complaint}");
+            error
+        }
+    }
 }
 
 /// Keeps a reply that may hold the only copy of a pair: the error then names the place.

@@ -310,15 +310,18 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
             Fault::Alter(Box::new(wrapped(1))),
             Fault::Alter(Box::new(nested)),
         ];
-        for fault in faults {
+        let scene = || {
             let scene = Scene::without_file();
             scene.write(scene.server.profile("TOKEN", api));
             if matches!(api, "v1" | "oidc") {
                 // The refresh itself is what meets the fault.
-                scene
-                    .server
-                    .fail_next(Fault::Delay(std::time::Duration::ZERO));
+                let passed = Fault::Delay(std::time::Duration::ZERO);
+                scene.server.fail_next(passed);
             }
+            scene
+        };
+        for fault in faults {
+            let scene = scene();
             scene.server.fail_next(fault);
             let run = scene.run::<&str>([]);
             assert!([0, 1].contains(&run.code), "{api}: {}", run.stderr);
@@ -326,25 +329,32 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
             scene.assert_sound();
         }
         // One that is called otherwise is kept, and what else there is saved.
-        let scene = Scene::without_file();
-        scene.write(scene.server.profile("TOKEN", api));
-        if matches!(api, "v1" | "oidc") {
-            scene
-                .server
-                .fail_next(Fault::Delay(std::time::Duration::ZERO));
-        }
+        let kept_in = scene();
         let body = json!({ "code": 0, "state": 1, "access_token": "u-1", "refreshToken": "next-1",
             "data": { "access_token": "u-1", "refreshToken": "next-1" } });
-        scene.server.fail_next(Fault::reply(200, body.to_string()));
-        let run = scene.run::<&str>([]);
+        let fault = || Fault::reply(200, body.to_string());
+        kept_in.server.fail_next(fault());
+        let run = kept_in.run::<&str>([]);
         run.assert_failed(1, "its refresh token is not called as documented");
-        let kept = scene
-            .file_names()
-            .into_iter()
-            .find(|name| name.contains(".reply-"))
-            .unwrap();
+        let mut names = kept_in.file_names().into_iter();
+        let kept = names.find(|name| name.contains(".reply-")).unwrap();
         assert!(run.stderr.contains(&kept), "{}", run.stderr);
-        assert!(scene.text().contains("access_token = u-1"));
+        assert!(kept_in.text().contains("access_token = u-1"));
+        // Where neither it nor the file can be written, it is printed.
+        let scene = scene();
+        scene.server.fail_next(fault());
+        let mut program = scene.program();
+        program.env(
+            "FEISHU_REFRESH_FAIL",
+            "before-keep=errors,before-rename=errors",
+        );
+        let run = Run::of(program.output().unwrap());
+        run.assert_failed(6, "could be kept nowhere");
+        assert!(
+            run.stderr.contains(r#""refreshToken":"next-1""#),
+            "{}",
+            run.stderr
+        );
     }
 }
 
