@@ -27,6 +27,7 @@
 //! - `standard`: a standard OAuth 2.0 server that nobody here wrote
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
+//! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and follows as it should
 //! - `readme`: what the texts say of the tests
 //! - `login`: the first pair, from a user's consent
 //! - `consent`: what a consent may end in other than a code, and how a device is asked for
@@ -72,6 +73,8 @@ mod hostile;
 mod library;
 mod login;
 mod main_job;
+#[cfg(unix)]
+mod postgres;
 mod profiles;
 mod proxies;
 mod readme;

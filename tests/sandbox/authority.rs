@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
@@ -49,7 +52,28 @@ impl Authority {
         term: Term,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<Arc<ServerConfig>, rcgen::Error> {
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        let (certificate, key) = self.certificate(&[name], term)?;
+        configuration(
+            certificate.der().clone(),
+            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            versions,
+        )
+    }
+
+    /// A certificate for these names and its key, as files hold them.
+    #[cfg(unix)]
+    pub fn pem_for(&self, names: &[&str], term: Term) -> Result<(String, String), rcgen::Error> {
+        let (certificate, key) = self.certificate(names, term)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
+    fn certificate(
+        &self,
+        names: &[&str],
+        term: Term,
+    ) -> Result<(Certificate, KeyPair), rcgen::Error> {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
         let year = match term {
             Term::Now => None,
             Term::Over => Some(2020),
@@ -61,11 +85,7 @@ impl Authority {
         }
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        configuration(
-            certificate.der().clone(),
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            versions,
-        )
+        Ok((certificate, key))
     }
 }
 

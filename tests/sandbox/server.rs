@@ -4,6 +4,8 @@
 //! request ([`Fault`]), one fault a request, in the order given.
 
 mod authority;
+#[cfg(unix)]
+mod postgres;
 mod proxy;
 mod vendor;
 
@@ -19,6 +21,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 pub use authority::{Authority, Term, configuration};
+#[cfg(unix)]
+pub use postgres::{PgBouncer, Postgres};
 pub use proxy::Proxy;
 use vendor::Vendor;
 pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE, STANDARD_PATH, V3_PATH};
