@@ -7,7 +7,7 @@
 //! - No pair is lost: the argument stands in [`session`].
 //!
 //! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away,
-//! [`disk`] writes, [`journal`] keeps [`record`]s in one of a few [`places`]. [`leftovers`] are what dead
+//! [`disk`] writes, [`journal`] keeps records ([`super::record`]) in one of a few places ([`super::places`]). [`leftovers`] are what dead
 //! runs left, [`memory`] remembers what was once saved. [`replay`] says what records mean for a text,
 //! [`settle`] brings the file to that. [`recovery`] begins a run, [`state`] is what it knows and does,
 //! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`legacy`] knows what version 0.1 left.
@@ -21,8 +21,6 @@ mod legacy;
 mod lock;
 mod memory;
 mod patience;
-mod places;
-mod record;
 mod recovery;
 mod replay;
 mod saving;
@@ -41,7 +39,7 @@ use secrecy::ExposeSecret;
 
 use super::{Claim, Named, Reservation, Reserved, Saved, Store, Wanted};
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 pub(crate) use lock::HOLDERS;
@@ -135,7 +133,7 @@ impl FileStore {
         };
         let text = aim.replay(&text)?.0.unwrap_or(text);
         let names = if let Some(name) = profile {
-            sections::check_name(name)?;
+            check_name(name)?;
             if !text.document.has_section(name) {
                 let file = self.path.display();
                 return Err(Error::config(format!("{file} has no section [{name}]")));
@@ -173,7 +171,7 @@ impl Store for FileStore {
     type Claim = FileClaim;
 
     fn look(&self, profile: &str) -> Result<Snapshot> {
-        sections::check_name(profile)?;
+        check_name(profile)?;
         let text = match self.read()? {
             Some(text) => text,
             None => Text::parse(&self.path, b"")?,
@@ -193,7 +191,7 @@ impl Store for FileStore {
 
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<FileClaim> {
         let Wanted { profile, given, .. } = wanted;
-        sections::check_name(profile)?;
+        check_name(profile)?;
         given.check()?;
         // A file is made only for a run that brings what belongs in it.
         let brings_it = wanted.is_for_login || given.is_enough();

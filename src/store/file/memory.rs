@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::io::{LONGEST_JOURNAL, read_open};
-use super::places::{self, state_folder, with_suffix};
-use super::record::{self, Record};
 use super::replay::{Entry, Source};
 use crate::platform::files;
+use crate::store::places::{self, state_folder, with_suffix};
+use crate::store::record::{self, Record};
 use crate::token::Fingerprint;
 
 /// Where the latest pair of each login of this file is remembered.

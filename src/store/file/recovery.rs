@@ -15,7 +15,6 @@ use super::legacy::{self, Rescue};
 use super::lock::{Lock, Queue};
 use super::memory;
 use super::patience::Patience;
-use super::places::{self, JOURNAL, with_suffix};
 use super::replay::{Entry, Source};
 use super::sections::{self, Place, Text};
 use super::settle::{Aim, Settled};
@@ -23,6 +22,7 @@ use super::state::State;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::profile::Successor;
+use crate::store::places::{self, JOURNAL, with_suffix};
 use crate::token::Fingerprint;
 
 /// A profile, and the token that a run was given for it.
