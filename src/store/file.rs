@@ -10,10 +10,11 @@
 //! [`disk`] writes, [`journal`] keeps records ([`super::record`]) in one of a few places ([`super::places`]). [`leftovers`] are what dead
 //! runs left, [`memory`] remembers what was once saved. [`replay`] says what records mean for a text,
 //! [`settle`] brings the file to that. [`recovery`] begins a run, [`state`] is what it knows and does,
-//! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`legacy`] knows what version 0.1 left.
+//! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`emptying`] takes logins out that move to another store. [`legacy`] knows what version 0.1 left.
 
 mod disk;
 pub(crate) mod document;
+mod emptying;
 mod io;
 mod journal;
 mod leftovers;
@@ -146,6 +147,17 @@ impl FileStore {
             logins: self.snapshots(&text, names),
             journals,
         })
+    }
+
+    /// Locks the file so that its logins can be taken out of it, and puts back what dead runs left.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be
+    /// put back; [`crate::Kind::Config`] if the file is missing or cannot be used.
+    #[allow(dead_code, reason = "store import will call it")]
+    pub(crate) fn open_to_empty(&self, deadline: Instant) -> Result<emptying::Emptying> {
+        let seen = self.seen.borrow().clone();
+        emptying::Emptying::open(&self.path, seen.as_ref(), deadline)
     }
 
     fn no_logins(&self) -> Error {

@@ -9,6 +9,7 @@
 //! - An edit ([`Document::with`]) is read back before it counts: it must give exactly the old
 //!   content with the new values.
 
+mod remark;
 mod scan;
 
 use std::borrow::Cow;

@@ -268,7 +268,8 @@ pub(super) fn begins_with_nul(file: &Path, more: &str) -> Error {
     ))
 }
 
-fn wrong(file: &Path, problems: &[Problem]) -> Error {
+/// The error for a file with these problems.
+pub(super) fn wrong(file: &Path, problems: &[Problem]) -> Error {
     let shown: Vec<String> = problems
         .iter()
         .take(PROBLEMS_SHOWN)
