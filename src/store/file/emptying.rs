@@ -293,5 +293,7 @@ fn must_go(path: &Path) -> Error {
     ))
 }
 
+#[cfg(all(test, unix))]
+mod kills;
 #[cfg(test)]
 mod tests;
