@@ -179,6 +179,9 @@ impl State {
         if settled.is_err() && journal.length() == 0 {
             journal.remove();
             self.journals.pop();
+        } else if settled.is_err() && disk.writes_in_place() {
+            // It may have the only whole text.
+            self.stays = true;
         }
         let settled = settled?;
         let before = mem::replace(&mut self.text, text);
@@ -333,3 +336,6 @@ fn is_waiting_for(path: &Path) -> bool {
             .any(|suffix| with_suffix(&real, suffix).exists())
     })
 }
+
+#[cfg(all(test, unix))]
+mod tests;
