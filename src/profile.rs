@@ -21,9 +21,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::error::Result;
+use crate::error::{Error, Hint, Result};
 use crate::protocol::Api;
-use crate::token::{Fingerprint, Tokens};
+use crate::token::{Fingerprint, Tokens, is_plausible};
 pub(crate) use given::Given;
 pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use spent::SpentTokens;
@@ -64,6 +64,22 @@ pub(crate) mod key {
             _ => "user_access_token_expires_at",
         }
     }
+}
+
+/// The section that is no login: what stands there holds for all others.
+pub(crate) const NO_PROFILE: &str = "DEFAULT";
+
+/// Refuses what cannot be a login's name: that of a section, also in a store that has none, so that a login can move.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if is_plausible(name) && !name.contains(']') && name != NO_PROFILE {
+        return Ok(());
+    }
+    Err(
+        Error::config("the profile's name cannot be that of a section").with_hint(Hint::fixed(
+            "a profile is a section of the file, like TOKEN; [DEFAULT] is none",
+            "profile 是配置文件中的一个节，例如 TOKEN；[DEFAULT] 不能用作 profile",
+        )),
+    )
 }
 
 /// Which login, for messages: a profile, and the store that keeps it.
@@ -206,9 +222,9 @@ impl Profile {
 
 impl Pair {
     pub(crate) fn read(own: impl Fn(&str) -> Result<Option<String>>) -> Result<Self> {
-        let secret = |key| Ok::<_, crate::Error>(own(key)?.map(SecretString::from));
+        let secret = |key| Ok::<_, Error>(own(key)?.map(SecretString::from));
         // A time that cannot be read is one that is not known: expiries only advise.
-        let time = |key| Ok::<_, crate::Error>(own(key)?.and_then(|time| time.parse().ok()));
+        let time = |key| Ok::<_, Error>(own(key)?.and_then(|time| time.parse().ok()));
         let api = StatedApi::read(own(key::API)?.as_deref());
         let keys = api.known().unwrap_or(Api::V1);
         Ok(Pair {

@@ -9,6 +9,8 @@
 //! The types carry the order: only a store gives a claim, only a claim a reservation.
 
 pub(crate) mod file;
+mod places;
+mod record;
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -7,13 +7,14 @@
 //! - No pair is lost: the argument stands in [`session`].
 //!
 //! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away,
-//! [`disk`] writes, [`journal`] keeps [`record`]s in one of a few [`places`]. [`leftovers`] are what dead
+//! [`disk`] writes, [`journal`] keeps records ([`super::record`]) in one of a few places ([`super::places`]). [`leftovers`] are what dead
 //! runs left, [`memory`] remembers what was once saved. [`replay`] says what records mean for a text,
 //! [`settle`] brings the file to that. [`recovery`] begins a run, [`state`] is what it knows and does,
-//! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`legacy`] knows what version 0.1 left.
+//! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`emptying`] takes logins out that move to another store. [`legacy`] knows what version 0.1 left.
 
 mod disk;
 pub(crate) mod document;
+mod emptying;
 mod io;
 mod journal;
 mod leftovers;
@@ -21,8 +22,6 @@ mod legacy;
 mod lock;
 mod memory;
 mod patience;
-mod places;
-mod record;
 mod recovery;
 mod replay;
 mod saving;
@@ -41,7 +40,7 @@ use secrecy::ExposeSecret;
 
 use super::{Claim, Named, Reservation, Reserved, Saved, Store, Wanted};
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 pub(crate) use lock::HOLDERS;
@@ -135,7 +134,7 @@ impl FileStore {
         };
         let text = aim.replay(&text)?.0.unwrap_or(text);
         let names = if let Some(name) = profile {
-            sections::check_name(name)?;
+            check_name(name)?;
             if !text.document.has_section(name) {
                 let file = self.path.display();
                 return Err(Error::config(format!("{file} has no section [{name}]")));
@@ -148,6 +147,17 @@ impl FileStore {
             logins: self.snapshots(&text, names),
             journals,
         })
+    }
+
+    /// Locks the file so that its logins can be taken out of it, and puts back what dead runs left.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be
+    /// put back; [`crate::Kind::Config`] if the file is missing or cannot be used.
+    #[allow(dead_code, reason = "store import will call it")]
+    pub(crate) fn open_to_empty(&self, deadline: Instant) -> Result<emptying::Emptying> {
+        let seen = self.seen.borrow().clone();
+        emptying::Emptying::open(&self.path, seen.as_ref(), deadline)
     }
 
     fn no_logins(&self) -> Error {
@@ -173,7 +183,7 @@ impl Store for FileStore {
     type Claim = FileClaim;
 
     fn look(&self, profile: &str) -> Result<Snapshot> {
-        sections::check_name(profile)?;
+        check_name(profile)?;
         let text = match self.read()? {
             Some(text) => text,
             None => Text::parse(&self.path, b"")?,
@@ -193,7 +203,7 @@ impl Store for FileStore {
 
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<FileClaim> {
         let Wanted { profile, given, .. } = wanted;
-        sections::check_name(profile)?;
+        check_name(profile)?;
         given.check()?;
         // A file is made only for a run that brings what belongs in it.
         let brings_it = wanted.is_for_login || given.is_enough();

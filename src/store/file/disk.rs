@@ -16,10 +16,10 @@ use super::document::is_utf16;
 use super::io::{cannot_reserve, is_same, read};
 use super::journal::Journal;
 use super::lock::Lock;
-use super::places::with_suffix;
-use super::record::Record;
 use crate::error::{Error, Hint, Kind, Result, is_full};
 use crate::platform::{Fixed, files};
+use crate::store::places::with_suffix;
+use crate::store::record::Record;
 
 /// A locked file.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 //! - An edit ([`Document::with`]) is read back before it counts: it must give exactly the old
 //!   content with the new values.
 
+mod remark;
 mod scan;
 
 use std::borrow::Cow;
@@ -21,7 +22,7 @@ pub(crate) use scan::Problem;
 use scan::{Layout, Pair, is_space, key_of, lines};
 
 /// The section whose pairs `configparser` lends to every other section.
-pub(super) const DEFAULT_SECTION: &str = "DEFAULT";
+pub(super) const DEFAULT_SECTION: &str = crate::profile::NO_PROFILE;
 
 /// Ends each value of the clean copy and joins the lines of a longer one. No file that passes the
 /// scanner holds a NUL, and rust-ini gives it no meaning.

@@ -1,7 +1,7 @@
 //! The journal: each pair, the moment it arrives, before the file is read, waited for or touched (P7).
 //!
 //! Promises:
-//! - It stands under one fixed name in the first of a few places that takes it ([`super::places`]).
+//! - It stands under one fixed name in the first of a few places that takes it ([`crate::store::places`]).
 //! - It is locked while its run lives, so that nobody takes it for a dead one's.
 //! - A record is appended in one write.
 
@@ -13,9 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::io::is_same;
 use super::leftovers::Leftover;
-use super::places::{self, JOURNAL, places};
-use super::record::Record;
 use crate::platform::files;
+use crate::store::places::{self, JOURNAL, places};
+use crate::store::record::Record;
 
 /// The first line, for whoever finds it.
 const HEAD: &str = "; Tokens of feishu-refresh that are perhaps not in the configuration file yet: its next run puts them there.";

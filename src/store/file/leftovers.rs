@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use super::io::{LONGEST_JOURNAL, is_same, read_open};
 use super::memory;
-use super::places::{self, JOURNAL, Placed, places};
-use super::record::{self, Record};
 use super::replay::{Entry, Source};
 use crate::error::{Error, Result};
 use crate::platform::files;
 use crate::profile::Successor;
+use crate::store::places::{self, JOURNAL, Placed, places};
+use crate::store::record::{self, Record};
 use crate::token::Fingerprint;
 
 /// A journal that a dead run left.

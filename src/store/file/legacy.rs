@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::io::read;
-use super::places::{Placed, places, with_suffix};
 use super::replay::{Entry, Source};
 use super::sections::{self, Place, Text};
 use crate::platform::files;
 use crate::profile::Successor;
 use crate::protocol::Api;
+use crate::store::places::{Placed, places, with_suffix};
 use crate::token::Fingerprint;
 
 pub(super) const SUFFIX: &str = ".rescue";

@@ -1,17 +1,19 @@
 //! The latest pair of each login that was once in a file, in the user's state folder: with it an old copy
 //! that another program writes over the file is known as one, and put right.
 //!
-//! None of it is needed, so nothing of it is synced, and what cannot be read is not there.
+//! None of it is needed, so nothing of it is synced, and what cannot be read is not there. But for
+//! forgetting: a login that has moved elsewhere must not come back, so that is synced, and it says if it
+//! failed.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::io::{LONGEST_JOURNAL, read_open};
-use super::places::{self, state_folder, with_suffix};
-use super::record::{self, Record};
 use super::replay::{Entry, Source};
 use crate::platform::files;
+use crate::store::places::{self, state_folder, with_suffix};
+use crate::store::record::{self, Record};
 use crate::token::Fingerprint;
 
 /// Where the latest pair of each login of this file is remembered.
@@ -65,12 +67,70 @@ fn forget_older(path: &Path, latest: &[Entry]) {
     let lines: String = lines
         .map(|entry| Record::Pair(Box::new((*entry.pair).clone())).line())
         .collect();
+    // It is a help, not a promise: the old one serves as well.
+    let _ = replace(path, &lines, |_| Ok(()));
+}
+
+/// Puts another memory in the place of this one, whole. `settle` is done with it before that.
+fn replace(path: &Path, lines: &str, settle: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let new = with_suffix(path, ".new");
     let _ = fs::remove_file(&new);
-    let made = files::create_private(&new);
-    let written = made.and_then(|file| files::write_all_at(&file, lines.as_bytes(), 0));
-    // It is a help, not a promise: the old one serves as well.
-    let _ = written.and_then(|()| fs::rename(&new, path));
+    let file = files::create_private(&new)?;
+    files::write_all_at(&file, lines.as_bytes(), 0)?;
+    settle(&file)?;
+    drop(file);
+    fs::rename(&new, path)
+}
+
+/// Forgets a profile of this file, durably. All others are remembered as before.
+///
+/// # Errors
+/// What stands in the way. The profile is remembered still.
+pub(super) fn forget(file: &Path, profile: &str) -> io::Result<()> {
+    path(file).map_or(Ok(()), |path| forget_in(&path, profile))
+}
+
+fn forget_in(path: &Path, profile: &str) -> io::Result<()> {
+    // Of a run that died amid replacing it: nobody reads it, but it may name this profile.
+    match fs::remove_file(with_suffix(path, ".new")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    if let Some(lines) = read_own(path)?.and_then(|bytes| without(&bytes, profile)) {
+        replace(path, &lines, File::sync_all)?;
+    }
+    // A run may have forgotten it, and died before that was on disk.
+    path.parent().into_iter().for_each(files::sync_folder);
+    Ok(())
+}
+
+/// What the memory holds, if there is one that is read at all.
+fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut opened = match fs::symlink_metadata(path) {
+        Ok(metadata) if is_own(path, &metadata) => files::open_unlinked(path)?,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => return Ok(None),
+    };
+    let metadata = opened.metadata()?;
+    let bytes = read_open(path, &mut opened, &metadata, LONGEST_JOURNAL);
+    bytes.map(Some).map_err(io::Error::other)
+}
+
+/// A memory's text without a profile; none if there is nothing to leave out. A line that is not whole may
+/// be of that profile, and is of no use to any.
+fn without(bytes: &[u8], profile: &str) -> Option<String> {
+    let read = record::read(bytes);
+    let is_kept = |record: &Record| match record {
+        Record::Pair(pair) => pair.profile != profile,
+        // Nothing reads a text here; it would hold every profile.
+        Record::Text(_) => false,
+        Record::Sent(_) | Record::Answered(_) => true,
+    };
+    let is_clean = read.torn.is_empty() && read.records.iter().all(|(record, _)| is_kept(record));
+    let kept = read.records.iter().filter(|(record, _)| is_kept(record));
+    // As each was written.
+    let lines = || kept.flat_map(|(_, line)| ["\n", line, "\n"]).collect();
+    (!is_clean).then(lines)
 }
 
 /// Remembers pairs that are in the file. Not synced: it is for other programs' old copies, not for
@@ -112,4 +172,53 @@ fn open_to_write(path: &Path) -> io::Result<(File, u64)> {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     Ok((files::create_private(path)?, 0))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::profile::Successor;
+    use crate::protocol::Api;
+
+    fn line(profile: &str, token: &str) -> String {
+        let mut pair = Successor::trial(profile, Api::V1);
+        pair.tokens.refresh_token = Some(token.into());
+        Record::Pair(Box::new(pair)).line()
+    }
+
+    #[test]
+    fn only_the_profile_that_moved_is_forgotten() {
+        let (a, b) = (line("A", "ur-a"), line("B", "ur-b"));
+        let both = format!("{a}{b}{}{b}", line("A", "ur-a2"));
+        assert_eq!(without(both.as_bytes(), "A").unwrap(), format!("{b}{b}"));
+        assert_eq!(without(both.as_bytes(), "a"), None);
+        assert_eq!(without(b.as_bytes(), "A"), None);
+        assert_eq!(without(b"", "A"), None);
+        assert_eq!(without(a.as_bytes(), "A").unwrap(), "");
+        // A line that only began: whose it was cannot be told.
+        let torn = format!("{b}{}", &a[..a.len() / 2]);
+        assert_eq!(without(torn.as_bytes(), "A").unwrap(), b);
+    }
+
+    #[test]
+    fn a_memory_is_replaced_whole_and_nothing_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.done");
+        forget_in(&path, "A").unwrap();
+        assert!(!path.exists());
+        let made = files::create_private(&path).unwrap();
+        let text = format!("{}{}", line("A", "ur-a"), line("B", "ur-b"));
+        files::write_all_at(&made, text.as_bytes(), 0).unwrap();
+        // What a run left that died amid this.
+        let new = with_suffix(&path, ".new");
+        fs::write(&new, line("A", "ur-a")).unwrap();
+        forget_in(&path, "A").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), line("B", "ur-b"));
+        assert!(is_own(&path, &fs::metadata(&path).unwrap()));
+        fs::write(&new, line("A", "ur-a")).unwrap();
+        forget_in(&path, "A").unwrap();
+        assert!(!new.exists());
+        assert_eq!(fs::read_to_string(&path).unwrap(), line("B", "ur-b"));
+    }
 }

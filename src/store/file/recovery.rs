@@ -15,7 +15,6 @@ use super::legacy::{self, Rescue};
 use super::lock::{Lock, Queue};
 use super::memory;
 use super::patience::Patience;
-use super::places::{self, JOURNAL, with_suffix};
 use super::replay::{Entry, Source};
 use super::sections::{self, Place, Text};
 use super::settle::{Aim, Settled};
@@ -23,6 +22,7 @@ use super::state::State;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::profile::Successor;
+use crate::store::places::{self, JOURNAL, with_suffix};
 use crate::token::Fingerprint;
 
 /// A profile, and the token that a run was given for it.
@@ -179,6 +179,9 @@ impl State {
         if settled.is_err() && journal.length() == 0 {
             journal.remove();
             self.journals.pop();
+        } else if settled.is_err() && disk.writes_in_place() {
+            // It may have the only whole text.
+            self.stays = true;
         }
         let settled = settled?;
         let before = mem::replace(&mut self.text, text);
@@ -333,3 +336,6 @@ fn is_waiting_for(path: &Path) -> bool {
             .any(|suffix| with_suffix(&real, suffix).exists())
     })
 }
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -238,19 +238,6 @@ pub(super) fn edited(file: &Path, document: &Document, edits: &[Edit<'_>]) -> Re
     edited.map_err(|problem| wrong(file, &[problem]))
 }
 
-/// Refuses what cannot be the name of a section.
-pub(super) fn check_name(name: &str) -> Result<()> {
-    if crate::token::is_plausible(name) && !name.contains(']') && name != "DEFAULT" {
-        return Ok(());
-    }
-    Err(
-        Error::config("the profile's name cannot be that of a section").with_hint(Hint::fixed(
-            "a profile is a section of the file, like TOKEN; [DEFAULT] is none",
-            "profile 是配置文件中的一个节，例如 TOKEN；[DEFAULT] 不能用作 profile",
-        )),
-    )
-}
-
 /// How many problems of a file one message names.
 const PROBLEMS_SHOWN: usize = 3;
 
@@ -281,7 +268,8 @@ pub(super) fn begins_with_nul(file: &Path, more: &str) -> Error {
     ))
 }
 
-fn wrong(file: &Path, problems: &[Problem]) -> Error {
+/// The error for a file with these problems.
+pub(super) fn wrong(file: &Path, problems: &[Problem]) -> Error {
     let shown: Vec<String> = problems
         .iter()
         .take(PROBLEMS_SHOWN)

@@ -33,13 +33,13 @@ use tokio::sync::Notify;
 
 use super::journal::Journal;
 use super::patience::Patience;
-use super::places::{self, REPLY};
 use super::saving::Job;
 use super::sections::{Place, Text};
 use super::state::State;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::profile::{LoginId, Snapshot, Successor};
 use crate::protocol::Api;
+use crate::store::places::{self, REPLY};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 

@@ -14,13 +14,13 @@ use super::journal::Journal;
 use super::leftovers::Leftover;
 use super::legacy::Rescue;
 use super::memory;
-use super::record::Record;
 use super::replay::{Entry, Source};
 use super::sections::{Place, Text};
 use super::settle::Aim;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Snapshot, Successor};
 use crate::protocol::Api;
+use crate::store::record::Record;
 use crate::token::{Fingerprint, Tokens};
 
 /// Space set aside beyond the file's own length: two tokens of the documented 4 KB several times over.

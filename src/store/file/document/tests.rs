@@ -468,6 +468,10 @@ fn python_sees_what_we_see_before_and_after_an_edit() {
             files.push((after.text().to_owned(), &KEYS));
             ours.push((content(&after), values.to_vec()));
         }
+        if let Ok(after) = document.with_remark("TOKEN", "; m", "; m [x]\u{2028} a = %") {
+            files.push((after.text().to_owned(), &[]));
+            ours.push((content(&document), Vec::new()));
+        }
     }
     let edits = ours.iter().filter(|(_, values)| !values.is_empty()).count();
     assert!(

@@ -23,13 +23,13 @@ use std::rc::Rc;
 use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::record::{self, Record};
 use super::super::sections::Text;
 use super::super::settle::Aim;
 use super::super::state::State as RealState;
 use super::*;
 use crate::profile::{Given, Origin};
 use crate::protocol::Api;
+use crate::store::record::{self, Record};
 use crate::token::Tokens;
 
 /// A copy of the file that is no older than so many rotations heals.

@@ -8,8 +8,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::document::DEFAULT_SECTION;
-use crate::profile::{SpentTokens, Successor};
+use crate::profile::{NO_PROFILE, SpentTokens, Successor};
 use crate::protocol::Api;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
@@ -138,7 +137,7 @@ impl PairJson {
         let mut texts = self.scope.iter().chain([&self.profile]);
         tokens.all(|token| token::is_plausible(token))
             && texts.all(|text| !text.contains(char::is_control))
-            && self.profile != DEFAULT_SECTION
+            && self.profile != NO_PROFILE
     }
 }
 
