@@ -111,6 +111,7 @@ pub struct Error {
     server: Option<Box<ServerAnswer>>,
     unsaved: Option<Box<Unsaved>>,
     may_have_spent: bool,
+    is_of_dead_token: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -170,6 +171,16 @@ impl Error {
         self
     }
 
+    /// Whether the server says that the refresh token is dead, and not that a user or an app is refused.
+    pub(crate) fn is_of_dead_token(&self) -> bool {
+        self.is_of_dead_token
+    }
+
+    pub(crate) fn of_dead_token(mut self, is_of_dead_token: bool) -> Self {
+        self.is_of_dead_token = is_of_dead_token;
+        self
+    }
+
     /// The same, as lines for the file.
     pub(crate) fn unsaved_lines(&self) -> Option<&SecretString> {
         self.unsaved.as_ref().map(|unsaved| &unsaved.lines)
@@ -183,6 +194,7 @@ impl Error {
             server: None,
             unsaved: None,
             may_have_spent: false,
+            is_of_dead_token: false,
             source: None,
         }
     }

@@ -139,6 +139,7 @@ pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
         log_id: partial.and_then(|response| response.log_id(secrets)),
         wait: None,
         is_of_one_login: false,
+        is_of_dead_token: false,
         maybe_spent: error.maybe_sent,
         message: error.message,
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::sync::Notify;
 
 use crate::error::{Error, Kind, Result};
@@ -28,7 +28,7 @@ use crate::refresh::{
     Caller, Following, News, Options, Outcome, Story, or_saved, outcome, runtime,
 };
 use crate::store::file::FileStore;
-use crate::store::{Claim, Named, Store, Wanted};
+use crate::store::{Claim, ManyLogins, Named, Store, Wanted};
 use crate::token::Fingerprint;
 use crate::worker::{Worker, no_thread};
 
@@ -175,7 +175,7 @@ fn valid_for(
     let least = SignedDuration::try_from(least).unwrap_or(SignedDuration::MAX);
     let valid = |(_, snapshot): &Named<Snapshot>| {
         let view = snapshot.as_ref().ok()?.with(options.given()).ok()?;
-        let tokens = view.lasting(least, Timestamp::now())?;
+        let tokens = view.lasting(least)?;
         outcome(tokens.clone(), view.api(), false).ok()
     };
     let outcomes: Option<Vec<_>> = logins.iter().map(valid).collect();

@@ -54,6 +54,11 @@
 //! - Warnings, and at the level *info* each request, go to the [`log`] crate. No secret is among them.
 //! - Secrets are [`SecretString`]s: their `Debug` text is redacted, and [`ExposeSecret`] takes them out.
 
+#![cfg_attr(
+    not(feature = "postgres"),
+    allow(dead_code, reason = "some of it serves only stores in a database")
+)]
+
 #[macro_use]
 mod fail;
 
@@ -87,6 +92,7 @@ pub use error::{Error, Hint, Kind, Result, ServerAnswer};
 pub use protocol::Api;
 use refresh::Library;
 pub use refresh::{Options, Outcome};
+pub use store::Database;
 pub use token::{ExposeSecret, SecretString, Tokens};
 
 /// Renews the `user_access_token` of `[TOKEN]` in `config_file`, and returns the new one.

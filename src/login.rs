@@ -16,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::Runtime;
 
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
@@ -26,8 +27,7 @@ use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Rotatio
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
 use crate::refresh::{Caller, Options, Outcome, Story, failure, kept, runtime, save};
-use crate::store::file::FileStore;
-use crate::store::{Claim, Reservation, Reserved, Store, Wanted};
+use crate::store::{Claim, Reservation, Reserved, Store, Wanted, on_store};
 use crate::token::Tokens;
 
 /// What the documents use, and the Python package.
@@ -92,7 +92,18 @@ pub(crate) fn run(
     caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
-    let attempt = Login::new(options, false, shield)?;
+    on_store!(options, shield, |store| {
+        let attempt = Login::new(store, options, false, shield)?;
+        run_on(&attempt, login, way, caller)
+    })
+}
+
+fn run_on<S: Store>(
+    attempt: &Login<'_, S>,
+    login: &LoginOptions,
+    way: &mut dyn Way,
+    caller: &mut dyn Caller,
+) -> Result<Outcome> {
     let redirect_uri = login.redirect_uri.as_ref();
     let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
@@ -123,10 +134,11 @@ pub(crate) fn run(
 }
 
 /// A login under way.
-struct Login<'a> {
+struct Login<'a, S> {
     options: &'a Options,
     given: Given<'a>,
-    store: FileStore,
+    store: S,
+    runtime: Runtime,
     order: LoginOrder,
     client: Client,
     services: Services,
@@ -134,14 +146,14 @@ struct Login<'a> {
     scope: String,
 }
 
-impl<'a> Login<'a> {
+impl<'a, S: Store> Login<'a, S> {
     /// Finds out beforehand what can be wrong.
-    fn new(options: &'a Options, by_device: bool, shield: fn()) -> Result<Self> {
+    fn new(store: S, options: &'a Options, by_device: bool, shield: fn()) -> Result<Self> {
         let mut given = options.given();
         given.refresh_token = None;
         given.check()?;
-        let store = FileStore::new(&options.config_file, shield);
-        let snapshot = store.look(&options.profile)?;
+        let runtime = runtime()?;
+        let snapshot = runtime.block_on(store.look(&options.profile))?;
         given.api = Some(consent_api(&snapshot, &given));
         let order = snapshot.with(given)?.login_order(by_device)?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
@@ -160,6 +172,7 @@ impl<'a> Login<'a> {
             options,
             given,
             store,
+            runtime,
             order,
             client,
             services: Services::new(options, None, shield),
@@ -170,16 +183,17 @@ impl<'a> Login<'a> {
     /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
     /// is found out now.
     fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
-        runtime()?.block_on(async {
-            let room = self.room(caller).await?;
-            drop(room.release());
+        self.runtime.block_on(async {
+            let room = self.room(caller).await;
+            let tried = room.map(|room| drop(room.release()));
+            self.store.end().await;
             caller.deliver_signals();
-            Ok(())
+            tried
         })
     }
 
     /// Claims the login, and makes room for its new pair. Signals wait from then on.
-    async fn room(&self, caller: &mut dyn Caller) -> Result<Room> {
+    async fn room(&self, caller: &mut dyn Caller) -> Result<<S::Claim as Claim>::Reservation> {
         let story = Story {
             store: &self.store,
             wanted: Wanted {
@@ -234,7 +248,14 @@ impl<'a> Login<'a> {
         judge: impl Fn(&Response) -> Reply,
         caller: &mut dyn Caller,
     ) -> Result<Result<Outcome, Refusal>> {
-        runtime()?.block_on(self.exchange_in(request, secrets, judge, caller))
+        self.runtime.block_on(async {
+            let done = self.exchange_in(request, secrets, judge, caller).await;
+            self.store.end().await;
+            if let Ok(Err(_)) = &done {
+                caller.deliver_signals();
+            }
+            done
+        })
     }
 
     async fn exchange_in(
@@ -255,7 +276,6 @@ impl<'a> Login<'a> {
                     return Err(kept(&room, &reply, &self.refused(refusal, false)));
                 }
                 drop(room.release());
-                caller.deliver_signals();
                 return Ok(Err(refusal));
             }
         };
@@ -288,9 +308,6 @@ fn random_text() -> Result<SecretString> {
         Err(_) => Err(Error::temporary("the system gives no random numbers")),
     }
 }
-
-/// What a login needs a room of.
-type Room = <<FileStore as Store>::Claim as Claim>::Reservation;
 
 /// The error for a reply with something wrong in it, if there is.
 fn flawed(order: &LoginOrder, rotation: &Rotation) -> Option<Error> {

@@ -2,7 +2,7 @@
 //! it is.
 //!
 //! Promises:
-//! - Each system has the same three modules with the same functions: `files`, `programs` and
+//! - Each system has the same modules with the same functions: `files`, `machine`, `programs` and
 //!   `signals`. What a system has no such thing as is a function that does nothing there, and says why.
 //! - Nothing here decides what becomes of a token, and nothing here knows the modules that do.
 
@@ -12,8 +12,12 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(all(unix, feature = "postgres"))]
+pub(crate) use unix::machine;
 #[cfg(unix)]
 pub(crate) use unix::{files, programs, signals};
+#[cfg(all(windows, feature = "postgres"))]
+pub(crate) use windows::machine;
 #[cfg(windows)]
 pub(crate) use windows::{files, programs, signals};
 

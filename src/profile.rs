@@ -6,6 +6,8 @@
 //! sends, [`SpentTokens`] remembers which tokens are of no use any more.
 
 mod given;
+#[cfg(feature = "postgres")]
+mod kept;
 pub(crate) mod order;
 mod place;
 mod sense;
@@ -18,13 +20,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
 use crate::error::{Error, Hint, Result};
 use crate::protocol::Api;
-use crate::token::{Fingerprint, Tokens, is_plausible};
+use crate::token::{Fingerprint, Tokens, is_plausible, later};
 pub(crate) use given::Given;
+#[cfg(feature = "postgres")]
+pub(crate) use kept::Kept;
 pub(crate) use order::{AppProof, LoginOrder, Order};
 pub(crate) use spent::SpentTokens;
 pub(crate) use successor::{Origin, Successor};
@@ -103,6 +107,8 @@ pub(crate) struct Snapshot {
     /// Whether the store has such a login at all, be it an empty one.
     pub(crate) exists: bool,
     pub(crate) profile: Profile,
+    /// How far the store's clock is ahead of this machine's: its expiries are counted by its clock.
+    pub(crate) clock_ahead: SignedDuration,
     /// The tokens that are known to be spent, and by which profiles.
     pub(crate) spent_by: Arc<HashMap<Fingerprint, String>>,
 }
@@ -114,6 +120,11 @@ impl Snapshot {
     /// [`crate::Kind::Config`] if its api is not known.
     pub(crate) fn with<'v>(&'v self, given: Given<'v>) -> Result<View<'v>> {
         View::of(self, given)
+    }
+
+    /// What time it is by the store's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        later(Timestamp::now(), self.clock_ahead)
     }
 
     /// The fingerprint of its refresh token.

@@ -4,7 +4,7 @@
 //! a claim can reserve, and only a reservation can save, once. [`attempts`] sends, and alone decides
 //! about sending again; one round of the loop sends one request, so that between any two the store is
 //! read anew and signals count. [`failure`] finds the words for what went wrong and what became of the
-//! token. Which store it is, nobody here knows but [`run`].
+//! token. Which store it is, nobody here knows.
 
 mod app_tokens;
 pub(crate) mod attempts;
@@ -24,9 +24,8 @@ use crate::client::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
 use crate::protocol::Api;
-use crate::store::file::FileStore;
-use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
-use crate::token::Tokens;
+use crate::store::{Claim, Database, Reservation, Reserved, Saved, Store, Wanted, on_store};
+use crate::token::{Tokens, later};
 use attempts::{Answer, Attempts, Received, Services};
 use pace::Pace;
 
@@ -36,7 +35,9 @@ use pace::Pace;
 pub struct Options {
     /// The INI file.
     pub config_file: PathBuf,
-    /// The section of the file.
+    /// A PostgreSQL database that keeps the logins in place of the file.
+    pub store: Option<Database>,
+    /// The section of the file, or the login's name in the store.
     pub profile: String,
     /// An `app_access_token` to use in place of the file's.
     pub app_access_token: Option<SecretString>,
@@ -70,7 +71,8 @@ pub struct Options {
     pub retries: u32,
     /// The longest wait that a server may ask for; after a longer one the run ends.
     pub max_wait: Duration,
-    /// How long to wait for other runs on the same file.
+    /// How long to wait for other runs on the same file or login; and how long to try to save a pair
+    /// in a store that fails.
     pub lock_timeout: Duration,
     /// A PEM file with CA certificates to trust beside the built-in ones and the system's.
     pub ca_cert: Option<PathBuf>,
@@ -81,6 +83,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             config_file: PathBuf::from("feishu-config.ini"),
+            store: None,
             profile: "TOKEN".to_owned(),
             app_access_token: None,
             refresh_token: None,
@@ -134,6 +137,10 @@ pub(crate) trait Caller {
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
     fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a>;
+    /// What says whether a signal waits: then a save that fails is not tried for long any more.
+    fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
+        Box::new(|| false)
+    }
     /// Whether what follows a save is slow, so that no more must be sent than it can follow.
     fn holds_up(&self) -> bool {
         false
@@ -197,7 +204,7 @@ impl<S: Store> Story<'_, S> {
         loop {
             let view = claim.snapshot().with(given)?;
             let before = before.filter(|_| claim.had_company());
-            let shared = before.and_then(|before| view.refreshed_since(before, Timestamp::now()));
+            let shared = before.and_then(|before| view.refreshed_since(before));
             if let Some(saved) = shared.or_else(|| self.options.lasting(&view)) {
                 return outcome(saved.clone(), view.api(), false);
             }
@@ -247,7 +254,7 @@ impl<S: Store> Story<'_, S> {
                 .look_before_ending(room.release(), &order, refused, caller)
                 .await?;
             let view = claim.snapshot().with(given)?;
-            if let Some(saved) = view.refreshed_since(&at_sending, Timestamp::now()) {
+            if let Some(saved) = view.refreshed_since(&at_sending) {
                 return outcome(saved.clone(), view.api(), false);
             }
         }
@@ -284,28 +291,39 @@ impl<S: Store> Story<'_, S> {
         if claim.has_made() || is_final {
             return Err(error);
         }
+        let token = order.fingerprint();
+        let is_renewed = |claim: &S::Claim| {
+            let now = claim.snapshot().with(self.wanted.given);
+            let now = now.and_then(|view| view.order());
+            now.is_ok_and(|now| now.fingerprint() != token)
+        };
         for pause in LOOKS_AFTER_REFUSAL {
             rest(pause).await;
             if claim.look_again().await.is_err() {
+                return Err(error);
+            }
+            if is_renewed(&claim) {
                 break;
             }
-            let now = claim.snapshot().with(self.wanted.given);
-            let now = now.and_then(|view| view.order());
-            if now.is_ok_and(|now| now.fingerprint() != order.fingerprint()) {
-                let level = if error.may_have_spent() {
-                    log::Level::Warn
-                } else {
-                    log::Level::Info
-                };
-                log::log!(
-                    level,
-                    "{error}; another program has renewed the login meanwhile"
-                );
-                caller.deliver_signals();
-                return Ok(claim);
+        }
+        if !is_renewed(&claim) {
+            match claim.note_refusal(token, &error).await {
+                // It was renewed this very moment.
+                Ok(false) if claim.look_again().await.is_ok() && is_renewed(&claim) => {}
+                _ => return Err(error),
             }
         }
-        Err(error)
+        let level = if error.may_have_spent() {
+            log::Level::Warn
+        } else {
+            log::Level::Info
+        };
+        log::log!(
+            level,
+            "{error}; another program has renewed the login meanwhile"
+        );
+        caller.deliver_signals();
+        Ok(claim)
     }
 
     /// Waits for the next request, and reads the login anew.
@@ -349,11 +367,16 @@ pub(crate) async fn save<R: Reservation>(
     };
     let snapshot = room.snapshot().clone();
     let view = snapshot.with(given)?;
-    let mut successor = Successor::of(&view, origin, &room.spent(), received.tokens);
+    let tokens = received.tokens.by_clock(snapshot.clock_ahead);
+    let mut successor = Successor::of(&view, origin, &room.spent(), tokens);
     successor.app_token = received.app_token;
+    let app_token = successor.app_token.as_mut();
+    if let Some(end) = app_token.and_then(|app| app.expires_at.as_mut()) {
+        *end = later(*end, snapshot.clock_ahead);
+    }
     let (api, tokens) = (successor.api, successor.tokens.clone());
     let takes_place = view.new_token().and(successor.held);
-    let saved = match room.save(successor).await {
+    let saved = match room.save(successor, &*caller.hurry()).await {
         Ok(saved) => saved,
         Err(error) => return Err(weightier(error, complaint)),
     };
@@ -412,21 +435,32 @@ async fn rest(pause: Duration) {
 
 /// Does what the options ask, on this thread. `shield` is what a thread does first that this starts.
 pub(crate) fn run(options: &Options, caller: &mut dyn Caller, shield: fn()) -> Result<Outcome> {
-    let store = FileStore::new(&options.config_file, shield);
+    on_store!(options, shield, |store| run_on(
+        &store, options, caller, shield
+    ))
+}
+
+fn run_on<S: Store>(
+    store: &S,
+    options: &Options,
+    caller: &mut dyn Caller,
+    shield: fn(),
+) -> Result<Outcome> {
     let given = options.given();
     given.check()?;
-    let before = store.look(&options.profile).ok();
+    let runtime = runtime()?;
+    let before = runtime.block_on(store.look(&options.profile)).ok();
     let view = before.as_ref().and_then(|before| before.with(given).ok());
-    // No lock, no runtime, no TLS: this is asked before every call of an API.
+    // No lock, no TLS: this is asked before every call of an API.
     if let Some(view) = &view
         && let Some(tokens) = options.lasting(view)
     {
-        store.warn_if_readable_by_others();
+        store.warn();
         return outcome(tokens.clone(), view.api(), false);
     }
     let services = Services::new(options, None, shield);
     let one = Story {
-        store: &store,
+        store,
         wanted: Wanted {
             profile: &options.profile,
             given,
@@ -435,9 +469,13 @@ pub(crate) fn run(options: &Options, caller: &mut dyn Caller, shield: fn()) -> R
         options,
         services: &services,
     };
-    let result = runtime()?.block_on(async {
-        let claim = one.claim(caller).await?;
-        one.tell(claim, before.as_ref(), caller).await
+    let result = runtime.block_on(async {
+        let told = match one.claim(caller).await {
+            Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
+            Err(error) => Err(error),
+        };
+        store.end().await;
+        told
     });
     or_saved(result, view.as_ref(), options)
 }
@@ -455,7 +493,7 @@ pub(crate) fn or_saved(
     };
     let view = view.filter(|_| options.min_ttl.is_some());
     let saved = view.and_then(|view| {
-        let tokens = view.lasting(SignedDuration::ZERO, Timestamp::now())?;
+        let tokens = view.lasting(SignedDuration::ZERO)?;
         outcome(tokens.clone(), view.api(), false).ok()
     });
     match saved {
@@ -477,7 +515,7 @@ impl Options {
     /// The saved tokens, if they last as long as was asked.
     pub(crate) fn lasting<'v>(&self, view: &View<'v>) -> Option<&'v Tokens> {
         let least = SignedDuration::try_from(self.min_ttl?).unwrap_or(SignedDuration::MAX);
-        view.lasting(least, Timestamp::now())
+        view.lasting(least)
     }
 
     pub(crate) fn lock_deadline(&self) -> Instant {
@@ -491,6 +529,14 @@ impl Options {
             timeout: self.timeout,
             ca_cert: self.ca_cert.clone(),
             shield,
+        }
+    }
+
+    /// What keeps the logins, for people: the file's path, or the store's address.
+    pub(crate) fn keeper(&self) -> String {
+        match &self.store {
+            Some(store) => store.shown(),
+            None => self.config_file.display().to_string(),
         }
     }
 

@@ -9,25 +9,127 @@
 //! The types carry the order: only a store gives a claim, only a claim a reservation.
 
 pub(crate) mod file;
+#[cfg(feature = "postgres")]
+pub(crate) mod import;
 mod places;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod record;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::error::Result;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+#[cfg(not(feature = "postgres"))]
+use crate::error::Hint;
+use crate::error::{Error, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor};
 use crate::token::{Fingerprint, Tokens};
+
+/// A PostgreSQL database that keeps logins, and what their secrets are sealed with.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub(crate) address: SecretString,
+    pub(crate) keys: SecretString,
+}
+
+impl Database {
+    /// The database at `address`, which is written as libpq writes it (`postgres://user@host/db`), with
+    /// the keys that `feishu-refresh store key` prints: one or several, separated by white space; the
+    /// first seals, all open.
+    pub fn new(address: impl Into<SecretString>, keys: impl Into<SecretString>) -> Self {
+        Database {
+            address: address.into(),
+            keys: keys.into(),
+        }
+    }
+
+    /// The address without its password.
+    pub(crate) fn shown(&self) -> String {
+        shown(self.address.expose_secret().trim())
+    }
+}
+
+/// Somebody, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Mention {
+    /// Whom people know by this: a host and a process.
+    pub(crate) by: String,
+    pub(crate) at: Timestamp,
+}
+
+/// What the server said of a token that a store holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    pub(crate) at: Timestamp,
+    pub(crate) words: String,
+}
+
+/// A database's address without what is secret in it.
+pub(crate) fn shown(url: &str) -> String {
+    let (head, query) = url.split_once('?').unwrap_or((url, ""));
+    let (scheme, rest) = head.split_once("://").unwrap_or(("", head));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority = match authority.rsplit_once('@') {
+        Some((user, hosts)) => {
+            let user = user.split_once(':').map_or(user, |(user, _)| user);
+            format!("{user}@{hosts}")
+        }
+        None => authority.to_owned(),
+    };
+    let is_secret = |pair: &&str| pair.starts_with("password=") || pair.starts_with("sslpassword=");
+    let query: Vec<&str> = query.split('&').filter(|pair| !is_secret(pair)).collect();
+    let query = query.join("&");
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{scheme}://{authority}{path}{mark}{query}")
+}
+
+/// Does something with the store that the options name.
+macro_rules! on_store {
+    ($options:expr, $shield:expr, |$store:ident| $work:expr) => {
+        match &$options.store {
+            None => {
+                let $store = crate::store::file::FileStore::new(&$options.config_file, $shield);
+                $work
+            }
+            #[cfg(feature = "postgres")]
+            Some(database) => {
+                let settings = $options.connection($shield);
+                let $store = crate::store::postgres::PostgresStore::open(
+                    database,
+                    &settings,
+                    $options.lock_timeout,
+                )?;
+                $work
+            }
+            #[cfg(not(feature = "postgres"))]
+            Some(_) => Err(crate::store::no_postgres()),
+        }
+    };
+}
+pub(crate) use on_store;
+
+/// The error for a store that this program was built without.
+#[cfg(not(feature = "postgres"))]
+pub(crate) fn no_postgres() -> Error {
+    let message = "this program was built without PostgreSQL; nothing was sent";
+    Error::config(message).with_hint(Hint::fixed(
+        "build it with the feature postgres, or leave --store and FEISHU_STORE away",
+        "请启用 postgres 特性重新编译，或去掉 --store 与 FEISHU_STORE",
+    ))
+}
 
 /// A place that keeps logins.
 pub(crate) trait Store {
     type Claim: Claim;
 
-    /// What it says of a login. Waits for nobody.
-    fn look(&self, profile: &str) -> Result<Snapshot>;
+    /// What it says of a login. Waits for no other run.
+    async fn look(&self, profile: &str) -> Result<Snapshot>;
 
-    /// The same for all logins that have a refresh token, in the store's order.
-    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
+    /// Tells of what a person should mend, though no run fails for it.
+    fn warn(&self) {}
 
     /// Whether a claim must make the store first. If the run fails, it is gone again: no signal must
     /// come between.
@@ -40,7 +142,16 @@ pub(crate) trait Store {
     /// [`crate::Kind::Temporary`] if another run holds it for longer.
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Self::Claim>;
 
-    /// The same for all logins that have a refresh token, in the store's order.
+    /// Gives back what this run still holds. Another claim can follow.
+    async fn end(&self) {}
+}
+
+/// A store that gives all its logins to one run.
+pub(crate) trait ManyLogins: Store {
+    /// What it says of all logins that have a refresh token, in its order.
+    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
+
+    /// Claims all of them.
     async fn claim_all(
         &self,
         given: Given<'_>,
@@ -80,6 +191,12 @@ pub(crate) trait Claim: Sized {
     /// Reads the login again: a program that knows no claims may have changed it.
     async fn look_again(&mut self) -> Result<()>;
 
+    /// Notes for other runs and for people that the server refused this token. Says whether the login
+    /// still holds it: else it was renewed meanwhile.
+    async fn note_refusal(&mut self, _token: Fingerprint, _refusal: &Error) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Makes room for what `origin` will bring. None of it is made if the store says something else
     /// by now than the order does: then the claim comes back, with what it says.
     ///
@@ -110,11 +227,13 @@ pub(crate) trait Reservation: Sized {
     /// The tokens that this login is known to have spent, the latest last.
     fn spent(&self) -> Vec<Fingerprint>;
 
-    /// Saves a pair. The first thing that it does is to write the pair down.
+    /// Saves a pair. The first thing that it does is to write the pair down. Where the store fails, it
+    /// is tried again; not for long, once somebody `is_hurried`.
     ///
     /// # Errors
     /// [`crate::Kind::Unsaved`], naming what holds the pair, or with the pair itself.
-    async fn save(self, successor: Successor) -> Result<Self::Saved>;
+    async fn save(self, successor: Successor, is_hurried: &dyn Fn() -> bool)
+    -> Result<Self::Saved>;
 
     /// Keeps a reply that may hold the only copy of a pair, and says where.
     ///

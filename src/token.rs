@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ring::digest;
 pub use secrecy::{ExposeSecret, SecretString};
 
@@ -21,6 +21,26 @@ pub struct Tokens {
     pub refresh_token: Option<SecretString>,
     /// When the refresh token ends, if the server said so.
     pub refresh_expires_at: Option<Timestamp>,
+}
+
+impl Tokens {
+    /// These, with the access token of others if they have none.
+    pub(crate) fn or_access_token_of(mut self, others: &Tokens) -> Self {
+        if self.access_token.is_none() {
+            self.access_token.clone_from(&others.access_token);
+            self.access_expires_at = others.access_expires_at;
+            self.scope.clone_from(&others.scope);
+        }
+        self
+    }
+
+    /// The same tokens, their ends counted by a clock that is so far ahead.
+    pub(crate) fn by_clock(mut self, ahead: SignedDuration) -> Self {
+        let by = |end| later(end, ahead);
+        self.access_expires_at = self.access_expires_at.map(by);
+        self.refresh_expires_at = self.refresh_expires_at.map(by);
+        self
+    }
 }
 
 /// An `app_access_token` that the program fetched itself.
@@ -83,6 +103,11 @@ pub(crate) fn is_sendable(text: &str) -> bool {
 /// Whether a text is a token and nothing else, as a person may have put it into a file.
 pub(crate) fn is_bare(text: &str) -> bool {
     is_sendable(text) && !text.starts_with(['"', '\''])
+}
+
+/// A moment so much later, or the same where the calendar ends.
+pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(time)
 }
 
 /// The moment `seconds` after `start`, in whole seconds; none if it lies beyond the calendar.

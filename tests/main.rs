@@ -17,6 +17,7 @@
 //! - `system`: disks, permissions, locks, pipes
 //! - `disk_words`: what a disk or a file that cannot be used is called
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
+//! - `store`: logins in PostgreSQL
 //! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
 //! - `addresses`: where requests go, and whose secrets go there
@@ -94,6 +95,8 @@ mod secrets;
 mod sense;
 mod standard;
 mod status;
+#[cfg(unix)]
+mod store;
 #[cfg(unix)]
 mod system;
 mod systems;

@@ -90,11 +90,41 @@ pub(super) enum Task {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Set up a store in PostgreSQL, and move logins there
+    Store {
+        /// What to do
+        #[command(subcommand)]
+        task: StoreTask,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: Shell,
     },
+}
+
+/// What to do with a store.
+#[derive(Subcommand)]
+pub(super) enum StoreTask {
+    /// Make the tables, or bring them up to date
+    ///
+    /// In the schema feishu_refresh. Runs need USAGE on it, SELECT on its tables, and UPDATE on login, app and pace;
+    /// login and store import need INSERT, too.
+    Init {
+        /// Print the statements, and do nothing
+        #[arg(long)]
+        print_sql: bool,
+    },
+    /// Move the logins of an INI file into the store
+    ///
+    /// Each is in one place at any time that a run may use it: killed in between, run it again. With -p, that one alone.
+    Import {
+        /// - reads a sealed line from stdin, which a run printed or left in a journal
+        #[arg(value_name = "-", value_parser = ["-"], hide_possible_values = true)]
+        from: Option<String>,
+    },
+    /// Print a new key, to seal the store's secrets with
+    Key,
 }
 
 /// How a person is asked for consent.
@@ -165,13 +195,29 @@ pub(super) struct TokenOptions {
 
 /// Where tokens are read and saved.
 #[derive(Args)]
-#[command(next_help_heading = "File")]
+#[command(next_help_heading = "File, or store")]
 pub(super) struct FileOptions {
     /// The INI file [default: feishu-config.ini]
     ///
     /// [env: FEISHU_CONFIG_FILE]
     #[arg(short, long, alias = "config_file", value_name = "PATH")]
     pub(super) config_file: Option<PathBuf>,
+
+    /// PostgreSQL in the file's place: postgres://user@host/db
+    ///
+    /// Logins are kept there, for any number of hosts: see feishu-refresh store.
+    ///
+    /// [env: FEISHU_STORE]
+    #[arg(long, value_name = "URL", value_parser = secret)]
+    pub(super) store: Option<SecretString>,
+
+    /// What the store's secrets are sealed with
+    ///
+    /// One key a line: the first seals, all open.
+    ///
+    /// [env: FEISHU_STORE_KEY, the key itself; FEISHU_STORE_KEY_FILE]
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
+    pub(super) store_key_file: Option<PathBuf>,
 
     /// Its section [default: TOKEN]
     ///

@@ -56,8 +56,10 @@ pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
         output::variable(outcome.api),
         outcome.access_token.expose_secret(),
     );
-    // What renews the login is not the command's.
-    command.env_remove("FEISHU_REFRESH_TOKEN");
+    // What renews the login, or opens all of them, is not the command's.
+    command
+        .env_remove("FEISHU_REFRESH_TOKEN")
+        .env_remove("FEISHU_STORE_KEY");
     let error = programs::turn_into(&mut command);
     let kind = if outcome.refreshed {
         // A wrong command, but a token was spent for it.
@@ -67,7 +69,7 @@ pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
     };
     let message = format!("cannot start {}: {error}", program.display());
     Error::new(kind, message).with_hint(Hint::fixed(
-        "check the command behind --; the token in the file is valid",
-        "请检查 -- 之后的命令；配置文件中的令牌有效",
+        "check the command behind --; the saved token is valid",
+        "请检查 -- 之后的命令；已保存的令牌有效",
     ))
 }

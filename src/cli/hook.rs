@@ -15,7 +15,7 @@ use crate::store::file::HOLDERS;
 pub(super) fn work(command: &str, options: &Options, news: &News<'_>) -> AfterSave {
     let News { profile, .. } = *news;
     let json = output::json(options, profile, news.api, news.tokens, true);
-    let place = format!("[{profile}] of {}", options.config_file.display());
+    let place = format!("[{profile}] of {}", options.keeper());
     let (command, lock_name) = (command.to_owned(), news.lock_name.clone());
     Box::new(move || run(&command, &place, &json, lock_name.as_deref()))
 }
@@ -29,8 +29,8 @@ fn run(command: &str, place: &str, json: &str, lock_name: Option<&str>) -> Resul
         let message =
             format!("{place}: refreshed and saved, but the --on-refresh command failed: {what}");
         Error::new(Kind::Hook, message).with_hint(Hint::fixed(
-            "the file has the new pair; do by hand what the command was to do with it",
-            "新的令牌已写入配置文件；请手动完成该命令应做的处理",
+            "the new pair is saved; do by hand what the command was to do with it",
+            "新的令牌已保存；请手动完成该命令应做的处理",
         ))
     };
     let variable = lock_name.map(|name| (HOLDERS, name));

@@ -18,11 +18,15 @@ mod login;
 mod options;
 mod output;
 mod status;
+mod store;
 mod usage;
 mod values;
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::platform::programs;
@@ -110,6 +114,7 @@ fn dispatch(
             program.failure.map_or(Ok(()), Err)?;
             Err(exec::replace(command, &outcome))
         }
+        Task::Store { task } => store::run(task, &asked, &options, console),
         Task::Completions { .. } => Ok(()),
     };
     done.map(|()| 0)
@@ -184,6 +189,20 @@ impl Caller for Program<'_> {
         if self.failure.is_none() {
             self.mask.deliver();
         }
+    }
+
+    fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
+        let (gate, waits) = (self.mask.gate(), Arc::new(AtomicBool::new(false)));
+        let is_watched = Cell::new(false);
+        // The thread that looks out for signals is only for saves that fail.
+        Box::new(move || {
+            if !is_watched.replace(true) {
+                let waits = Arc::clone(&waits);
+                // Without a thread, a signal waits until the save is given up.
+                let _ = gate.watch(Box::new(move || waits.store(true, Ordering::Relaxed)));
+            }
+            waits.load(Ordering::Relaxed)
+        })
     }
 
     fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a> {

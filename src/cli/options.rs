@@ -2,8 +2,9 @@
 //! [`Options`], and what does not go together is refused.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -13,9 +14,11 @@ use super::values::trimmed;
 use super::{Console, has};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::login::LoginOptions;
+use crate::platform::files;
 use crate::platform::programs::quoted;
 use crate::protocol::Api;
 use crate::refresh::Options;
+use crate::store::Database;
 use crate::text::printable;
 
 /// Both documented limits, 50 requests a second and 1,000 a minute, are kept with one each 60 ms.
@@ -60,6 +63,35 @@ impl Asked {
         }
     }
 
+    /// The store in place of the file, if one is named.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if the key cannot be read.
+    fn store(&self, env: Env<'_>) -> Result<Option<Database>> {
+        let is_import = matches!(self.task(), Task::Store { .. });
+        let address = match &self.file.store {
+            Some(address) => Some(address.clone()),
+            // A flag beats the environment.
+            None if self.file.config_file.is_some() && !is_import => None,
+            None => text_from(env, "FEISHU_STORE")?.map(|text| trimmed(&text)),
+        };
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let path = |name| env(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let key = match &self.file.store_key_file {
+            Some(file) => read_key(file)?,
+            None => match text_from(env, "FEISHU_STORE_KEY")? {
+                Some(key) => key.into(),
+                None => path("FEISHU_STORE_KEY_FILE")
+                    .map(|file| read_key(&file))
+                    .transpose()?
+                    .unwrap_or_default(),
+            },
+        };
+        Ok(Some(Database::new(address, key)))
+    }
+
     /// What to do.
     pub(super) fn task(&self) -> &Task {
         self.task.as_ref().unwrap_or(&Task::Refresh)
@@ -76,7 +108,11 @@ impl Asked {
         };
         // A person at a terminal stands in the right folder; the reader of a cron mail does not.
         let names_file = self.file.config_file.is_some() || has(console.env, "FEISHU_CONFIG_FILE");
-        if names_file || !console.stderr_is_terminal {
+        if let Some(store) = &options.store {
+            if self.file.store.is_some() || !console.stderr_is_terminal {
+                add("--store ", &store.shown());
+            }
+        } else if names_file || !console.stderr_is_terminal {
             let file = std::path::absolute(&options.config_file);
             let file = file.unwrap_or_else(|_| options.config_file.clone());
             add("-c ", &file.display().to_string());
@@ -144,6 +180,7 @@ impl Asked {
     /// # Errors
     /// [`Kind::Usage`].
     pub(super) fn check(&self) -> Result<()> {
+        self.check_store()?;
         if self.file.all {
             self.check_all()?;
         }
@@ -159,6 +196,19 @@ impl Asked {
         };
         let hint = Hint::fixed("leave -o away", "请去掉 -o");
         Err(Error::new(Kind::Usage, message).with_hint(hint))
+    }
+
+    /// Refuses what does not go with a store.
+    fn check_store(&self) -> Result<()> {
+        let is_for_both = matches!(self.task(), Task::Store { .. });
+        if self.file.store.is_none() || self.file.config_file.is_none() || is_for_both {
+            return Ok(());
+        }
+        let message = "--store and -c name two places for one login";
+        Err(Error::new(Kind::Usage, message).with_hint(Hint::fixed(
+            "leave one of them away; feishu-refresh store import takes both",
+            "请去掉其中之一；feishu-refresh store import 可同时使用两者",
+        )))
     }
 
     /// Refuses what does not go with all profiles.
@@ -227,6 +277,7 @@ impl Asked {
             .filter(|path| !path.is_empty())
             .map(PathBuf::from);
         Ok(Options {
+            store: self.store(env)?,
             config_file: self
                 .file
                 .config_file
@@ -260,10 +311,8 @@ impl Asked {
             token_url: address_from(&self.server.token_url, "FEISHU_TOKEN_URL")?,
             max_wait: self.limits.max_wait,
             min_ttl: match self.task() {
-                Task::Refresh | Task::Status | Task::Login(_) | Task::Completions { .. } => {
-                    self.refresh.min_ttl
-                }
                 Task::Exec { .. } => Some(self.refresh.min_ttl.unwrap_or(EXEC_MIN_TTL)),
+                _ => self.refresh.min_ttl,
             },
             timeout: self.limits.timeout,
             retries: self.limits.retries,
@@ -271,6 +320,24 @@ impl Asked {
             ca_cert: self.server.ca_cert.clone(),
         })
     }
+}
+
+/// A key file longer than this is none.
+const LONGEST_KEY_FILE: u64 = 64 << 10;
+
+/// Reads the store's keys.
+fn read_key(path: &Path) -> Result<SecretString> {
+    let unreadable = |error| Error::file("cannot read the store's key:", path, error);
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if let Some(mode) = files::mode_if_readable_by_others(&metadata) {
+        let path = path.display();
+        log::warn!("{path} can be read by others (mode {mode:04o}): chmod 600 {path}");
+    }
+    let mut text = String::new();
+    let read = file.take(LONGEST_KEY_FILE).read_to_string(&mut text);
+    read.map_err(unreadable)?;
+    Ok(text.into())
 }
 
 fn api_from_env(name: &str) -> Result<Api> {

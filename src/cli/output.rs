@@ -32,7 +32,9 @@ struct ResultJson<'a> {
     refresh_expires_at: Option<String>,
     scope: Option<&'a str>,
     refreshed: bool,
-    config_file: String,
+    config_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -70,7 +72,8 @@ pub(super) fn json(
         refresh_expires_at: tokens.refresh_expires_at.map(|time| time.to_string()),
         scope: tokens.scope.as_deref(),
         refreshed,
-        config_file: options.config_file.display().to_string(),
+        config_file: options.store.is_none().then(|| options.keeper()),
+        store: options.store.is_some().then(|| options.keeper()),
     })
 }
 
@@ -227,8 +230,8 @@ pub(super) fn print(stdout: &mut dyn Write, text: &str) -> Result<()> {
 fn not_taken(sink: &str, error: &io::Error) -> Error {
     let message = format!("cannot write to {sink}: {error}");
     Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
-        "a token that was renewed is in the file",
-        "已刷新的令牌保存在配置文件中",
+        "a token that was renewed is saved",
+        "已刷新的令牌已保存",
     ))
 }
 
@@ -246,10 +249,10 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
         }
         None => String::new(),
     };
-    let file = options.config_file.display();
+    let keeper = options.keeper();
     say(
         stderr,
-        &format!("{what} [{}] of {file}{until}", options.profile),
+        &format!("{what} [{}] of {keeper}{until}", options.profile),
     );
 }
 
@@ -262,15 +265,19 @@ pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Ou
         }
         None => String::new(),
     };
-    let file = options.config_file.display();
+    let keeper = options.keeper();
     say(
         stderr,
         &format!(
-            "logged in: [{}] of {file} has a pair of {}{until}",
+            "logged in: [{}] of {keeper} has a pair of {}{until}",
             options.profile,
             outcome.api.name()
         ),
     );
+    if options.store.is_some() {
+        // It has all of that.
+        return;
+    }
     let host = options.base_url.as_deref();
     let host = host.or(options.lark.then(|| Vendor::Lark.home()));
     let accounts = options.accounts_url.as_deref();

@@ -1,4 +1,4 @@
-//! `status`: how the profiles of a file stand. Fingerprints stand in for secrets.
+//! `status`: how the logins of a file or a store stand. Fingerprints stand in for secrets.
 //!
 //! A table for people, one JSON object a line for programs. Those that need a person come first in
 //! the table; the file's order is kept in the JSON.
@@ -11,11 +11,20 @@ use unicode_width::UnicodeWidthStr;
 
 use super::output::line;
 use crate::error::{Error, Hint, Kind, Result};
+#[cfg(feature = "postgres")]
+use crate::platform::signals::Mask;
+use crate::profile::Snapshot;
 use crate::profile::standing::{self, Held, Next, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
+#[cfg(feature = "postgres")]
+use crate::refresh::runtime;
 use crate::store::file::FileStore;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::PostgresStore;
+use crate::store::{Database, Mention, Named, Refused};
 use crate::text::printable;
+use crate::token::later;
 
 #[derive(Serialize)]
 struct StatusJson<'a> {
@@ -25,9 +34,33 @@ struct StatusJson<'a> {
     refresh_token: Option<HeldJson>,
     can_refresh: bool,
     next: String,
-    config_file: String,
+    config_file: Option<String>,
     mode: Option<String>,
     journals: Vec<String>,
+    #[serde(flatten)]
+    stored: Option<StoredJson<'a>>,
+}
+
+/// What a store knows beyond that.
+#[derive(Serialize)]
+struct StoredJson<'a> {
+    store: &'a str,
+    lease: Option<MentionJson<'a>>,
+    last_sender: Option<MentionJson<'a>>,
+    refused: Option<RefusedJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct MentionJson<'a> {
+    host: &'a str,
+    /// When it was, or until when.
+    time: String,
+}
+
+#[derive(Serialize)]
+struct RefusedJson<'a> {
+    time: String,
+    message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -41,49 +74,65 @@ struct HeldJson {
 /// What `status` found.
 pub(super) struct Survey {
     profiles: Vec<Status>,
-    config_file: PathBuf,
-    mode: Option<u32>,
-    journals: Vec<PathBuf>,
+    keeper: Keeper,
     now: Timestamp,
 }
 
+/// What keeps the logins.
+enum Keeper {
+    File {
+        path: PathBuf,
+        mode: Option<u32>,
+        journals: Vec<PathBuf>,
+    },
+    Store {
+        address: String,
+        /// What it knows of each login beyond what that holds.
+        notes: Vec<Notes>,
+    },
+}
+
 impl Survey {
-    /// Looks at one profile, or at all that the file has.
+    /// Looks at one profile, or at all that there are.
     ///
     /// # Errors
-    /// [`Kind::Config`] if the file cannot be read or understood, or has no profile.
+    /// [`Kind::Config`] if the file or the store cannot be read or understood, or has no login.
     pub(super) fn of(options: &Options, one: bool) -> Result<Self> {
-        let store = FileStore::new(&options.config_file, || {});
-        let file = store.path().to_owned();
-        let now = Timestamp::now();
+        let named = Some(options.profile.as_str()).filter(|_| one);
+        let (logins, keeper) = match &options.store {
+            None => file(options, named)?,
+            Some(database) => stored(database, options, named)?,
+        };
         let given = |profile: &str| {
             let mut given = options.given();
             // A token from outside is for one profile alone.
             given.refresh_token = given.refresh_token.filter(|_| profile == options.profile);
             given
         };
-        let named = Some(options.profile.as_str()).filter(|_| one);
-        let foreseen = store.foreseen(named)?;
-        let profiles = foreseen
-            .logins
-            .into_iter()
-            .map(|(name, snapshot)| match snapshot {
-                Ok(snapshot) => standing::status(&snapshot, given(&name), now),
-                Err(error) => Ok(Status::unreadable(name, &error)),
-            });
-        let profiles: Vec<Status> = profiles.collect::<Result<_>>()?;
+        let clock_ahead = logins
+            .iter()
+            .find_map(|(_, login)| Some(login.as_ref().ok()?.clock_ahead));
+        let now = later(Timestamp::now(), clock_ahead.unwrap_or_default());
+        let profiles = logins.into_iter().map(|(name, snapshot)| match snapshot {
+            Ok(snapshot) => standing::status(&snapshot, given(&name), now),
+            Err(error) => Ok(Status::unreadable(name, &error)),
+        });
+        let mut profiles: Vec<Status> = profiles.collect::<Result<_>>()?;
         if profiles.is_empty() {
-            let message = format!("{} has no section with a token", file.display());
+            let message = format!("{} has no login", keeper.shown());
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "a profile is a section with a refresh_token; feishu-refresh login makes one",
-                "profile 是含有 refresh_token 的节；可用 feishu-refresh login 创建",
+                "a profile is a section with a refresh_token, or a login of the store; feishu-refresh login makes one",
+                "profile 是含有 refresh_token 的节，或数据库中的一个登录；可用 feishu-refresh login 创建",
             )));
+        }
+        if let Keeper::Store { notes, .. } = &keeper {
+            for (status, notes) in profiles.iter_mut().zip(notes) {
+                notes.judge(status);
+            }
         }
         Ok(Survey {
             profiles,
-            mode: store.mode(),
-            journals: foreseen.journals,
-            config_file: file,
+            keeper,
             now,
         })
     }
@@ -98,7 +147,8 @@ impl Survey {
         if stuck.is_empty() {
             return Ok(());
         }
-        let needs_consent = |s: &&Status| matches!(s.next, Next::NoToken | Next::Expired);
+        let needs_consent =
+            |s: &&Status| matches!(s.next, Next::NoToken | Next::Expired | Next::Refused);
         let hint = if stuck.iter().copied().any(|s| needs_consent(&s)) {
             Hint::fixed(
                 "have a user consent: feishu-refresh login -p NAME (115: get a new refresh token as its documents say)",
@@ -111,8 +161,8 @@ impl Survey {
             )
         };
         let names: Vec<_> = stuck.iter().map(|s| format!("[{}]", s.profile)).collect();
-        let (names, file) = (names.join(", "), self.config_file.display());
-        let message = format!("{names} of {file} cannot be refreshed");
+        let (names, keeper) = (names.join(", "), self.keeper.shown());
+        let message = format!("{names} of {keeper} cannot be refreshed");
         Err(Error::new(Kind::Reauthorize, message).with_hint(hint))
     }
 
@@ -123,7 +173,15 @@ impl Survey {
             expires_at: held.expires_at.map(|end| end.to_string()),
             expires_in: held.expires_at.map(|end| self.seconds_until(end)),
         };
-        let object = |status: &Status| {
+        let object = |(index, status): (usize, &Status)| {
+            let (config_file, mode, journals) = match &self.keeper {
+                Keeper::File {
+                    path,
+                    mode,
+                    journals,
+                } => (Some(path.display().to_string()), *mode, journals.as_slice()),
+                Keeper::Store { .. } => (None, None, &[][..]),
+            };
             line(&StatusJson {
                 profile: &status.profile,
                 api: status.api.map(Api::name),
@@ -131,12 +189,18 @@ impl Survey {
                 refresh_token: status.refresh_token.as_ref().map(held),
                 can_refresh: status.next.can_work(),
                 next: words(&status.next),
-                config_file: self.config_file.display().to_string(),
-                mode: self.mode.map(|mode| format!("{mode:04o}")),
-                journals: self.journals.iter().map(shown).collect(),
+                config_file,
+                mode: mode.map(|mode| format!("{mode:04o}")),
+                journals: journals.iter().map(shown).collect(),
+                stored: match &self.keeper {
+                    Keeper::Store { address, notes } => {
+                        notes.get(index).map(|notes| notes.json(address))
+                    }
+                    Keeper::File { .. } => None,
+                },
             })
         };
-        self.profiles.iter().map(object).collect()
+        self.profiles.iter().enumerate().map(object).collect()
     }
 
     /// A table, with colour if it is for a terminal.
@@ -165,19 +229,11 @@ impl Survey {
             }
             text.push('\n');
         }
-        text.push_str(&format!("\n{}", shown(&self.config_file)));
-        if let Some(mode) = self.mode {
-            text.push_str(&format!(", mode {mode:04o}"));
-            if mode & 0o044 != 0 {
-                text.push_str(&paint(": other users can read it".to_owned(), RED));
-            }
+        text.push_str(&format!("\n{}", printable(&self.keeper.shown())));
+        for (line, code) in self.keeper.lines() {
+            text.push_str(&paint(line, code));
         }
         text.push('\n');
-        for journal in &self.journals {
-            let said = format!("{}: a pair to be put back by the next run", shown(journal));
-            text.push_str(&paint(said, YELLOW));
-            text.push('\n');
-        }
         text
     }
 
@@ -209,6 +265,153 @@ impl Survey {
     }
 }
 
+/// The logins of a file.
+fn file(options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
+    let store = FileStore::new(&options.config_file, || {});
+    let foreseen = store.foreseen(named)?;
+    let keeper = Keeper::File {
+        path: store.path().to_owned(),
+        mode: store.mode(),
+        journals: foreseen.journals,
+    };
+    Ok((foreseen.logins, keeper))
+}
+
+type Logins = Vec<Named<Snapshot>>;
+
+/// The logins of a store.
+#[cfg(feature = "postgres")]
+fn stored(database: &Database, options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
+    let settings = options.connection(Mask::shield_thread);
+    let store = PostgresStore::open(database, &settings, options.lock_timeout)?;
+    let standings = runtime()?.block_on(store.survey(named))?;
+    let (logins, notes) = standings
+        .into_iter()
+        .map(|standing| {
+            let notes = Notes {
+                name: standing.name.clone(),
+                lease: standing.lease,
+                sender: standing.sender,
+                refused: standing.refused,
+                is_dead: standing.is_dead,
+                is_held: standing.is_held,
+            };
+            ((standing.name, standing.snapshot), notes)
+        })
+        .unzip();
+    let keeper = Keeper::Store {
+        address: store.shown().to_owned(),
+        notes,
+    };
+    Ok((logins, keeper))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn stored(_: &Database, _: &Options, _: Option<&str>) -> Result<(Logins, Keeper)> {
+    Err(crate::store::no_postgres())
+}
+
+impl Keeper {
+    fn shown(&self) -> String {
+        match self {
+            Keeper::File { path, .. } => path.display().to_string(),
+            Keeper::Store { address, .. } => address.clone(),
+        }
+    }
+
+    /// What stands below the table, with its colours.
+    fn lines(&self) -> Vec<(String, &'static str)> {
+        match self {
+            Keeper::File { mode, journals, .. } => {
+                let mut lines = Vec::new();
+                if let Some(mode) = mode {
+                    lines.push((format!(", mode {mode:04o}"), ""));
+                    if mode & 0o044 != 0 {
+                        lines.push((": other users can read it".to_owned(), RED));
+                    }
+                }
+                let pending = "a pair to be put back by the next run";
+                let journals = journals.iter();
+                lines
+                    .extend(journals.map(|path| (format!("\n{}: {pending}", shown(path)), YELLOW)));
+                lines
+            }
+            Keeper::Store { notes, .. } => {
+                let lines = notes.iter().flat_map(Notes::lines);
+                lines
+                    .map(|line| (format!("\n{}", printable(&line)), YELLOW))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// What a store knows of a login beyond what it holds.
+struct Notes {
+    name: String,
+    /// Who refreshes it, and until when that can last.
+    lease: Option<Mention>,
+    /// Who sent a token last, and when.
+    sender: Option<Mention>,
+    refused: Option<Refused>,
+    /// Whether the server calls the token dead.
+    is_dead: bool,
+    /// Whether it is on its way from a file.
+    is_held: bool,
+}
+
+impl Notes {
+    /// What a next run would do, with this in mind.
+    fn judge(&self, status: &mut Status) {
+        if self.is_held {
+            let why = "it is on its way from a file: run store import again";
+            status.next = Next::Fail(why.to_owned());
+        } else if self.is_dead && status.next.can_work() {
+            status.next = Next::Refused;
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let name = &self.name;
+        let mut lines = Vec::new();
+        if let Some(Mention { by, at }) = &self.lease {
+            lines.push(format!(
+                "[{name}]: {by} refreshes it, until {} at most",
+                second(*at)
+            ));
+        }
+        if let Some(Refused { at, words }) = &self.refused {
+            lines.push(format!("[{name}]: refused at {}: {words}", second(*at)));
+            if let Some(Mention { by, at }) = &self.sender {
+                lines.push(format!("[{name}]: last sent by {by}, at {}", second(*at)));
+            }
+        }
+        lines
+    }
+
+    fn json<'a>(&'a self, store: &'a str) -> StoredJson<'a> {
+        let mention = |mention: &'a Mention| MentionJson {
+            host: &mention.by,
+            time: second(mention.at),
+        };
+        StoredJson {
+            store,
+            lease: self.lease.as_ref().map(mention),
+            last_sender: self.sender.as_ref().map(mention),
+            refused: self.refused.as_ref().map(|refused| RefusedJson {
+                time: second(refused.at),
+                message: &refused.words,
+            }),
+        }
+    }
+}
+
+/// A moment, to the second.
+fn second(time: Timestamp) -> String {
+    let whole = Timestamp::from_second(time.as_second());
+    whole.unwrap_or(time).to_string()
+}
+
 const HEAD: [&str; 5] = [
     "PROFILE",
     "API",
@@ -228,6 +431,7 @@ fn words(next: &Next) -> String {
         Next::FetchAndRefresh => "fetch an app token, then refresh".to_owned(),
         Next::NoToken => "fail: no refresh token".to_owned(),
         Next::Expired => "fail: the refresh token has ended".to_owned(),
+        Next::Refused => "fail: the server refused the refresh token".to_owned(),
         Next::Fail(why) => format!("fail: {}", printable(why)),
     }
 }

@@ -9,11 +9,11 @@
 mod cause;
 pub(crate) mod encoding;
 mod proxy;
-mod tls;
+pub(crate) mod tls;
 
 use std::error::Error as _;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,7 +24,6 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
-use rustls::CertificateError;
 use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -245,24 +244,29 @@ struct Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (sender, receiver) = oneshot::channel();
-        let shield = self.shield;
-        let look_up = move || {
-            shield();
-            let found = (name.as_str(), 0).to_socket_addrs();
-            // Whoever asked may have given up.
-            let _ = sender.send(found);
-        };
-        let thread = thread::Builder::new().spawn(look_up);
+        let found = look_up(name.as_str().to_owned(), self.shield);
         Box::pin(async move {
-            thread?;
-            let found = receiver
-                .await
-                .map_err(|_| io::Error::other("the look-up broke off"))?;
-            let addresses: Addrs = Box::new(found?);
+            let addresses: Addrs = Box::new(found.await?);
             Ok(addresses)
         })
     }
+}
+
+/// Looks a name up, on a thread of its own. The addresses have no port.
+pub(crate) async fn look_up(
+    name: String,
+    shield: fn(),
+) -> io::Result<impl Iterator<Item = SocketAddr> + Send> {
+    let (sender, receiver) = oneshot::channel();
+    let look_up = move || {
+        shield();
+        let found = (name.as_str(), 0).to_socket_addrs();
+        // Whoever asked may have given up.
+        let _ = sender.send(found);
+    };
+    thread::Builder::new().spawn(look_up)?;
+    let found = receiver.await;
+    found.map_err(|_| io::Error::other("the look-up broke off"))?
 }
 
 fn failure(error: &reqwest::Error) -> SendError {
@@ -273,7 +277,7 @@ fn failure(error: &reqwest::Error) -> SendError {
     } else {
         "the connection broke before the whole reply had come"
     };
-    let certificate = certificate_error(error);
+    let certificate = tls::certificate_error(error);
     let words = certificate.map_or_else(|| root_cause(error), tls::complaint);
     SendError {
         maybe_sent: !error.is_connect() && !error.is_builder(),
@@ -309,23 +313,6 @@ fn root_cause(error: &reqwest::Error) -> String {
         cause = Some(inner);
     }
     cause.map(ToString::to_string).unwrap_or_default()
-}
-
-/// What is wrong with a certificate, if that is behind an error.
-fn certificate_error<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a CertificateError> {
-    if let Some(rustls::Error::InvalidCertificate(error)) = error.downcast_ref() {
-        return Some(error);
-    }
-    // An I/O error is a wrapper whose `source` skips what it wraps.
-    let wrapped = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    match wrapped {
-        Some(wrapped) => certificate_error(wrapped),
-        None => certificate_error(error.source()?),
-    }
 }
 
 fn header(value: &str) -> Result<HeaderValue, SendError> {

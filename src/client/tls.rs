@@ -5,6 +5,7 @@
 //!   whole request. It is asked only where they do not know the issuer, within the same handshake.
 //! - Whatever else is wrong with a certificate (its name, its time, its use) is refused as it is.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -23,15 +24,17 @@ use rustls_platform_verifier::Verifier as SystemVerifier;
 use super::cause::Cause;
 use crate::error::{Error, Hint, Result};
 
-/// The configuration that reqwest is given. `ca_cert` names a file with further trusted certificates.
+/// The configuration for all TLS that is spoken. `ca_certs` name files with further trusted certificates.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if that file holds none, or what is none.
-pub(super) fn configuration(ca_cert: Option<&Path>) -> Result<ClientConfig> {
+/// [`crate::Kind::Config`] if such a file holds none, or what is none.
+pub(crate) fn configuration<'p>(
+    ca_certs: impl IntoIterator<Item = &'p Path>,
+) -> Result<ClientConfig> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    if let Some(path) = ca_cert {
+    for path in ca_certs {
         for certificate in certificates(path)? {
             let added = roots.add(certificate);
             added.map_err(|error| no_certificates(path, &error.to_string()))?;
@@ -150,6 +153,23 @@ fn is_unknown_issuer(error: &rustls::Error) -> bool {
     )
 }
 
+/// What is wrong with a certificate, if that is behind an error.
+pub(crate) fn certificate_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    // An I/O error is a wrapper whose `source` skips what it wraps.
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => certificate_error(wrapped),
+        None => certificate_error(error.source()?),
+    }
+}
+
 /// What kind of flaw a certificate has.
 pub(super) fn cause(error: &CertificateError) -> Cause {
     use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
@@ -166,7 +186,7 @@ pub(super) fn cause(error: &CertificateError) -> Cause {
 }
 
 /// What is wrong with a certificate, in words.
-pub(super) fn complaint(error: &CertificateError) -> String {
+pub(crate) fn complaint(error: &CertificateError) -> String {
     let what = match error {
         CertificateError::ExpiredContext { time, not_after } => {
             let (end, now) = (moment(*not_after), moment(*time));

@@ -12,7 +12,8 @@ use crate::client::Client;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
 use crate::protocol::{Refusal, Reply, Verdict};
-use crate::refresh::{Caller, Options, Outcome, runtime};
+use crate::refresh::{Caller, Options, Outcome};
+use crate::store::{Store, on_store};
 
 /// How much longer to wait once the server calls the asking too quick (RFC 8628, 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
@@ -29,20 +30,35 @@ pub(crate) fn run(
     caller: &mut dyn Caller,
     shield: fn(),
 ) -> Result<Outcome> {
-    let attempt = Login::new(options, true, shield)?;
-    let accounts = Client::new(&attempt.order.accounts, &options.connection(shield))?;
+    on_store!(options, shield, |store| {
+        let attempt = Login::new(store, options, true, shield)?;
+        run_on(&attempt, show, wait, caller, shield)
+    })
+}
+
+fn run_on<S: Store>(
+    attempt: &Login<'_, S>,
+    show: &mut dyn FnMut(&Prompt),
+    wait: Option<Duration>,
+    caller: &mut dyn Caller,
+    shield: fn(),
+) -> Result<Outcome> {
+    let accounts = Client::new(&attempt.order.accounts, &attempt.options.connection(shield))?;
     attempt.try_room(caller)?;
-    let prompt = prompt(&attempt, &accounts)?;
+    let prompt = prompt(attempt, &accounts)?;
     show(&prompt);
-    poll(&attempt, prompt, wait, caller)
+    poll(attempt, prompt, wait, caller)
 }
 
 /// Asks for what the user is to be shown.
-fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
+fn prompt<S>(attempt: &Login<'_, S>, accounts: &Client) -> Result<Prompt> {
     let app = &attempt.order.app;
     let secrets = device::secrets(app);
-    let runtime = runtime()?;
-    let send = |request: &_| runtime.block_on(crate::exchange::send(accounts, request, &secrets));
+    let send = |request: &_| {
+        attempt
+            .runtime
+            .block_on(crate::exchange::send(accounts, request, &secrets))
+    };
     let mut reply = send(&device::request(app, &attempt.scope));
     if reply.as_ref().is_ok_and(device::misses_header) {
         reply = send(&device::request_without_header(app, &attempt.scope));
@@ -62,8 +78,8 @@ fn prompt(attempt: &Login<'_>, accounts: &Client) -> Result<Prompt> {
 }
 
 /// Asks politely until the user has answered.
-fn poll(
-    attempt: &Login<'_>,
+fn poll<S: Store>(
+    attempt: &Login<'_, S>,
     prompt: Prompt,
     wait: Option<Duration>,
     caller: &mut dyn Caller,
@@ -113,8 +129,8 @@ fn poll(
 }
 
 /// Asks once, and saves the pair; or says why there is none, and what the server says of the waiting.
-fn ask(
-    attempt: &Login<'_>,
+fn ask<S: Store>(
+    attempt: &Login<'_, S>,
     grant: &DeviceGrant,
     caller: &mut dyn Caller,
 ) -> Result<Result<Outcome, (Option<Polled>, Refusal)>> {
@@ -142,6 +158,7 @@ fn not_yet() -> Refusal {
         log_id: None,
         wait: None,
         is_of_one_login: false,
+        is_of_dead_token: false,
         maybe_spent: false,
     }
 }

@@ -24,6 +24,22 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
+    /// Nothing came from outside.
+    #[cfg(feature = "postgres")]
+    pub(crate) const NOTHING: Given<'static> = Given {
+        app_access_token: None,
+        refresh_token: None,
+        app_id: None,
+        app_secret: None,
+        app_ticket: None,
+        scope: None,
+        api: None,
+        lark: false,
+        base_url: None,
+        accounts_url: None,
+        token_url: None,
+    };
+
     /// The endpoint, as far as what was given shows it.
     fn api(&self) -> Api {
         match (self.api, self.refresh_token) {

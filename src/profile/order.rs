@@ -92,7 +92,7 @@ impl View<'_> {
         self.check_bare(key::REFRESH_TOKEN, refresh_token)?;
         self.check_unspent(refresh_token)?;
         self.check_refresh_token(refresh_token)?;
-        let app = self.app_proof(Timestamp::now())?;
+        let app = self.app_proof(self.snapshot().now())?;
         self.check_app_token(&app)?;
         Ok(Order {
             subject: self.login().to_string(),
@@ -242,13 +242,19 @@ impl View<'_> {
         self.profile().app_expires_at.is_none_or(lasts)
     }
 
-    fn app_id(&self) -> Option<&str> {
+    pub(super) fn app_id(&self) -> Option<&str> {
         self.given().app_id.or(self.profile().app_id.as_deref())
     }
 
-    fn app_secret(&self) -> Option<&SecretString> {
+    pub(super) fn app_secret(&self) -> Option<&SecretString> {
         let own = self.profile().app_secret.as_ref();
         self.given().app_secret.or(own)
+    }
+
+    pub(super) fn app_ticket(&self) -> Option<&SecretString> {
+        let own = self.profile().app_ticket.as_ref();
+        let own = own.filter(|_| !self.is_for_another_app());
+        self.given().app_ticket.or(own)
     }
 
     /// App id, secret and ticket, if there are both of the first two.
@@ -256,9 +262,7 @@ impl View<'_> {
         let (Some(id), Some(secret)) = (self.app_id(), self.app_secret()) else {
             return Ok(None);
         };
-        let own = self.profile().app_ticket.as_ref();
-        let own = own.filter(|_| !self.is_for_another_app());
-        let ticket = self.given().app_ticket.or(own);
+        let ticket = self.app_ticket();
         self.check_bare(key::APP_ID, &id.into())?;
         self.check_bare(key::APP_SECRET, secret)?;
         ticket.map_or(Ok(()), |ticket| self.check_bare(key::APP_TICKET, ticket))?;

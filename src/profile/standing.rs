@@ -49,6 +49,8 @@ pub(crate) enum Next {
     NoToken,
     /// End in an error: the refresh token has come to its end.
     Expired,
+    /// End in an error, most likely: the server has called the refresh token dead.
+    Refused,
 }
 
 impl Next {

@@ -97,7 +97,8 @@ impl<'v> View<'v> {
 
     /// The saved tokens, if the access token lives longer than `least` and nothing else is asked
     /// for: no new refresh token, no other scope or endpoint.
-    pub(crate) fn lasting(&self, least: SignedDuration, now: Timestamp) -> Option<&'v Tokens> {
+    pub(crate) fn lasting(&self, least: SignedDuration) -> Option<&'v Tokens> {
+        let now = self.snapshot.now();
         let pair = &self.profile().pair;
         let token = pair.tokens.access_token.as_ref()?;
         let lasts = self.access_expires_at(now)?.duration_since(now) > least;
@@ -113,10 +114,10 @@ impl<'v> View<'v> {
 
     /// The saved tokens, if they are valid, others than those seen `before`, and what this run asks
     /// for (P4).
-    pub(crate) fn refreshed_since(&self, before: &Snapshot, now: Timestamp) -> Option<&'v Tokens> {
+    pub(crate) fn refreshed_since(&self, before: &Snapshot) -> Option<&'v Tokens> {
         let (print, old) = (self.snapshot.fingerprint(), before.fingerprint());
         let last = before.profile.pair.tokens.scope.as_deref();
-        let tokens = self.lasting(SignedDuration::ZERO, now);
+        let tokens = self.lasting(SignedDuration::ZERO);
         let changed = print.is_some() && print != old;
         tokens.filter(|_| changed && self.scope_fits(last.unwrap_or_default()))
     }
@@ -149,7 +150,7 @@ impl<'v> View<'v> {
 
 /// Where its requests go.
 impl View<'_> {
-    fn base(&self) -> Result<Place> {
+    pub(super) fn base(&self) -> Result<Place> {
         Place::base(self.profile(), self.given(), self.api())
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Code {
     pub(super) wait: Option<Duration>,
     /// Whether only this login is to wait, and not its whole app.
     pub(super) is_of_one_login: bool,
+    /// Whether it says that the refresh token is dead, and not that a user or an app is refused.
+    pub(super) is_of_dead_token: bool,
 }
 
 /// Said of a refresh token that is invalid, expired or spent, and of one of the other version.
@@ -79,6 +81,7 @@ const fn code(
         hint: Hint::fixed(english, chinese),
         wait: None,
         is_of_one_login: false,
+        is_of_dead_token: false,
     }
 }
 
@@ -90,6 +93,11 @@ impl Code {
 
     const fn of_one_login(mut self) -> Self {
         self.is_of_one_login = true;
+        self
+    }
+
+    const fn of_dead_token(mut self) -> Self {
+        self.is_of_dead_token = true;
         self
     }
 }
@@ -184,7 +192,8 @@ static TABLE: &[Code] = &[
         Reauthorize,
         "the refresh token is expired, spent or of another version of the api; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
         "refresh_token 已过期、已被使用或属于其他版本的接口；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
-    ),
+    )
+    .of_dead_token(),
     code(
         &[20027],
         Config,
@@ -214,13 +223,15 @@ static TABLE: &[Code] = &[
         Reauthorize,
         "the refresh token has expired: log in again: feishu-refresh login",
         "refresh_token 已过期：请重新登录：feishu-refresh login",
-    ),
+    )
+    .of_dead_token(),
     code(
         &[20038, 20073],
         Reauthorize,
         "the refresh token is spent or expired; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
         "refresh_token 已被使用或已过期；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
-    ),
+    )
+    .of_dead_token(),
     code(
         &[20042, 20069],
         Config,
@@ -262,7 +273,8 @@ static TABLE: &[Code] = &[
         Reauthorize,
         "the refresh token was revoked or is spent; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
         "refresh_token 已被撤销或已被使用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
-    ),
+    )
+    .of_dead_token(),
     code(
         &[20066],
         Reauthorize,
@@ -342,10 +354,17 @@ static TABLE: &[Code] = &[
         "115 无法识别 refresh_token：请检查是否复制完整",
     ),
     code(
-        &[40_101_017, 40_140_116, 40_140_119, 40_140_120, 40_140_137],
+        &[40_140_116, 40_140_119, 40_140_120, 40_140_137],
         Reauthorize,
         "the refresh token is dead for 115: withdrawn, expired or spent; if another host, or a secret restored at each start, holds it too, the live one is there: else authorise again to get a new one",
         "该 refresh_token 在 115 已失效：授权已撤销、已过期或已被使用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新授权以获取新的令牌",
+    )
+    .of_dead_token(),
+    code(
+        &[40_101_017],
+        Reauthorize,
+        "the authorisation was withdrawn at 115: authorise again to get a new refresh token",
+        "115 的授权已被撤销：请重新授权以获取新的 refresh_token",
     ),
     code(
         &[40_140_117],
@@ -372,7 +391,8 @@ static ERRORS: &Named = &[
             Reauthorize,
             "the refresh token is expired, spent, revoked or another app's; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
             "refresh_token 已过期、已被使用、已被撤销或属于其他应用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
-        ),
+        )
+        .of_dead_token(),
     ),
     (
         &["invalid_client", "unauthorized_client"],

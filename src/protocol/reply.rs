@@ -64,6 +64,7 @@ pub(crate) struct Rotation {
 
 /// Why there are no new tokens.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
 pub(crate) struct Refusal {
     pub(crate) verdict: Verdict,
     pub(crate) code: Option<i64>,
@@ -75,6 +76,8 @@ pub(crate) struct Refusal {
     pub(crate) wait: Option<Duration>,
     /// Whether that is asked of this login alone, and not of its whole app.
     pub(crate) is_of_one_login: bool,
+    /// Whether it says that the refresh token is dead.
+    pub(crate) is_of_dead_token: bool,
     /// Whether the token may have been spent all the same, and the reply been lost.
     pub(crate) maybe_spent: bool,
     /// Whether this is an answer of the server's, and not the want of one.
@@ -241,6 +244,7 @@ impl Refusal {
             log_id: response.log_id(secrets),
             wait: wait.max(entry.and_then(|entry| entry.wait)),
             is_of_one_login: entry.is_some_and(|entry| entry.is_of_one_login),
+            is_of_dead_token: entry.is_some_and(|entry| entry.is_of_dead_token),
             // The documents do not say how far the server came.
             maybe_spent: verdict == Verdict::Temporary,
         }
@@ -321,6 +325,7 @@ impl Refusal {
             log_id: response.log_id(secrets),
             wait: response.wait(),
             is_of_one_login: false,
+            is_of_dead_token: false,
             maybe_spent,
         }
     }

@@ -77,7 +77,10 @@ pub(super) fn refused(
         Verdict::AppToken if order.api.authentication() != Authentication::AppToken => None,
         _ => refusal.hint.cloned(),
     };
-    let error = error(client, order, refusal, fate).with_hint(own.unwrap_or(hint));
+    let is_of_dead_token = refusal.is_of_dead_token;
+    let error = error(client, order, refusal, fate)
+        .with_hint(own.unwrap_or(hint))
+        .of_dead_token(is_of_dead_token);
     if maybe_lost {
         error.with_doubt()
     } else {

@@ -14,6 +14,7 @@
 
 mod disk;
 pub(crate) mod document;
+#[cfg(feature = "postgres")]
 mod emptying;
 mod io;
 mod journal;
@@ -38,11 +39,13 @@ use std::time::Instant;
 
 use secrecy::ExposeSecret;
 
-use super::{Claim, Named, Reservation, Reserved, Saved, Store, Wanted};
+use super::{Claim, ManyLogins, Named, Reservation, Reserved, Saved, Store, Wanted};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
+#[cfg(feature = "postgres")]
+pub(crate) use emptying::Emptying;
 pub(crate) use lock::HOLDERS;
 use sections::{Place, Text};
 use session::Session;
@@ -74,11 +77,6 @@ impl FileStore {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Reports a file that others can read, with the command that mends it.
-    pub(crate) fn warn_if_readable_by_others(&self) {
-        io::warn_if_readable_by_others(&self.path);
     }
 
     /// Who may do what with the file, as chmod counts it; none if it cannot be told.
@@ -154,10 +152,10 @@ impl FileStore {
     /// # Errors
     /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be
     /// put back; [`crate::Kind::Config`] if the file is missing or cannot be used.
-    #[allow(dead_code, reason = "store import will call it")]
-    pub(crate) fn open_to_empty(&self, deadline: Instant) -> Result<emptying::Emptying> {
+    #[cfg(feature = "postgres")]
+    pub(crate) fn open_to_empty(&self, deadline: Instant) -> Result<Emptying> {
         let seen = self.seen.borrow().clone();
-        emptying::Emptying::open(&self.path, seen.as_ref(), deadline)
+        Emptying::open(&self.path, seen.as_ref(), deadline)
     }
 
     fn no_logins(&self) -> Error {
@@ -182,7 +180,7 @@ pub(crate) struct Foreseen {
 impl Store for FileStore {
     type Claim = FileClaim;
 
-    fn look(&self, profile: &str) -> Result<Snapshot> {
+    async fn look(&self, profile: &str) -> Result<Snapshot> {
         check_name(profile)?;
         let text = match self.read()? {
             Some(text) => text,
@@ -191,10 +189,9 @@ impl Store for FileStore {
         text.snapshot(self.place(profile))
     }
 
-    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
-        let text = self.read()?;
-        let text = text.ok_or_else(|| io::does_not_exist(&self.path))?;
-        Ok(self.snapshots(&text, text.logins()))
+    /// Reports a file that others can read, with the command that mends it.
+    fn warn(&self) {
+        io::warn_if_readable_by_others(&self.path);
     }
 
     fn must_be_made(&self) -> bool {
@@ -214,6 +211,14 @@ impl Store for FileStore {
         let seen = self.seen.borrow().clone();
         let state = State::open(&self.path, token, seen.as_ref(), missing.as_ref(), deadline)?;
         FileClaim::of(Rc::new(Session::new(&self.path, state)), profile)
+    }
+}
+
+impl ManyLogins for FileStore {
+    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
+        let text = self.read()?;
+        let text = text.ok_or_else(|| io::does_not_exist(&self.path))?;
+        Ok(self.snapshots(&text, text.logins()))
     }
 
     async fn claim_all(
@@ -350,7 +355,7 @@ impl Reservation for FileReservation {
         self.room.session().spent(&self.snapshot)
     }
 
-    async fn save(self, successor: Successor) -> Result<FileSaved> {
+    async fn save(self, successor: Successor, _: &dyn Fn() -> bool) -> Result<FileSaved> {
         let tokens = self.room.session().save(successor).await?;
         Ok(FileSaved {
             room: self.room,

@@ -43,3 +43,7 @@ pub(super) fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
 pub(super) fn fixed(_path: &Path) -> Option<Fixed> {
     None
 }
+
+/// The clock that runs while the machine sleeps: on macOS this one does.
+#[cfg(feature = "postgres")]
+pub(super) const CLOCK_THAT_RUNS_IN_SLEEP: rustix::time::ClockId = rustix::time::ClockId::Monotonic;

@@ -21,7 +21,6 @@
 //!
 //! No other run works on the file meanwhile: see [`Emptying::shut_out`]. What stays possible: a program
 //! that knows no locks writes back, after step 4, a copy with the very token that has moved.
-#![allow(dead_code, reason = "store import will call it")]
 
 mod removal;
 

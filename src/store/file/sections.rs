@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::document::{Document, Edit, Problem, is_utf16};
+use jiff::SignedDuration;
+
 use crate::error::{Error, Hint, Result};
 use crate::profile::{LoginId, Pair, Profile, Snapshot, SpentTokens, Successor, key};
 use crate::protocol::Api;
@@ -92,6 +94,7 @@ impl Text {
             },
             exists: self.document.has_section(place.profile),
             profile: Profile::read(own, shared)?,
+            clock_ahead: SignedDuration::ZERO,
             spent_by: Arc::clone(self.spent_by()),
         })
     }

@@ -1,0 +1,147 @@
+//! `store`: the tables of a store, a key for it, and logins on their way into it.
+
+#[cfg(feature = "postgres")]
+use std::io::Read;
+
+use super::Console;
+use super::args::{Asked, StoreTask};
+use crate::error::Result;
+use crate::refresh::Options;
+
+/// Does what was asked, and says what was done.
+#[cfg(not(feature = "postgres"))]
+pub(super) fn run(_: &StoreTask, _: &Asked, _: &Options, _: &mut Console<'_>) -> Result<()> {
+    Err(crate::store::no_postgres())
+}
+
+/// Does what was asked, and says what was done.
+#[cfg(feature = "postgres")]
+pub(super) fn run(
+    task: &StoreTask,
+    asked: &Asked,
+    options: &Options,
+    console: &mut Console<'_>,
+) -> Result<()> {
+    match task {
+        StoreTask::Key => {
+            let key = sealing::new_key()?;
+            print(console.stdout, &format!("{}\n", key.expose_secret()))
+        }
+        StoreTask::Init { print_sql: true } => print(console.stdout, &schema::sql()),
+        StoreTask::Init { print_sql: false } => {
+            let database = named(options)?;
+            let settings = options.connection(Mask::shield_thread);
+            let done = runtime()?.block_on(postgres::set_up(database, &settings))?;
+            tell(asked, console, &done);
+            Ok(())
+        }
+        StoreTask::Import { from: Some(_) } => import_line(asked, options, console),
+        StoreTask::Import { from: None } => import_file(asked, options, console),
+    }
+}
+
+#[cfg(feature = "postgres")]
+use {
+    super::output::{print, say},
+    crate::error::{Error, Hint},
+    crate::platform::signals::Mask,
+    crate::refresh::runtime,
+    crate::store::Database,
+    crate::store::file::FileStore,
+    crate::store::import::{Moved, import},
+    crate::store::postgres::{self, Line, PostgresStore, schema, sealed_line, sealing},
+    crate::token::{ExposeSecret, SecretString},
+};
+
+/// The store that was named.
+#[cfg(feature = "postgres")]
+fn named(options: &Options) -> Result<&Database> {
+    options.store.as_ref().ok_or_else(|| {
+        Error::config("no store is named").with_hint(Hint::fixed(
+            "name it with --store postgres://USER@HOST/DATABASE, or in FEISHU_STORE",
+            "请用 --store postgres://用户@主机/数据库 或 FEISHU_STORE 指定",
+        ))
+    })
+}
+
+#[cfg(feature = "postgres")]
+fn opened(options: &Options) -> Result<PostgresStore> {
+    let settings = options.connection(Mask::shield_thread);
+    PostgresStore::open(named(options)?, &settings, options.lock_timeout)
+}
+
+#[cfg(feature = "postgres")]
+fn tell(asked: &Asked, console: &mut Console<'_>, line: &str) {
+    if !asked.is_quiet() {
+        say(console.stderr, line);
+    }
+}
+
+/// Moves logins out of a file. One that stays there stops no other.
+#[cfg(feature = "postgres")]
+fn import_file(asked: &Asked, options: &Options, console: &mut Console<'_>) -> Result<()> {
+    let store = opened(options)?;
+    let file = FileStore::new(&options.config_file, Mask::shield_thread);
+    let only = Some(options.profile.as_str()).filter(|_| asked.names_profile(console.env));
+    let (mut moved, mut failed) = (0, None);
+    let shown = (file.path().display().to_string(), store.shown().to_owned());
+    let stderr = &mut *console.stderr;
+    let mut told = |name: &str, result: Result<Moved>| {
+        let (file, store) = &shown;
+        let line = match result {
+            Ok(Moved::Now) => format!("[{name}] has moved from {file} to {store}"),
+            Ok(Moved::Before) => format!("[{name}] was in {store} already; {file} has it no more"),
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    ::log::warn!("{before}");
+                }
+                return;
+            }
+        };
+        moved += 1;
+        if !asked.is_quiet() {
+            say(stderr, &line);
+        }
+    };
+    let deadline = options.lock_deadline();
+    let runtime = runtime()?;
+    runtime.block_on(import(&file, &store, only, deadline, &mut told))?;
+    match failed {
+        Some(error) => Err(error),
+        None if moved == 0 => {
+            tell(asked, console, &format!("{} has no login to move", shown.0));
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// A longer stdin holds no sealed line.
+#[cfg(feature = "postgres")]
+const LONGEST_LINE: u64 = 4 << 20;
+
+/// Takes a sealed line from stdin.
+#[cfg(feature = "postgres")]
+fn import_line(asked: &Asked, options: &Options, console: &mut Console<'_>) -> Result<()> {
+    let store = opened(options)?;
+    let mut text = String::new();
+    let read = (&mut console.stdin)
+        .take(LONGEST_LINE)
+        .read_to_string(&mut text);
+    read.map_err(|error| Error::config(format!("cannot read stdin: {error}")))?;
+    let text = SecretString::from(text);
+    let line = sealed_line(&text)
+        .ok_or_else(|| Error::config("stdin holds no sealed line; nothing was changed"))?;
+    let taken = runtime()?.block_on(store.take_line(line, options.lock_deadline()))?;
+    let keeper = store.shown();
+    let told = match taken {
+        Line::Saved(name) => format!("[{name}] of {keeper} has this pair now"),
+        Line::WasThere(name) => format!("[{name}] of {keeper} had this pair already"),
+        Line::Reply(reply) => {
+            print(console.stdout, &format!("{}\n", reply.expose_secret()))?;
+            "that is a server's reply: put its refresh token into an INI file, and move it with store import -c FILE".to_owned()
+        }
+    };
+    tell(asked, console, &told);
+    Ok(())
+}

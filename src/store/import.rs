@@ -1,0 +1,123 @@
+//! A login on its way from a file into a database.
+//!
+//! Promise: at any moment that a run may use it, it is in one of the two. First it is committed to the
+//! database, held back, so that no run can claim it there; then it is taken out of the file, durably;
+//! then it is freed. Killed in between, the same import goes on from there: a login that is held back takes
+//! the file's present token, since a run on the file may have gone first, or is freed if the file has
+//! none. It is known as this file's by its token: the file has it, or has spent it.
+
+use std::time::Instant;
+
+use super::file::{Emptying, FileStore};
+use super::postgres::{Found, Luggage, PostgresStore};
+use crate::error::{Error, Hint, Result};
+use crate::profile::{Given, Snapshot};
+use crate::token::Fingerprint;
+
+/// What became of one login of the file.
+pub(crate) enum Moved {
+    /// It is in the database now, and no longer in the file.
+    Now,
+    /// It was there already, and is no longer in the file either.
+    Before,
+}
+
+/// Moves the logins of a file, or the one of this name, and tells of each.
+///
+/// # Errors
+/// The first that went wrong. What was told of has moved all the same, and the rest can be moved later.
+pub(crate) async fn import(
+    file: &FileStore,
+    store: &PostgresStore,
+    only: Option<&str>,
+    deadline: Instant,
+    tell: &mut dyn FnMut(&str, Result<Moved>),
+) -> Result<()> {
+    // Before the file is touched: the database must be there.
+    store.check(deadline).await?;
+    let mut emptying = file.open_to_empty(deadline)?;
+    let names = emptying.names();
+    if let Some(only) = only.filter(|only| !names.iter().any(|name| name == only)) {
+        let file = file.path().display();
+        return Err(Error::config(format!("{file} has no login [{only}]")));
+    }
+    for name in names
+        .iter()
+        .filter(|name| only.is_none_or(|only| only == *name))
+    {
+        match move_one(&mut emptying, file, store, name, deadline).await {
+            Ok(Some(moved)) => tell(name, Ok(moved)),
+            Ok(None) => {}
+            Err(error) => tell(name, Err(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Moves one login; none if there is nothing to move.
+async fn move_one(
+    emptying: &mut Emptying,
+    file: &FileStore,
+    store: &PostgresStore,
+    name: &str,
+    deadline: Instant,
+) -> Result<Option<Moved>> {
+    let snapshot = emptying.snapshot(name)?;
+    let mut known = emptying.spent(&snapshot);
+    let Some(token) = snapshot.fingerprint() else {
+        return go_on(emptying, store, name, &known, deadline).await;
+    };
+    known.push(token);
+    let luggage = luggage(&snapshot, emptying.may_be_spent(token))?;
+    let found = store.hold(name, &luggage, &known, deadline).await?;
+    fail_point!("after-hold");
+    match found {
+        Found::Held | Found::Same => {}
+        Found::Other(why) => return Err(conflict(file, store, name, why)),
+    }
+    emptying.take_out(name, token, store.shown())?;
+    fail_point!("before-free");
+    store.free(name, &[token], deadline).await?;
+    fail_point!("after-free");
+    Ok(Some(match found {
+        Found::Held => Moved::Now,
+        _ => Moved::Before,
+    }))
+}
+
+/// Ends what was begun: the file has no token of this login any more.
+async fn go_on(
+    emptying: &mut Emptying,
+    store: &PostgresStore,
+    name: &str,
+    known: &[Fingerprint],
+    deadline: Instant,
+) -> Result<Option<Moved>> {
+    if !store.holds_back(name, known, deadline).await? {
+        return Ok(None);
+    }
+    emptying.finish(name)?;
+    store.free(name, known, deadline).await?;
+    Ok(Some(Moved::Now))
+}
+
+fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
+    let view = snapshot.with(Given::NOTHING)?;
+    Ok(Luggage {
+        api: view.api(),
+        tokens: view.tokens().clone(),
+        kept: view.kept()?,
+        app_token: snapshot.profile.app_access_token.clone(),
+        app_token_end: snapshot.profile.app_expires_at,
+        may_be_spent,
+    })
+}
+
+fn conflict(file: &FileStore, store: &PostgresStore, name: &str, why: &str) -> Error {
+    let (file, store) = (file.path().display(), store.shown());
+    let message = format!("[{name}] of {file} stays there: {store} has {why}");
+    Error::config(message).with_hint(Hint::fixed(
+        "give the section another name, and import it again; or keep the store's login, and take the file's refresh_token away",
+        "请将该节改名后重新导入；或保留数据库中的登录，并移除文件中的 refresh_token",
+    ))
+}

@@ -1,0 +1,414 @@
+//! Where the database is, as libpq writes it, and how it is spoken to: which hosts, with which password,
+//! with or without TLS.
+//!
+//! Promise: no text that is shown holds the password.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::config::{Host as Named, SslMode};
+
+use crate::error::{Error, Hint, Result};
+use crate::platform::files;
+use crate::store::shown;
+
+/// Where libpq looks for a server that nobody names.
+const SOCKET_FOLDER: &str = "/var/run/postgresql";
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// A database's address.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) hosts: Vec<Host>,
+    /// User, database and settings, for any of the hosts.
+    pub(super) config: tokio_postgres::Config,
+    /// Further trusted certificates.
+    pub(super) root_certificates: Option<PathBuf>,
+    /// The address without its password, for people.
+    pub(super) shown: String,
+    passwords: Passwords,
+}
+
+/// One of the hosts.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) name: Name,
+    pub(super) port: u16,
+    pub(super) has_tls: bool,
+}
+
+/// How a host is named.
+#[derive(Clone)]
+pub(super) enum Name {
+    Network(String),
+    /// The folder of its socket.
+    Socket(PathBuf),
+}
+
+/// Where a password can come from, the first that has one.
+#[derive(Clone)]
+struct Passwords {
+    environment: Option<SecretString>,
+    file: Option<PathBuf>,
+}
+
+/// What the address says of TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    /// Nothing: it is spoken, but to this machine.
+    Unsaid,
+    Disabled,
+    Enabled,
+}
+
+impl Address {
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if it cannot be understood. The message does not repeat it.
+    pub(super) fn parse(url: &SecretString) -> Result<Self> {
+        let url = url.expose_secret().trim();
+        let (head, query) = url.split_once('?').unwrap_or((url, ""));
+        if !head.starts_with("postgres://") && !head.starts_with("postgresql://") {
+            return Err(unreadable("it does not begin with postgres://"));
+        }
+        let mut ours = Ours::default();
+        let rest = query.split('&').filter(|pair| !ours.takes(pair));
+        let rest: Vec<&str> = rest.collect();
+        let cleaned = format!("{head}?{}", rest.join("&"));
+        let config = tokio_postgres::Config::from_str(&cleaned);
+        // Its text names the parameter, and no value.
+        let mut config = config.map_err(|error| unreadable(&reason(&error)))?;
+        config.ssl_mode(SslMode::Disable);
+        let tls = ours.tls()?;
+        let hosts = hosts(&config, tls)?;
+        let passfile = ours
+            .passfile
+            .or_else(|| env::var_os("PGPASSFILE").map(PathBuf::from));
+        let address = Address {
+            hosts,
+            config,
+            root_certificates: ours.root_certificates,
+            shown: shown(url),
+            passwords: Passwords {
+                environment: env::var("PGPASSWORD").ok().map(SecretString::from),
+                file: passfile.or_else(|| env::home_dir().map(|home| home.join(".pgpass"))),
+            },
+        };
+        let is_open = |host: &Host| !host.has_tls && !host.is_local();
+        if tls == Tls::Disabled && address.hosts.iter().any(is_open) {
+            let shown = &address.shown;
+            log::warn!("{shown}: without TLS, whoever is on the way can read along and answer");
+        }
+        Ok(address)
+    }
+
+    /// The settings for one of the hosts, with its password.
+    pub(super) fn config_for(&self, host: &Host) -> tokio_postgres::Config {
+        let mut config = self.config.clone();
+        if config.get_password().is_none()
+            && let Some(password) = self.password(host)
+        {
+            config.password(password.expose_secret());
+        }
+        config
+    }
+
+    fn password(&self, host: &Host) -> Option<SecretString> {
+        let from_environment = self.passwords.environment.clone();
+        from_environment.or_else(|| self.password_of_file(host))
+    }
+
+    fn password_of_file(&self, host: &Host) -> Option<SecretString> {
+        let path = self.passwords.file.as_deref()?;
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        if !files::is_private(&metadata) {
+            let path = path.display();
+            log::warn!("{path} can be read by others, and is not used: chmod 600 {path}");
+            return None;
+        }
+        let text = fs::read_to_string(path).ok()?;
+        let name = match &host.name {
+            Name::Network(name) => name.clone(),
+            Name::Socket(folder) if folder == Path::new(SOCKET_FOLDER) => "localhost".to_owned(),
+            Name::Socket(folder) => folder.display().to_string(),
+        };
+        let user = self.config.get_user().unwrap_or_default();
+        let database = self.config.get_dbname().unwrap_or(user);
+        let port = host.port.to_string();
+        password_in(&text, [&name, &port, database, user])
+    }
+}
+
+impl Host {
+    /// Whether it is this machine: what is said to it does not leave the machine.
+    fn is_local(&self) -> bool {
+        match &self.name {
+            Name::Socket(_) => true,
+            Name::Network(name) => is_loopback(name),
+        }
+    }
+
+    /// Its name for people.
+    pub(super) fn shown(&self) -> String {
+        match &self.name {
+            Name::Network(name) if name.contains(':') => format!("[{name}]:{}", self.port),
+            Name::Network(name) => format!("{name}:{}", self.port),
+            Name::Socket(folder) => format!("{}/.s.PGSQL.{}", folder.display(), self.port),
+        }
+    }
+}
+
+/// Whether a host is this machine, whatever a resolver says.
+pub(super) fn is_loopback(name: &str) -> bool {
+    let ip = name.parse::<std::net::IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The parameters that tokio-postgres does not know, or means in another way.
+#[derive(Default)]
+struct Ours {
+    ssl_mode: Option<String>,
+    root_certificates: Option<PathBuf>,
+    passfile: Option<PathBuf>,
+}
+
+impl Ours {
+    /// Takes a parameter, if it is one of them.
+    fn takes(&mut self, pair: &str) -> bool {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = decoded(value);
+        match name {
+            "sslmode" => self.ssl_mode = Some(value),
+            // The system's store is asked in any case.
+            "sslrootcert" if value == "system" => {}
+            "sslrootcert" => self.root_certificates = Some(PathBuf::from(value)),
+            "passfile" => self.passfile = Some(PathBuf::from(value)),
+            // Only a server that can be written to is of use.
+            "target_session_attrs" | "load_balance_hosts" => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn tls(&self) -> Result<Tls> {
+        match self.ssl_mode.as_deref() {
+            None if self.root_certificates.is_some() => Ok(Tls::Enabled),
+            None => Ok(Tls::Unsaid),
+            Some("disable") => Ok(Tls::Disabled),
+            Some("allow" | "prefer" | "require" | "verify-ca" | "verify-full") => Ok(Tls::Enabled),
+            Some(_) => Err(unreadable("its sslmode is none that libpq knows")),
+        }
+    }
+}
+
+fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
+    let mut named: Vec<Name> = config.get_hosts().iter().map(name).collect();
+    if named.is_empty() {
+        named.push(if Path::new(SOCKET_FOLDER).is_dir() {
+            Name::Socket(PathBuf::from(SOCKET_FOLDER))
+        } else {
+            Name::Network("localhost".to_owned())
+        });
+    }
+    let ports = config.get_ports();
+    if ports.len() > 1 && ports.len() != named.len() {
+        return Err(unreadable("it has not as many ports as hosts"));
+    }
+    let hosts = named.into_iter().enumerate().map(|(index, name)| {
+        let port = ports.get(index).or(ports.first());
+        let mut host = Host {
+            name,
+            port: port.copied().unwrap_or(DEFAULT_PORT),
+            has_tls: false,
+        };
+        host.has_tls = match (&host.name, tls) {
+            (Name::Socket(_), _) | (_, Tls::Disabled) => false,
+            (Name::Network(_), Tls::Enabled) => true,
+            (Name::Network(_), Tls::Unsaid) => !host.is_local(),
+        };
+        host
+    });
+    Ok(hosts.collect())
+}
+
+fn name(host: &Named) -> Name {
+    match host {
+        Named::Tcp(name) => {
+            // An IPv6 address stands in brackets.
+            let bare = name
+                .strip_prefix('[')
+                .and_then(|name| name.strip_suffix(']'));
+            Name::Network(bare.unwrap_or(name).to_owned())
+        }
+        #[cfg(unix)]
+        Named::Unix(folder) => Name::Socket(folder.clone()),
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let pair = format!("v={}", text.replace('+', "%2B"));
+    let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+    pairs
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
+}
+
+/// Looks a password up in the text of a passfile.
+fn password_in(text: &str, wanted: [&str; 4]) -> Option<SecretString> {
+    text.lines().find_map(|line| {
+        let fields = fields(line);
+        let (password, fields) = fields.split_last()?;
+        let fits = |(field, wanted): (&String, &str)| field == "*" || field == wanted;
+        let is_it = fields.len() == wanted.len() && !line.starts_with('#');
+        let is_it = is_it && fields.iter().zip(wanted).all(fits);
+        is_it.then(|| password.as_str().into())
+    })
+}
+
+/// The fields of a line of a passfile: colons part them, a backslash takes what follows as it is.
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut chars = line.chars();
+    while let Some(char) = chars.next() {
+        let char = match char {
+            ':' if fields.len() < 5 => {
+                fields.push(String::new());
+                continue;
+            }
+            '\\' => chars.next().unwrap_or('\\'),
+            char => char,
+        };
+        if let Some(last) = fields.last_mut() {
+            last.push(char);
+        }
+    }
+    fields
+}
+
+fn reason(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    let source = error.source().map(ToString::to_string);
+    match source {
+        Some(source) if source.starts_with("unknown option") => source,
+        _ => "its parts cannot be told apart; a password may need percent signs".to_owned(),
+    }
+}
+
+fn unreadable(why: &str) -> Error {
+    let message = format!("the store's address cannot be read: {why}; nothing was sent");
+    Error::config(message).with_hint(Hint::fixed(
+        "write it as postgres://USER@HOST/DATABASE; percent-encode what is special in a name or password",
+        "请写成 postgres://用户@主机/数据库；名称或密码中的特殊字符须用百分号编码",
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Address {
+        Address::parse(&url.into()).unwrap()
+    }
+
+    fn kinds(url: &str) -> Vec<(String, bool)> {
+        let hosts = parsed(url).hosts;
+        hosts
+            .iter()
+            .map(|host| (host.shown(), host.has_tls))
+            .collect()
+    }
+
+    #[test]
+    fn tls_is_spoken_but_to_this_machine() {
+        let table = [
+            ("postgres://u@db/x", vec![("db:5432", true)]),
+            (
+                "postgresql://u@db:6000/x?sslmode=require",
+                vec![("db:6000", true)],
+            ),
+            (
+                "postgres://u@db/x?sslmode=disable",
+                vec![("db:5432", false)],
+            ),
+            ("postgres://u@127.0.0.1/x", vec![("127.0.0.1:5432", false)]),
+            ("postgres://u@localhost/x", vec![("localhost:5432", false)]),
+            (
+                "postgres://u@localhost.example/x",
+                vec![("localhost.example:5432", true)],
+            ),
+            ("postgres://u@[::1]:1/x", vec![("[::1]:1", false)]),
+            (
+                "postgres://u@localhost/x?sslmode=verify-full",
+                vec![("localhost:5432", true)],
+            ),
+            (
+                "postgres://u@localhost/x?sslrootcert=/ca.pem",
+                vec![("localhost:5432", true)],
+            ),
+            (
+                "postgres://u@%2Frun%2Fpg/x?sslmode=require",
+                vec![("/run/pg/.s.PGSQL.5432", false)],
+            ),
+            (
+                "postgres://u@a,b:2/x?target_session_attrs=any",
+                vec![("a:5432", true), ("b:2", true)],
+            ),
+        ];
+        for (url, hosts) in table {
+            let hosts: Vec<_> = hosts.iter().map(|(h, t)| ((*h).to_owned(), *t)).collect();
+            assert_eq!(kinds(url), hosts, "{url}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let table = [
+            ("postgres://u:pw@db/x", "postgres://u@db/x"),
+            (
+                "postgres://u:p%40w@a,b:2/x?password=pw&sslmode=require",
+                "postgres://u@a,b:2/x?sslmode=require",
+            ),
+            ("postgres://db", "postgres://db"),
+        ];
+        for (url, expected) in table {
+            assert_eq!(parsed(url).shown, expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_not_repeated() {
+        for url in [
+            "",
+            "mysql://u:pw@db/x",
+            "u:pw@db",
+            "postgres://u:pw@db:port/x",
+            "postgres://u:pw@db/x?sslmode=pw",
+            "postgres://u:pw@db/x?sslkey=pw",
+            "postgres://u:pw@a,b/x?port=1,2,3",
+        ] {
+            let error = Address::parse(&url.into()).err();
+            let error = error.map(|error| error.to_string());
+            assert!(error.is_some_and(|error| !error.contains("pw")), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_passfile_is_read_as_libpq_reads_it() {
+        let text =
+            "# db:1:x:u:no\nother:1:x:u:no\ndb:1:x:u\\:v:no\ndb:*:x:u:p\\:w:x\n*:*:*:*:any\n";
+        let password = |wanted| {
+            let found: Option<SecretString> = password_in(text, wanted);
+            found.map(|found| found.expose_secret().to_owned())
+        };
+        assert_eq!(password(["db", "1", "x", "u"]).unwrap(), "p:w:x");
+        assert_eq!(password(["db", "1", "y", "u"]).unwrap(), "any");
+        assert_eq!(password(["db", "1", "x", "u:v"]).unwrap(), "no");
+    }
+}

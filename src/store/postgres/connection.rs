@@ -1,0 +1,284 @@
+//! One connection to the first host that can be written to.
+//!
+//! Promises:
+//! - Nothing is waited for without a limit: tokio-postgres has none of its own, and a dropped route would
+//!   hang a save for ever.
+//! - Statements carry their parameters with their types, and prepare nothing: PgBouncer can stand between.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp, Unit};
+use rustls::ClientConfig;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::address::{Address, Host, Name, is_loopback};
+use super::schema;
+use super::trouble::{Nature, Trouble};
+use crate::client::{look_up, tls};
+use crate::error::Result;
+
+/// How long one address may take to answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a statement may take. Longer ones wait for a lock, or for a server that is gone.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What connects.
+pub(super) struct Connector {
+    pub(super) address: Address,
+    ca_cert: Option<PathBuf>,
+    shield: fn(),
+    tls: OnceLock<ClientConfig>,
+}
+
+/// A connection to a database whose tables this program knows.
+pub(super) struct Connection {
+    client: Client,
+    carrier: Carrier,
+    /// How far the database's clock is ahead of this machine's.
+    pub(super) clock_ahead: SignedDuration,
+    /// Names this store, whatever its address.
+    pub(super) store_id: String,
+    host: String,
+}
+
+/// What carries a connection. It ends when its client is dropped, or this is: a server that is gone would
+/// hold it for long.
+pub(super) struct Carrier(JoinHandle<()>);
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A parameter and its type.
+pub(super) type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
+
+impl Connector {
+    pub(super) fn new(address: Address, ca_cert: Option<PathBuf>, shield: fn()) -> Self {
+        Connector {
+            address,
+            ca_cert,
+            shield,
+            tls: OnceLock::new(),
+        }
+    }
+
+    /// Connects to the first host that can be written to, and looks at its tables.
+    ///
+    /// # Errors
+    /// What the last host said; or one before it that a person must put right.
+    pub(super) async fn connect(&self) -> Result<Connection, Trouble> {
+        self.first_that(async |opened, host| self.known(opened, host).await)
+            .await
+    }
+
+    /// Connects to the first host that can be written to, whatever tables it has.
+    pub(super) async fn connect_to_set_up(&self) -> Result<(Client, Carrier), Trouble> {
+        self.first_that(async |(client, carrier), host| {
+            let asked = client.query_typed(schema::IS_READ_ONLY, &[]);
+            let rows = in_time(asked, host).await?;
+            match rows.first().map(|row| row.get(0)) {
+                Some(false) => Ok((client, carrier)),
+                _ => Err(Trouble::read_only(host)),
+            }
+        })
+        .await
+    }
+
+    async fn first_that<T>(
+        &self,
+        accept: impl AsyncFn((Client, Carrier), &str) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let mut trouble: Option<Trouble> = None;
+        for host in &self.address.hosts {
+            let shown = host.shown();
+            for ip in self.addresses(host).await.unwrap_or_else(|lost| {
+                trouble.get_or_insert(lost);
+                Vec::new()
+            }) {
+                let found = match self.open(host, ip, &shown).await {
+                    Ok(opened) => accept(opened, &shown).await,
+                    Err(lost) => Err(lost),
+                };
+                match found {
+                    Ok(found) => return Ok(found),
+                    // What a person must put right is said, whatever else is wrong.
+                    Err(lost) if trouble.as_ref().is_none_or(|t| t.nature != Nature::Wrong) => {
+                        trouble = Some(lost);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        Err(trouble.unwrap_or_else(|| Trouble::unreachable("any host", &"it has no address")))
+    }
+
+    /// The addresses of a host; one that is none for a socket.
+    async fn addresses(&self, host: &Host) -> Result<Vec<Option<IpAddr>>, Trouble> {
+        let name = match &host.name {
+            Name::Socket(_) => return Ok(vec![None]),
+            Name::Network(name) => name,
+        };
+        if let Ok(ip) = name.parse() {
+            return Ok(vec![Some(ip)]);
+        }
+        if is_loopback(name) {
+            let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            return Ok(both.map(Some).to_vec());
+        }
+        let found = timeout(CONNECT_LIMIT, look_up(name.clone(), self.shield)).await;
+        let found = found.map_err(|_| Trouble::silence("the resolver", CONNECT_LIMIT))?;
+        let found = found.map_err(|error| Trouble::unreachable(&host.shown(), &error))?;
+        Ok(found.map(|address| Some(address.ip())).collect())
+    }
+
+    async fn open(
+        &self,
+        host: &Host,
+        ip: Option<IpAddr>,
+        shown: &str,
+    ) -> Result<(Client, Carrier), Trouble> {
+        let mut config = tokio_postgres::Config::new();
+        let known = self.address.config_for(host);
+        config.user(known.get_user().unwrap_or_default());
+        if let Some(password) = known.get_password() {
+            config.password(password);
+        }
+        if let Some(database) = known.get_dbname() {
+            config.dbname(database);
+        }
+        if let Some(options) = known.get_options() {
+            config.options(options);
+        }
+        config.application_name(known.get_application_name().unwrap_or("feishu-refresh"));
+        config.port(host.port);
+        match (&host.name, ip) {
+            #[cfg(unix)]
+            (Name::Socket(folder), _) => {
+                config.host_path(folder);
+            }
+            #[cfg(not(unix))]
+            (Name::Socket(_), _) => {}
+            (Name::Network(name), ip) => {
+                config.host(name);
+                if let Some(ip) = ip {
+                    config.hostaddr(ip);
+                }
+            }
+        }
+        let opening = async {
+            if host.has_tls {
+                config.ssl_mode(SslMode::Require);
+                let tls = MakeRustlsConnect::new(self.tls()?);
+                let opened = config.connect(tls).await;
+                opened.map(|(client, carrier)| (client, carry(carrier)))
+            } else {
+                config.ssl_mode(SslMode::Disable);
+                let opened = config.connect(NoTls).await;
+                opened.map(|(client, carrier)| (client, carry(carrier)))
+            }
+            .map_err(|error| match Trouble::of(&error, shown) {
+                // Nothing was there to break.
+                lost if lost.nature == Nature::Passing && error.as_db_error().is_none() => {
+                    Trouble::unreachable(shown, &super::trouble::root_cause(&error))
+                }
+                lost => lost,
+            })
+        };
+        let opened = timeout(CONNECT_LIMIT, opening).await;
+        opened.unwrap_or_else(|_| Err(Trouble::silence(shown, CONNECT_LIMIT)))
+    }
+
+    fn tls(&self) -> Result<ClientConfig, Trouble> {
+        if let Some(known) = self.tls.get() {
+            return Ok(known.clone());
+        }
+        let roots = self.address.root_certificates.iter().chain(&self.ca_cert);
+        let made = tls::configuration(roots.map(PathBuf::as_path));
+        let made = made.map_err(|error| Trouble::unusable(&error))?;
+        Ok(self.tls.get_or_init(|| made).clone())
+    }
+
+    /// A connection whose database can be written to, and has the tables that this program knows.
+    async fn known(
+        &self,
+        (client, carrier): (Client, Carrier),
+        host: &str,
+    ) -> Result<Connection, Trouble> {
+        let before = Timestamp::now();
+        let rows = in_time(client.query_typed(schema::WHAT_IS_THERE, &[]), host).await?;
+        let after = Timestamp::now();
+        let row = rows.first().ok_or_else(Trouble::no_tables)?;
+        let (version, is_read_only): (i32, bool) = (row.get(0), row.get(1));
+        if is_read_only {
+            return Err(Trouble::read_only(host));
+        }
+        if version != schema::VERSION {
+            return Err(Trouble::unknown_version(version, schema::VERSION));
+        }
+        let theirs: Timestamp = row.get(3);
+        let ours = before + after.duration_since(before) / 2;
+        // Whole seconds, as expiries are: less is the way there and back.
+        let ahead = theirs.duration_since(ours).round(Unit::Second);
+        Ok(Connection {
+            client,
+            carrier,
+            clock_ahead: ahead.unwrap_or_default(),
+            store_id: row.get(2),
+            host: host.to_owned(),
+        })
+    }
+}
+
+impl Connection {
+    /// Has a statement done.
+    pub(super) async fn run(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Trouble> {
+        in_time(self.client.query_typed(statement, parameters), &self.host).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Takes leave of the server.
+    pub(super) async fn close(mut self) {
+        drop(self.client);
+        let _ = timeout(CONNECT_LIMIT, &mut self.carrier.0).await;
+    }
+}
+
+fn carry<S, T>(connection: tokio_postgres::Connection<S, T>) -> Carrier
+where
+    tokio_postgres::Connection<S, T>: Future<Output = Result<(), tokio_postgres::Error>>,
+    S: Send + 'static,
+    T: Send + 'static,
+{
+    Carrier(tokio::spawn(async move {
+        // What went wrong, the statement under way says.
+        let _ = connection.await;
+    }))
+}
+
+async fn in_time<T>(
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    host: &str,
+) -> Result<T, Trouble> {
+    match timeout(STATEMENT_LIMIT, statement).await {
+        Ok(done) => done.map_err(|error| Trouble::of(&error, host)),
+        Err(_) => Err(Trouble::slow(STATEMENT_LIMIT)),
+    }
+}

@@ -1,0 +1,198 @@
+//! The database as a run has it: one connection, made anew where it breaks.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+use tokio::sync::Mutex;
+use tokio_postgres::Row;
+
+use super::connection::{Connection, Connector, Parameter};
+use super::row::{Reader, Stored};
+use super::sealing::{Keys, random};
+use super::trouble::{Nature, Trouble};
+use crate::error::{Error, Hint, Result};
+
+/// How long a database is waited for that does not answer: a restart takes about as long.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(5);
+
+/// The pauses between two looks: from short ones to one a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The database, and the keys of its secrets.
+pub(super) struct Database {
+    connector: Connector,
+    pub(super) keys: Keys,
+    current: Mutex<Option<Rc<Connection>>>,
+    store_id: OnceCell<String>,
+}
+
+impl Database {
+    pub(super) fn new(connector: Connector, keys: Keys) -> Self {
+        Database {
+            connector,
+            keys,
+            current: Mutex::default(),
+            store_id: OnceCell::new(),
+        }
+    }
+
+    /// The address, for people.
+    pub(super) fn shown(&self) -> &str {
+        &self.connector.address.shown
+    }
+
+    /// The connection that there is, or a new one.
+    async fn connection(&self) -> Result<Rc<Connection>, Trouble> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = current.as_ref().filter(|known| !known.is_closed()) {
+            return Ok(Rc::clone(connection));
+        }
+        let connection = Rc::new(self.connector.connect().await?);
+        let _ = self.store_id.set(connection.store_id.clone());
+        *current = Some(Rc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// Has a statement done, once.
+    ///
+    /// # Errors
+    /// What went wrong. The connection is not used again.
+    pub(super) async fn try_once(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<(Vec<Row>, Rc<Connection>), Trouble> {
+        let connection = self.connection().await?;
+        match connection.run(statement, parameters).await {
+            Ok(rows) => Ok((rows, connection)),
+            Err(trouble) => {
+                let mut current = self.current.lock().await;
+                current.take_if(|known| Rc::ptr_eq(known, &connection));
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Has a statement done before anything is sent; again, where that can help, until `deadline`.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if the database cannot be used now, [`crate::Kind::Config`] if a person
+    /// must put something right.
+    pub(super) async fn run(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+        deadline: Instant,
+    ) -> Result<(Vec<Row>, Rc<Connection>)> {
+        self.again(deadline, async || {
+            self.try_once(statement, parameters).await
+        })
+        .await
+    }
+
+    /// Does something before anything is sent; again, as [`Self::run`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn again<T>(
+        &self,
+        deadline: Instant,
+        work: impl AsyncFn() -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let mut pauses = Pauses::default();
+        let begun = Instant::now();
+        loop {
+            let trouble = match work().await {
+                Ok(done) => return Ok(done),
+                Err(trouble) => trouble,
+            };
+            let patience = match trouble.nature {
+                Nature::Passing => deadline,
+                Nature::Lasting => deadline.min(begun + LONGEST_ABSENCE),
+                Nature::Wrong => begun,
+            };
+            let pause = pauses.next();
+            if Instant::now() + pause > patience {
+                return Err(trouble.error(self.shown()));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The same, for a statement that gives rows of logins.
+    pub(super) async fn logins(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+        deadline: Instant,
+    ) -> Result<Vec<Result<Stored>>> {
+        let (rows, connection) = self.run(statement, parameters, deadline).await?;
+        let reader = self.reader(&connection);
+        Ok(rows.iter().map(|row| reader.read(row)).collect())
+    }
+
+    /// How far the database's clock is ahead, as far as it was asked.
+    pub(super) fn clock_ahead(&self) -> SignedDuration {
+        let current = self.current.try_lock();
+        let known = current
+            .ok()
+            .and_then(|current| Some(current.as_ref()?.clock_ahead));
+        known.unwrap_or_default()
+    }
+
+    pub(super) fn reader<'r>(&'r self, connection: &Connection) -> Reader<'r> {
+        Reader {
+            keys: &self.keys,
+            store: self.shown(),
+            clock_ahead: connection.clock_ahead,
+        }
+    }
+
+    /// Takes leave of the server, where others may need the connection.
+    pub(super) async fn disconnect(&self) {
+        let connection = self.current.lock().await.take();
+        if let Some(connection) = connection.and_then(Rc::into_inner) {
+            connection.close().await;
+        }
+    }
+
+    /// What names this store to the journals of this host.
+    ///
+    /// # Errors
+    /// What went wrong with the database.
+    pub(super) async fn store_id(&self, deadline: Instant) -> Result<String> {
+        if let Some(known) = self.store_id.get() {
+            return Ok(known.clone());
+        }
+        let (_, connection) = self.run("SELECT 1", &[], deadline).await?;
+        Ok(connection.store_id.clone())
+    }
+}
+
+/// Pauses that grow, each a little different, so that those who wait do not ask all at once.
+#[derive(Default)]
+pub(super) struct Pauses {
+    taken: u32,
+}
+
+impl Pauses {
+    pub(super) fn next(&mut self) -> Duration {
+        let grown = FIRST_PAUSE.saturating_mul(1 << self.taken.min(10));
+        self.taken += 1;
+        // Without random numbers they are all alike, which is no harm.
+        let [chance] = random().unwrap_or([128]);
+        let least = grown.min(LONGEST_PAUSE) / 2;
+        least + least.mul_f64(f64::from(chance) / 255.0)
+    }
+}
+
+/// The error for a login that is not there.
+pub(super) fn no_login(store: &str, name: &str) -> Error {
+    Error::config(format!("{store} has no login [{name}]; nothing was sent")).with_hint(Hint::fixed(
+        "feishu-refresh login makes it; feishu-refresh store import moves it here from a file; -p names another",
+        "可用 feishu-refresh login 创建，或用 feishu-refresh store import 从文件移入；-p 可另行指定",
+    ))
+}

@@ -1,0 +1,252 @@
+//! The pair of a login, sealed, on this host: for as long as the database may not have it (S4).
+//!
+//! Promises:
+//! - It is written the moment a reply is judged, before the database is asked for anything.
+//! - It goes once the database has the pair, or what came after it; the next run on this host sees to
+//!   that, whoever wrote it. A journal whose run lives is read, and left to that run.
+//! - It holds one line, sealed with the store's key: without that it is of no use to anybody.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::saving::{App, Facts};
+use super::sealing::{Keys, Owner};
+use crate::error::{Error, Result};
+use crate::platform::files;
+use crate::profile::Successor;
+use crate::store::places;
+use crate::store::record::{self, Record};
+use crate::token::Fingerprint;
+
+/// The first line, for whoever finds it.
+const HEAD: &str = "; A pair that is perhaps not in its store yet: the next run of feishu-refresh on this host puts it there; elsewhere, feishu-refresh store import - takes it from stdin.";
+
+/// A longer file is no journal.
+const LONGEST: u64 = 1 << 20;
+
+/// So many runs of one login on one host can each have a journal.
+const MOST: usize = 8;
+
+/// Whose sealed texts these are: of whichever login, since a journal must open before its login is known.
+const OWNER: Owner<'static> = Owner {
+    name: "journal",
+    column: "pair",
+};
+
+/// What a sealed line holds beside the record of the pair.
+#[derive(Serialize, Deserialize)]
+struct FactsJson {
+    is_login: bool,
+    base_url: Option<String>,
+    accounts_url: Option<String>,
+    token_url: Option<String>,
+    app: Option<AppJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AppJson {
+    id: String,
+    service: String,
+    secret: Option<String>,
+    ticket: Option<String>,
+}
+
+/// A pair, and what is saved with it, as a sealed line.
+///
+/// # Errors
+/// [`crate::Kind::Temporary`] if the system gives no random numbers.
+pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<String> {
+    let secret = |secret: &SecretString| secret.expose_secret().to_owned();
+    let app = facts.app.as_ref().map(|app| AppJson {
+        id: app.id.clone(),
+        service: app.service.clone(),
+        secret: app.secret.as_ref().map(secret),
+        ticket: app.ticket.as_ref().map(secret),
+    });
+    let facts = FactsJson {
+        is_login: facts.is_login,
+        base_url: facts.base_url.clone(),
+        accounts_url: facts.accounts_url.clone(),
+        token_url: facts.token_url.clone(),
+        app,
+    };
+    // Strings and booleans always serialise.
+    let facts = serde_json::to_string(&facts).unwrap_or_default();
+    let record = Record::Pair(Box::new(pair.clone())).line();
+    keys.seal(OWNER, &format!("{}\n{facts}", record.trim()).into())
+}
+
+/// Reads a sealed line back.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if it does not open with these keys, or is no pair.
+pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
+    let text: SecretString = keys.open(OWNER, line.trim())?;
+    let none = || Error::config("this sealed line holds no pair");
+    let (record, facts) = text.expose_secret().split_once('\n').ok_or_else(none)?;
+    let facts: FactsJson = serde_json::from_str(facts).map_err(|_| none())?;
+    let facts = Facts {
+        is_login: facts.is_login,
+        base_url: facts.base_url,
+        accounts_url: facts.accounts_url,
+        token_url: facts.token_url,
+        app: facts.app.map(|app| App {
+            id: app.id,
+            service: app.service,
+            secret: app.secret.map(SecretString::from),
+            ticket: app.ticket.map(SecretString::from),
+        }),
+    };
+    match record::read(record.as_bytes()).records.pop() {
+        Some((Record::Pair(pair), _)) => Ok((*pair, facts)),
+        _ => Err(none()),
+    }
+}
+
+/// The places for something of this login, in order of preference.
+fn places(store_id: &str, login: &str) -> Vec<PathBuf> {
+    let hash = Fingerprint::of_bytes(format!("{store_id}\n{login}").as_bytes());
+    let temporary = format!("feishu-refresh-{}-{hash}", files::user());
+    let temporary = env::temp_dir().join(temporary);
+    let state = places::state_folder().map(|folder| folder.join(hash.to_string()));
+    state.into_iter().chain([temporary]).collect()
+}
+
+/// The names that a journal of this login can have.
+fn names(store_id: &str, login: &str) -> impl Iterator<Item = PathBuf> {
+    places(store_id, login).into_iter().flat_map(|place| {
+        (0..MOST).map(move |number| {
+            let suffix = match number {
+                0 => places::JOURNAL.to_owned(),
+                more => format!(".{more}{}", places::JOURNAL),
+            };
+            places::with_suffix(&place, &suffix)
+        })
+    })
+}
+
+/// A journal of this run.
+pub(super) struct Journal {
+    pub(super) path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Writes a sealed line down in the first place that takes it. None if there is no disk.
+    pub(super) fn write(store_id: &str, login: &str, line: &str) -> Option<Self> {
+        let write = |path: PathBuf| {
+            fail_point!("before-journal");
+            places::make_folder(&path);
+            let file = files::create_private(&path)?;
+            let text = format!("{HEAD}\n{line}\n");
+            let written = files::claim(&file)
+                .map_err(io::Error::from)
+                .and_then(|()| files::write_all_at(&file, text.as_bytes(), 0));
+            if let Err(error) = written {
+                let _ = fs::remove_file(&path);
+                return Err(error);
+            }
+            Ok::<_, io::Error>(Journal { path, file })
+        };
+        names(store_id, login).find_map(|path| write(path).ok())
+    }
+
+    /// Puts it on the disk, with its name.
+    pub(super) fn sync(&self) {
+        // Where that fails there is nothing more to be had; the pair is still tried to be saved.
+        let _ = self.file.sync_all();
+        self.path.parent().into_iter().for_each(files::sync_folder);
+    }
+
+    /// Takes it away: the database has the pair.
+    pub(super) fn remove(self) {
+        places::remove(&self.path);
+    }
+}
+
+/// A journal that another run wrote.
+pub(super) struct Leftover {
+    pub(super) path: PathBuf,
+    /// The pair, if it is whole and opens.
+    pub(super) held: Result<(Successor, Facts)>,
+    /// Whether the run that wrote it is gone. Locked, so that two do not take it away.
+    is_dead: bool,
+    _file: File,
+}
+
+/// The journals of this login on this host.
+pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftover> {
+    let find = |path: PathBuf| {
+        let mut file = files::open_unlinked(&path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !files::is_ours(&metadata, None) || metadata.len() > LONGEST {
+            places::put_aside(&path, "is not only this user's", &metadata);
+            return None;
+        }
+        let is_dead = files::claim(&file).is_ok();
+        let mut text = String::new();
+        // What cannot be read is not whole.
+        let _ = (&mut file).take(LONGEST).read_to_string(&mut text);
+        let line = text
+            .lines()
+            .find(|line| is_sealed(line))
+            .unwrap_or_default();
+        Some(Leftover {
+            held: opened(keys, line),
+            path,
+            is_dead,
+            _file: file,
+        })
+    };
+    names(store_id, login).filter_map(find).collect()
+}
+
+/// Whether a line can be a sealed one: neither empty nor for people.
+pub(super) fn is_sealed(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with(';')
+}
+
+impl Leftover {
+    /// The database has the pair: the journal has no use any more.
+    pub(super) fn remove(&self) {
+        if self.is_dead {
+            places::remove(&self.path);
+        }
+    }
+
+    /// Keeps it where no run looks for it.
+    pub(super) fn put_aside(&self, why: &str) {
+        if self.is_dead
+            && let Ok(metadata) = fs::symlink_metadata(&self.path)
+        {
+            places::put_aside(&self.path, why, &metadata);
+        }
+    }
+}
+
+/// Keeps a reply, sealed, and says where.
+///
+/// # Errors
+/// The last place's, if none takes it.
+pub(super) fn keep_reply(store_id: &str, login: &str, sealed: &str) -> io::Result<PathBuf> {
+    let suffix = format!(
+        "{}{}",
+        places::REPLY,
+        Fingerprint::of_bytes(sealed.as_bytes())
+    );
+    let paths = places(store_id, login).into_iter();
+    let paths = paths.map(|place| places::with_suffix(&place, &suffix));
+    places::keep(paths, sealed.as_bytes()).map(|(path, _)| path)
+}
+
+/// What a reply is sealed as.
+pub(super) const REPLY_OWNER: Owner<'static> = Owner {
+    name: "journal",
+    column: "reply",
+};

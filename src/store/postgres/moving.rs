@@ -1,0 +1,225 @@
+//! The database's part of moving a login: held back, then freed.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio_postgres::types::Type;
+
+use super::PostgresStore;
+use super::journal;
+use super::row::{self, flag, moment, text};
+use super::saving::{App, Facts, Outcome};
+use super::sealing::Owner;
+use super::trouble::Trouble;
+use crate::error::{Error, Hint, Result};
+use crate::profile::Kept;
+use crate::protocol::Api;
+use crate::token::{ExposeSecret, Fingerprint, SecretString, Tokens};
+
+/// A login that comes from a file.
+pub(crate) struct Luggage {
+    pub(crate) api: Api,
+    pub(crate) tokens: Tokens,
+    pub(crate) kept: Kept,
+    /// An app token, and when that ends.
+    pub(crate) app_token: Option<SecretString>,
+    pub(crate) app_token_end: Option<Timestamp>,
+    /// Whether a dead run had sent its token.
+    pub(crate) may_be_spent: bool,
+}
+
+/// What the database has under a login's name.
+pub(crate) enum Found {
+    /// Nothing, or what was held back of the same file: now this login, held back.
+    Held,
+    /// The same token, free to be used.
+    Same,
+    /// Another login, in these words.
+    Other(&'static str),
+}
+
+/// What a sealed line was.
+pub(crate) enum Line {
+    /// The pair of this login, which is saved now.
+    Saved(String),
+    /// That of a login which had it, or what came after it.
+    WasThere(String),
+    /// A reply that could not be understood.
+    Reply(SecretString),
+}
+
+impl PostgresStore {
+    /// Makes sure that the database can be used.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) async fn check(&self, deadline: Instant) -> Result<()> {
+        self.inner.database.store_id(deadline).await.map(drop)
+    }
+
+    /// Commits a login that comes from a file, held back. `known` are its token and those that the file
+    /// has spent for it.
+    ///
+    /// # Errors
+    /// What went wrong with the database. The login may be held back all the same.
+    pub(crate) async fn hold(
+        &self,
+        name: &str,
+        luggage: &Luggage,
+        known: &[Fingerprint],
+        deadline: Instant,
+    ) -> Result<Found> {
+        let database = &self.inner.database;
+        let hold = async || self.try_to_hold(name, luggage, known).await;
+        if database.again(deadline, hold).await? {
+            return Ok(Found::Held);
+        }
+        let token = luggage.tokens.refresh_token.as_ref().map(Fingerprint::of);
+        Ok(
+            match self.inner.look_at_fingerprint(name, deadline).await? {
+                Some((row::State::Held, _)) => {
+                    Found::Other("another login on its way there, by that name")
+                }
+                Some((row::State::Live | row::State::Refused, there)) if there == token => {
+                    Found::Same
+                }
+                Some((row::State::Live | row::State::Refused, _)) => {
+                    Found::Other("another login by that name")
+                }
+                _ => {
+                    Found::Other("the same refresh token under another name, or a login under way")
+                }
+            },
+        )
+    }
+
+    async fn try_to_hold(
+        &self,
+        name: &str,
+        luggage: &Luggage,
+        known: &[Fingerprint],
+    ) -> Result<bool, Trouble> {
+        let inner = &self.inner;
+        let kept = &luggage.kept;
+        let app = kept.app_id.as_ref().map(|id| App {
+            id: id.clone(),
+            service: kept.service.clone(),
+            secret: kept.app_secret.clone(),
+            ticket: kept.app_ticket.clone(),
+        });
+        inner.save_app(app.as_ref(), row::ADD_APP).await?;
+        let seal = |column, secret: &Option<SecretString>| {
+            let owner = Owner { name, column };
+            let sealed = secret
+                .as_ref()
+                .map(|secret| inner.database.keys.seal(owner, secret));
+            sealed
+                .transpose()
+                .map_err(|error| Trouble::unusable(&error))
+        };
+        let tokens = luggage
+            .tokens
+            .clone()
+            .by_clock(inner.database.clock_ahead());
+        let refresh = seal("refresh_token", &tokens.refresh_token)?;
+        let access = seal("access_token", &tokens.access_token)?;
+        let app_token = seal(row::APP_TOKEN, &luggage.app_token)?;
+        let app_token_end = luggage.app_token_end;
+        let token = tokens.refresh_token.as_ref().map(Fingerprint::of);
+        let token = token.map(|token| token.to_string());
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let api = luggage.api.name();
+        let app_id = app.as_ref().map(|app| app.id.as_str());
+        let service = app.as_ref().map(|app| app.service.as_str());
+        let parameters = [
+            text(&name),
+            text(&token),
+            text(&refresh),
+            moment(&tokens.refresh_expires_at),
+            text(&access),
+            moment(&tokens.access_expires_at),
+            text(&tokens.scope),
+            text(&api),
+            text(&kept.base_url),
+            text(&kept.accounts_url),
+            text(&kept.token_url),
+            text(&app_id),
+            text(&service),
+            flag(&luggage.may_be_spent),
+            text(&inner.holder),
+            (&known as _, Type::TEXT_ARRAY),
+            text(&app_token),
+            moment(&app_token_end),
+        ];
+        let (rows, _) = inner.database.try_once(row::HOLD, &parameters).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Whether a login is held back that is known by one of these tokens.
+    ///
+    /// # Errors
+    /// What went wrong with the database.
+    pub(crate) async fn holds_back(
+        &self,
+        name: &str,
+        known: &[Fingerprint],
+        deadline: Instant,
+    ) -> Result<bool> {
+        let found = self.inner.look_at_fingerprint(name, deadline).await?;
+        let is_known =
+            |token: Option<Fingerprint>| token.is_some_and(|token| known.contains(&token));
+        Ok(matches!(found, Some((row::State::Held, token)) if is_known(token)))
+    }
+
+    /// Frees a login that was held back with one of these tokens: from now on runs may claim it.
+    ///
+    /// # Errors
+    /// What went wrong with the database.
+    pub(crate) async fn free(
+        &self,
+        name: &str,
+        known: &[Fingerprint],
+        deadline: Instant,
+    ) -> Result<()> {
+        let prints: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let parameters = [text(&name), (&prints as _, Type::TEXT_ARRAY)];
+        self.inner
+            .database
+            .run(row::FREE, &parameters, deadline)
+            .await
+            .map(drop)
+    }
+
+    /// Takes a sealed line that a run printed, or left in a journal.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if it does not open with these keys, or another login stands there.
+    pub(crate) async fn take_line(&self, line: &str, deadline: Instant) -> Result<Line> {
+        let database = &self.inner.database;
+        if let Ok(reply) = database.keys.open(journal::REPLY_OWNER, line.trim()) {
+            return Ok(Line::Reply(reply));
+        }
+        let (pair, facts): (_, Facts) = journal::opened(&database.keys, line)?;
+        let save = async || self.inner.try_to_save(&pair, &facts, true).await;
+        let name = pair.profile.clone();
+        match database.again(deadline, save).await? {
+            Outcome::Saved => Ok(Line::Saved(name)),
+            Outcome::WasThere => Ok(Line::WasThere(name)),
+            Outcome::Conflict(why) => {
+                let store = database.shown();
+                let message = format!("[{name}] of {store} does not take this pair: {why}");
+                Err(Error::config(message).with_hint(Hint::fixed(
+                    "nothing was changed; if that login does not work, log in again: feishu-refresh login",
+                    "未做任何更改；若该登录无法使用，请重新登录：feishu-refresh login",
+                )))
+            }
+        }
+    }
+}
+
+/// Finds the sealed line in what stdin or a journal holds.
+pub(crate) fn sealed_line(text: &SecretString) -> Option<&str> {
+    text.expose_secret()
+        .lines()
+        .find(|line| journal::is_sealed(line))
+}

@@ -1,0 +1,63 @@
+//! The tables, and how they come to be there.
+//!
+//! Promises:
+//! - A change of the tables only adds to them, and is a step of its own behind the others.
+//! - Tables of a version that this program does not know are left alone.
+
+use tokio_postgres::Client;
+
+use super::trouble::Trouble;
+
+/// The version of the tables that this program works with: as many steps as there are.
+pub(super) const VERSION: i32 = 1;
+
+/// The steps, each from one version to the next.
+const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
+
+/// Whether this server can only be read.
+pub(super) const IS_READ_ONLY: &str =
+    "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
+
+/// What a run must know before it uses the tables.
+pub(super) const WHAT_IS_THERE: &str = "\
+SELECT version, pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on',
+       store_id::text, clock_timestamp()
+FROM feishu_refresh.meta";
+
+const VERSION_THERE: &str = "SELECT version FROM feishu_refresh.meta";
+
+/// Whoever sets the tables up waits for others who do.
+const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('feishu_refresh'));";
+
+/// All steps, as a DBA can run them.
+pub(crate) fn sql() -> String {
+    format!("BEGIN;\n{ALONE}\n\n{}\nCOMMIT;\n", STEPS.join("\n"))
+}
+
+/// Makes the tables, or brings them up to date. Says from which version, 0 for none.
+pub(super) async fn set_up(client: &Client, host: &str) -> Result<i32, Trouble> {
+    let there = version_there(client, host).await?;
+    if there > VERSION {
+        return Err(Trouble::unknown_version(there, VERSION));
+    }
+    let missing = STEPS
+        .iter()
+        .skip(usize::try_from(there).unwrap_or_default());
+    let missing: Vec<&str> = missing.copied().collect();
+    if !missing.is_empty() {
+        let script = format!("BEGIN;\n{ALONE}\n{}\nCOMMIT;", missing.join("\n"));
+        let done = client.batch_execute(&script).await;
+        done.map_err(|error| Trouble::of(&error, host))?;
+    }
+    Ok(there)
+}
+
+async fn version_there(client: &Client, host: &str) -> Result<i32, Trouble> {
+    match client.query_typed(VERSION_THERE, &[]).await {
+        Ok(rows) => Ok(rows.first().map_or(0, |row| row.get(0))),
+        Err(error) => match Trouble::of(&error, host) {
+            none if none.is_no_tables() => Ok(0),
+            lost => Err(lost),
+        },
+    }
+}

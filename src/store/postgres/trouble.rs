@@ -1,0 +1,211 @@
+//! What goes wrong with a database, and what that means for a run.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::client::tls;
+use crate::error::{Error, Hint, Kind};
+
+/// Why a statement came to nothing. The database may have done it all the same, if the connection broke.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) nature: Nature,
+    /// In words, without a secret.
+    pub(super) words: String,
+    hint: Hint,
+}
+
+/// How long it may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// It passes by itself: connect anew, and do it again.
+    Passing,
+    /// It may pass, but hardly while one waits: unreachable, full, read-only.
+    Lasting,
+    /// A person must put it right.
+    Wrong,
+}
+
+const UNREACHED: Hint = Hint::fixed(
+    "nothing was sent; check that the database runs and the network reaches it, then run again",
+    "尚未发送任何请求；请检查数据库是否运行、网络是否可达，然后重试",
+);
+const LATER: Hint = Hint::fixed(
+    "nothing was sent; run again later",
+    "尚未发送任何请求；请稍后重试",
+);
+const FULL: Hint = Hint::fixed(
+    "nothing was sent; free some space on the database's disk, then run again",
+    "尚未发送任何请求；请释放数据库磁盘空间后重试",
+);
+const READ_ONLY: Hint = Hint::fixed(
+    "nothing was sent; name a host that can be written to in the address, or wait until one is",
+    "尚未发送任何请求；请在地址中指定可写的主机，或等待其恢复可写",
+);
+const LOGIN: Hint = Hint::fixed(
+    "nothing was sent; check user, password and database: in the address, PGPASSWORD, PGPASSFILE or ~/.pgpass",
+    "尚未发送任何请求；请检查用户、密码和数据库：地址、PGPASSWORD、PGPASSFILE 或 ~/.pgpass",
+);
+const NO_TABLES: Hint = Hint::fixed(
+    "nothing was sent; make them: feishu-refresh store init",
+    "尚未发送任何请求；请先创建：feishu-refresh store init",
+);
+const NO_RIGHTS: Hint = Hint::fixed(
+    "nothing was sent; grant them: docs/postgres.md has the statements",
+    "尚未发送任何请求；请授予权限：语句见 docs/postgres.md",
+);
+const NO_TLS: Hint = Hint::fixed(
+    "nothing was sent; turn on ssl there, or, in a network that nobody else is in, give sslmode=disable in the address",
+    "尚未发送任何请求；请在服务器上启用 ssl；若网络中没有其他人，可在地址中使用 sslmode=disable",
+);
+const CERTIFICATE: Hint = Hint::fixed(
+    "nothing was sent; trust the server's CA with sslrootcert in the address or --ca-cert, and name the host as the certificate does",
+    "尚未发送任何请求；请在地址中用 sslrootcert 或用 --ca-cert 信任服务器的 CA，并使用证书上的主机名",
+);
+const OTHER: Hint = Hint::fixed(
+    "nothing was sent; the database's log says more",
+    "尚未发送任何请求；数据库日志中有更多信息",
+);
+
+const NO_TABLES_THERE: &str = "it has no tables of this program";
+
+impl Trouble {
+    fn new(nature: Nature, words: impl Into<String>, hint: Hint) -> Self {
+        Trouble {
+            nature,
+            words: words.into(),
+            hint,
+        }
+    }
+
+    /// Nothing came for so long.
+    pub(super) fn silence(of: &str, time: Duration) -> Self {
+        let words = format!("{of} does not answer within {} s", time.as_secs());
+        Trouble::new(Nature::Lasting, words, UNREACHED)
+    }
+
+    /// The statement was sent, and nothing came for so long.
+    pub(super) fn slow(time: Duration) -> Self {
+        let words = format!("a statement took more than {} s", time.as_secs());
+        Trouble::new(Nature::Passing, words, LATER)
+    }
+
+    /// The time that there was is over.
+    pub(super) fn given_up() -> Self {
+        Trouble::new(Nature::Lasting, "the database does not answer", LATER)
+    }
+
+    /// What the database gave, or was to be given, is not what this program can work with.
+    pub(super) fn unusable(error: &Error) -> Self {
+        let hint = error.hint().cloned().unwrap_or(OTHER);
+        Trouble::new(Nature::Wrong, error.to_string(), hint)
+    }
+
+    /// Whether there are no tables.
+    pub(super) fn is_no_tables(&self) -> bool {
+        self.nature == Nature::Wrong && self.words == NO_TABLES_THERE
+    }
+
+    pub(super) fn unreachable(of: &str, why: &dyn std::fmt::Display) -> Self {
+        Trouble::new(
+            Nature::Lasting,
+            format!("cannot connect to {of}: {why}"),
+            UNREACHED,
+        )
+    }
+
+    pub(super) fn read_only(of: &str) -> Self {
+        let words = format!("{of} can only be read: it is a standby, or was made read-only");
+        Trouble::new(Nature::Lasting, words, READ_ONLY)
+    }
+
+    pub(super) fn unknown_version(version: i32, known: i32) -> Self {
+        let words =
+            format!("its tables have the version {version}, and this program knows {known}");
+        let hint = if version > known {
+            Hint::fixed(
+                "nothing was sent; install a newer feishu-refresh here",
+                "尚未发送任何请求；请在本机安装更新版本的 feishu-refresh",
+            )
+        } else {
+            Hint::fixed(
+                "nothing was sent; bring them up to date: feishu-refresh store init",
+                "尚未发送任何请求；请先升级表结构：feishu-refresh store init",
+            )
+        };
+        Trouble::new(Nature::Wrong, words, hint)
+    }
+
+    pub(super) fn no_tables() -> Self {
+        Trouble::new(Nature::Wrong, NO_TABLES_THERE, NO_TABLES)
+    }
+
+    /// What tokio-postgres says of an attempt to connect, or of a statement.
+    pub(super) fn of(error: &tokio_postgres::Error, host: &str) -> Self {
+        if let Some(database) = error.as_db_error() {
+            return Trouble::said(database.code(), database.message());
+        }
+        if let Some(certificate) = tls::certificate_error(error) {
+            let words = format!("{host}: {}", tls::complaint(certificate));
+            return Trouble::new(Nature::Wrong, words, CERTIFICATE);
+        }
+        let words = root_cause(error);
+        if words.contains("server does not support TLS") {
+            return Trouble::new(Nature::Wrong, format!("{host} speaks no TLS"), NO_TLS);
+        }
+        if words.contains("password missing") || words.contains("invalid configuration") {
+            let words = format!("{host} asks for a password, and none was given");
+            return Trouble::new(Nature::Wrong, words, LOGIN);
+        }
+        let words = format!("the connection to {host} broke: {words}");
+        Trouble::new(Nature::Passing, words, UNREACHED)
+    }
+
+    /// What the database itself says.
+    fn said(code: &SqlState, message: &str) -> Self {
+        let (nature, hint) = match code.code() {
+            // Out of connections, shutting down, starting up, a lost race, a time limit.
+            "53300" | "57P01" | "57P02" | "57P03" | "40001" | "40P01" | "57014" | "55P03"
+            | "57P05" | "25P03" => (Nature::Passing, LATER),
+            code if code.starts_with("08") => (Nature::Passing, UNREACHED),
+            "53100" => (Nature::Lasting, FULL),
+            "25006" => (Nature::Lasting, READ_ONLY),
+            code if code.starts_with("53") || code.starts_with("58") => (Nature::Lasting, LATER),
+            "28P01" | "28000" | "3D000" => (Nature::Wrong, LOGIN),
+            "42P01" | "3F000" => return Trouble::no_tables(),
+            "42703" => (Nature::Wrong, NO_TABLES),
+            "42501" => (Nature::Wrong, NO_RIGHTS),
+            _ => (Nature::Wrong, OTHER),
+        };
+        // PgBouncer says so of a server behind it that it cannot reach.
+        let is_behind = code.code() == "08P01" || message.contains("server conn");
+        let nature = if is_behind { Nature::Passing } else { nature };
+        Trouble::new(nature, format!("{message} ({})", code.code()), hint)
+    }
+
+    /// The error that a run ends in, if nothing was sent yet.
+    pub(super) fn error(self, store: &str) -> Error {
+        let kind = match self.nature {
+            Nature::Passing | Nature::Lasting => Kind::Temporary,
+            Nature::Wrong => Kind::Config,
+        };
+        Error::new(kind, format!("{store}: {}", self.words)).with_hint(self.hint)
+    }
+}
+
+pub(super) fn root_cause(error: &tokio_postgres::Error) -> String {
+    let mut cause = error.source();
+    while let Some(inner) = cause.and_then(|cause| cause.source()) {
+        cause = Some(inner);
+    }
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(feature = "fail-points")]
+impl crate::fail::Injected for Trouble {
+    fn injected(name: &str) -> Self {
+        Trouble::new(Nature::Passing, format!("fail point {name}"), LATER)
+    }
+}
