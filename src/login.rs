@@ -153,7 +153,12 @@ impl<'a, S: Store> Login<'a, S> {
         given.refresh_token = None;
         given.check()?;
         let runtime = runtime()?;
-        let snapshot = runtime.block_on(store.look(&options.profile))?;
+        let wanted = Wanted {
+            profile: &options.profile,
+            given,
+            is_for_login: true,
+        };
+        let snapshot = runtime.block_on(store.look(wanted))?;
         given.api = Some(consent_api(&snapshot, &given));
         let order = snapshot.with(given)?.login_order(by_device)?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {

@@ -421,7 +421,7 @@ fn weightier(error: Error, complaint: Option<Error>) -> Error {
 /// Keeps a reply that may hold the only copy of a pair: the error then names the place.
 pub(crate) fn kept<R: Reservation>(room: &R, reply: &[u8], error: &Error) -> Error {
     match room.keep_reply(reply) {
-        Ok(path) => failure::naming(error, &path),
+        Ok(kept) => failure::naming(error, kept),
         Err(lost) => lost,
     }
 }
@@ -449,7 +449,12 @@ fn run_on<S: Store>(
     let given = options.given();
     given.check()?;
     let runtime = runtime()?;
-    let before = runtime.block_on(store.look(&options.profile)).ok();
+    let wanted = Wanted {
+        profile: &options.profile,
+        given,
+        is_for_login: false,
+    };
+    let before = runtime.block_on(store.look(wanted)).ok();
     let view = before.as_ref().and_then(|before| before.with(given).ok());
     // No lock, no TLS: this is asked before every call of an API.
     if let Some(view) = &view
@@ -461,11 +466,7 @@ fn run_on<S: Store>(
     let services = Services::new(options, None, shield);
     let one = Story {
         store,
-        wanted: Wanted {
-            profile: &options.profile,
-            given,
-            is_for_login: false,
-        },
+        wanted,
         options,
         services: &services,
     };

@@ -22,9 +22,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-#[cfg(not(feature = "postgres"))]
-use crate::error::Hint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor};
 use crate::token::{Fingerprint, Tokens};
 
@@ -126,7 +124,7 @@ pub(crate) trait Store {
     type Claim: Claim;
 
     /// What it says of a login. Waits for no other run.
-    async fn look(&self, profile: &str) -> Result<Snapshot>;
+    async fn look(&self, wanted: Wanted<'_>) -> Result<Snapshot>;
 
     /// Tells of what a person should mend, though no run fails for it.
     fn warn(&self) {}
@@ -239,10 +237,17 @@ pub(crate) trait Reservation: Sized {
     ///
     /// # Errors
     /// [`crate::Kind::Unsaved`] with the reply itself, if no place takes it.
-    fn keep_reply(&self, reply: &[u8]) -> Result<PathBuf>;
+    fn keep_reply(&self, reply: &[u8]) -> Result<KeptReply>;
 
     /// Gives the room back, where there is nothing to save.
     fn release(self) -> Self::Claim;
+}
+
+/// A reply that nobody understood, on disk.
+pub(crate) struct KeptReply {
+    pub(crate) path: PathBuf,
+    /// How a person gets at what it may hold.
+    pub(crate) hint: Hint,
 }
 
 /// A pair that is saved. The login stays claimed as long as this lives.

@@ -110,6 +110,12 @@ pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(time)
 }
 
+/// A moment for people, to the second.
+pub(crate) fn second(time: Timestamp) -> String {
+    let whole = Timestamp::from_second(time.as_second());
+    whole.unwrap_or(time).to_string()
+}
+
 /// The moment `seconds` after `start`, in whole seconds; none if it lies beyond the calendar.
 pub(crate) fn expiry(start: Timestamp, seconds: u64) -> Option<Timestamp> {
     let end = start

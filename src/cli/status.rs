@@ -24,7 +24,7 @@ use crate::store::file::FileStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::{Database, Mention, Named, Refused};
 use crate::text::printable;
-use crate::token::later;
+use crate::token::{later, second};
 
 #[derive(Serialize)]
 struct StatusJson<'a> {
@@ -404,12 +404,6 @@ impl Notes {
             }),
         }
     }
-}
-
-/// A moment, to the second.
-fn second(time: Timestamp) -> String {
-    let whole = Timestamp::from_second(time.as_second());
-    whole.unwrap_or(time).to_string()
 }
 
 const HEAD: [&str; 5] = [

@@ -56,6 +56,6 @@ impl View<'_> {
     pub(crate) fn is_for_another_app_or_host(&self) -> bool {
         let given = self.given();
         let hosts = [given.base_url, given.accounts_url, given.token_url];
-        given.lark || hosts.iter().any(Option::is_some) || given.app_id.is_some()
+        given.lark || hosts.iter().any(Option::is_some) || self.is_for_another_app()
     }
 }

@@ -1,11 +1,10 @@
 //! The words for a refresh that failed: what happened, what became of the token, what to do next.
 
-use std::path::Path;
-
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, ServerAnswer};
 use crate::profile::Order;
 use crate::protocol::{Authentication, Refusal, Rotation, Verdict};
+use crate::store::KeptReply;
 
 const AGAIN: Hint = Hint::fixed("run again later", "请稍后重试");
 const SOON: Hint = Hint::fixed(
@@ -175,21 +174,13 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
 }
 
 /// The same error, with the place where the reply was kept.
-pub(crate) fn naming(error: &Error, kept: &Path) -> Error {
-    let kept = kept.display();
-    let message = format!("{error}; the reply is kept in {kept}");
+pub(crate) fn naming(error: &Error, kept: KeptReply) -> Error {
+    let message = format!("{error}; the reply is kept in {}", kept.path.display());
     let server = error.server().cloned().unwrap_or_default();
     Error::new(error.kind(), message)
         .with_server(server)
         .with_doubt()
-        .with_hint(Hint::naming(
-            format!(
-                "if {kept} holds a refresh token, put it into the section by hand; else log in again: feishu-refresh login"
-            ),
-            format!(
-                "若 {kept} 中有 refresh_token，请手动写入该节；否则请重新登录：feishu-refresh login"
-            ),
-        ))
+        .with_hint(kept.hint)
 }
 
 /// Code and log id, as a message shows them.

@@ -39,7 +39,7 @@ use std::time::Instant;
 
 use secrecy::ExposeSecret;
 
-use super::{Claim, ManyLogins, Named, Reservation, Reserved, Saved, Store, Wanted};
+use super::{Claim, KeptReply, ManyLogins, Named, Reservation, Reserved, Saved, Store, Wanted};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
 use crate::token::{Fingerprint, Tokens};
@@ -180,7 +180,8 @@ pub(crate) struct Foreseen {
 impl Store for FileStore {
     type Claim = FileClaim;
 
-    async fn look(&self, profile: &str) -> Result<Snapshot> {
+    async fn look(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+        let profile = wanted.profile;
         check_name(profile)?;
         let text = match self.read()? {
             Some(text) => text,
@@ -363,8 +364,19 @@ impl Reservation for FileReservation {
         })
     }
 
-    fn keep_reply(&self, reply: &[u8]) -> Result<PathBuf> {
-        self.room.session().keep_reply(&self.snapshot.login, reply)
+    fn keep_reply(&self, reply: &[u8]) -> Result<KeptReply> {
+        let login = &self.snapshot.login;
+        let path = self.room.session().keep_reply(login, reply)?;
+        let kept = path.display();
+        let hint = Hint::naming(
+            format!(
+                "if {kept} holds a refresh token, put it into the section by hand; else log in again: feishu-refresh login"
+            ),
+            format!(
+                "若 {kept} 中有 refresh_token，请手动写入该节；否则请重新登录：feishu-refresh login"
+            ),
+        );
+        Ok(KeptReply { hint, path })
     }
 
     fn release(self) -> FileClaim {

@@ -29,20 +29,19 @@ pub(crate) mod schema;
 pub(crate) mod sealing;
 mod trouble;
 
-use std::cell::RefCell;
-use std::path::PathBuf;
+use std::cell::{Cell, RefCell};
 use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
-use super::{Claim, Mention, Refused, Reservation, Reserved, Saved, Store, Wanted};
+use super::{Claim, KeptReply, Mention, Refused, Reservation, Reserved, Saved, Store, Wanted};
 use crate::client::Settings;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::machine;
-use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
-use crate::token::{Fingerprint, Tokens};
+use crate::profile::{Given, LoginId, Order, Origin, Profile, Snapshot, Successor, check_name};
+use crate::token::{Fingerprint, Tokens, second};
 use address::Address;
 use connection::Connector;
 use database::{Database, Pauses, no_login};
@@ -57,6 +56,9 @@ pub(crate) struct PostgresStore {
     inner: Rc<Inner>,
 }
 
+/// Who waits for longer than this is told for whom.
+const LONG_WAIT: Duration = Duration::from_secs(3);
+
 /// What the claims of a run share.
 struct Inner {
     database: Database,
@@ -68,6 +70,8 @@ struct Inner {
     request: Duration,
     /// How long a save that fails is tried again.
     patience: Duration,
+    /// Whether a login was looked at, and opened.
+    has_looked: Cell<bool>,
     /// The token that the login had when it was first looked at.
     seen: RefCell<Option<Fingerprint>>,
     /// The logins whose lease this run may have.
@@ -95,6 +99,7 @@ impl PostgresStore {
                 holder: format!("{}, process {}", machine::name(), process::id()),
                 request: settings.timeout,
                 patience,
+                has_looked: Cell::new(false),
                 seen: RefCell::default(),
                 leased: RefCell::default(),
             }),
@@ -110,8 +115,8 @@ impl PostgresStore {
         let database = &self.inner.database;
         let now = Instant::now();
         let (rows, connection) = database.run(row::LOOK_AT_ALL, &[], now).await?;
-        let reader = database.reader(&connection);
-        let stored: Vec<_> = rows.iter().map(|row| reader.read(row)).collect();
+        let reader = database.reader(&connection, false);
+        let mut stored: Vec<_> = rows.iter().map(|row| reader.read(row)).collect();
         let names = names_of(rows);
         let standing = |(stored, name): (Result<Stored>, String)| {
             let known = stored.as_ref().ok();
@@ -125,6 +130,11 @@ impl PostgresStore {
                 snapshot: stored.map(|stored| stored.snapshot),
             }
         };
+        // Where none opens, the key is wrong: that is one error, and no state of logins.
+        let opens = stored.iter().any(Result::is_ok);
+        if !opens && let Some(Err(error)) = stored.pop() {
+            return Err(error);
+        }
         let all = stored.into_iter().zip(names).map(standing);
         let wanted: Vec<_> = all
             .filter(|standing| name.is_none_or(|name| name == standing.name))
@@ -185,13 +195,8 @@ pub(crate) async fn set_up(database: &super::Database, settings: &Settings) -> R
 impl Store for PostgresStore {
     type Claim = PostgresClaim;
 
-    async fn look(&self, profile: &str) -> Result<Snapshot> {
-        check_name(profile)?;
-        let inner = &self.inner;
-        let found = inner.look(profile, Instant::now()).await?;
-        let snapshot = found.map_or_else(|| inner.nothing(profile), |stored| stored.snapshot);
-        inner.seen.replace(snapshot.fingerprint());
-        Ok(snapshot)
+    async fn look(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+        self.look_until(wanted, Instant::now()).await
     }
 
     /// A place for a new login is no more than an empty row, which nobody sees.
@@ -200,9 +205,11 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<PostgresClaim> {
-        check_name(wanted.profile)?;
         let inner = &self.inner;
-        refuse_given_token(wanted.given, inner.database.shown())?;
+        if !inner.has_looked.get() {
+            // Nothing is claimed that does not open.
+            self.look_until(wanted, deadline).await?;
+        }
         let put_back = inner.put_back(wanted.profile, deadline).await?;
         let seen = *inner.seen.borrow();
         let seen = seen.filter(|_| !put_back && !wanted.is_for_login);
@@ -224,6 +231,20 @@ impl Store for PostgresStore {
     }
 }
 
+impl PostgresStore {
+    async fn look_until(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Snapshot> {
+        let Wanted { profile, given, .. } = wanted;
+        let inner = &self.inner;
+        check_name(profile)?;
+        refuse_given_token(given, inner.database.shown())?;
+        let found = inner.look(profile, wanted.is_for_login, deadline).await?;
+        let snapshot = found.map_or_else(|| inner.nothing(profile), |stored| stored.snapshot);
+        inner.has_looked.set(true);
+        inner.seen.replace(snapshot.fingerprint());
+        Ok(snapshot)
+    }
+}
+
 /// Only a consent or an import makes or replaces a login here.
 fn refuse_given_token(given: Given<'_>, store: &str) -> Result<()> {
     if given.refresh_token.is_none() {
@@ -240,9 +261,15 @@ fn refuse_given_token(given: Given<'_>, store: &str) -> Result<()> {
 
 impl Inner {
     /// What the store says of a login; none if it has no such.
-    async fn look(&self, name: &str, deadline: Instant) -> Result<Option<Stored>> {
+    async fn look(
+        &self,
+        name: &str,
+        is_for_login: bool,
+        deadline: Instant,
+    ) -> Result<Option<Stored>> {
         let parameters = [text(&name)];
-        let found = self.database.logins(row::LOOK, &parameters, deadline);
+        let database = &self.database;
+        let found = database.logins(row::LOOK, &parameters, is_for_login, deadline);
         found.await?.pop().transpose()
     }
 
@@ -266,12 +293,12 @@ impl Inner {
     /// What the store says of a login that it does not have.
     fn nothing(&self, name: &str) -> Snapshot {
         Snapshot {
-            login: crate::profile::LoginId {
+            login: LoginId {
                 profile: name.to_owned(),
                 store: self.database.shown().to_owned(),
             },
             exists: false,
-            profile: crate::profile::Profile::default(),
+            profile: Profile::default(),
             clock_ahead: jiff::SignedDuration::ZERO,
             spent_by: std::sync::Arc::default(),
         }
@@ -288,6 +315,7 @@ impl Inner {
     ) -> Result<(Stored, Option<Lease>)> {
         let seen = seen.map(|seen| seen.to_string());
         let seconds = Lease::length(self.request).as_secs_f64();
+        let (begun, mut has_told) = (Instant::now(), false);
         let mut pauses = Pauses::default();
         self.leased.borrow_mut().push(name.to_owned());
         loop {
@@ -300,11 +328,12 @@ impl Inner {
                 flag(&is_for_login),
                 text(&seen),
             ];
-            let claimed = self.database.logins(row::CLAIM, &parameters, deadline);
+            let database = &self.database;
+            let claimed = database.logins(row::CLAIM, &parameters, is_for_login, deadline);
             if let Some(stored) = claimed.await?.pop() {
                 return Ok((stored?, Some(lease)));
             }
-            let found = self.look(name, deadline).await?;
+            let found = self.look(name, is_for_login, deadline).await?;
             let holder = match found {
                 None if is_for_login => {
                     let parameters = [text(&name)];
@@ -321,6 +350,10 @@ impl Inner {
             let pause = pauses.next();
             if Instant::now() + pause > deadline {
                 return Err(self.busy(name, &holder));
+            }
+            if !has_told && begun.elapsed() > LONG_WAIT {
+                has_told = true;
+                log::warn!("[{name}] of {}: waiting for {holder}", database.shown());
             }
             // Whoever holds the lease may need the connection.
             self.database.disconnect().await;
@@ -366,7 +399,9 @@ impl Inner {
         let leased = self.leased.take();
         for name in leased {
             let parameters = [text(&name), text(&self.run)];
-            let _ = self.database.try_once(row::RELEASE, &parameters).await;
+            self.database
+                .try_in_passing(row::RELEASE, &parameters)
+                .await;
         }
     }
 }
@@ -413,16 +448,7 @@ impl Claim for PostgresClaim {
 
     fn may_be_spent(&self, token: Fingerprint) -> bool {
         let unanswered = self.stored.unanswered.as_ref();
-        let is_it = unanswered.is_some_and(|(unanswered, _)| *unanswered == token);
-        if is_it && let Some((_, who)) = unanswered {
-            let login = &self.stored.snapshot.login;
-            log::warn!(
-                "{login}: {} sent this refresh token at {}, and nobody knows what came of it",
-                who.by,
-                who.at
-            );
-        }
-        is_it
+        unanswered.is_some_and(|(unanswered, _)| *unanswered == token)
     }
 
     fn has_made(&self) -> bool {
@@ -431,21 +457,31 @@ impl Claim for PostgresClaim {
 
     async fn look_again(&mut self) -> Result<()> {
         let name = self.stored.snapshot.login.profile.clone();
-        let found = self.inner.look(&name, self.deadline).await?;
+        let found = self
+            .inner
+            .look(&name, self.is_for_login, self.deadline)
+            .await?;
         self.stored = found.ok_or_else(|| no_login(self.inner.database.shown(), &name))?;
         self.had_company = false;
         Ok(())
     }
 
     async fn note_refusal(&mut self, token: Fingerprint, refusal: &Error) -> Result<bool> {
-        let name = &self.stored.snapshot.login.profile;
+        let Stored {
+            snapshot,
+            unanswered,
+            ..
+        } = &self.stored;
+        if let Some((_, who)) = unanswered.as_ref().filter(|(sent, _)| *sent == token) {
+            let (login, by, at) = (&snapshot.login, &who.by, second(who.at));
+            log::warn!("{login}: {by} sent this refresh token at {at}, and got no answer");
+        }
+        let name = &snapshot.login.profile;
         let (token, words) = (token.to_string(), refusal.to_string());
         let is_dead = refusal.is_of_dead_token();
         let parameters = [text(name), text(&token), flag(&is_dead), text(&words)];
-        let noted = self
-            .inner
-            .database
-            .run(row::NOTE_REFUSAL, &parameters, self.deadline);
+        let database = &self.inner.database;
+        let noted = database.run(row::NOTE_REFUSAL, &parameters, self.deadline);
         Ok(!noted.await?.0.is_empty())
     }
 
@@ -511,7 +547,7 @@ impl Reservation for PostgresReservation {
         })
     }
 
-    fn keep_reply(&self, reply: &[u8]) -> Result<PathBuf> {
+    fn keep_reply(&self, reply: &[u8]) -> Result<KeptReply> {
         let login = &self.snapshot().login;
         let keys = &self.claim.inner.database.keys;
         let reply = match std::str::from_utf8(reply) {
@@ -519,7 +555,8 @@ impl Reservation for PostgresReservation {
             Err(_) => reply.escape_ascii().to_string(),
         };
         let sealed = keys.seal(journal::REPLY_OWNER, &reply.into())?;
-        journal::keep_reply(&self.store_id, &login.profile, &sealed).map_err(|error| {
+        let kept = journal::keep_reply(&self.store_id, &login.profile, &sealed);
+        let path = kept.map_err(|error| {
             let message = format!(
                 "{login}: a reply that cannot be understood could be kept nowhere: {error}"
             );
@@ -529,7 +566,17 @@ impl Reservation for PostgresReservation {
                     "keep the sealed line above: feishu-refresh store import - opens it",
                     "请保存上面的密封行：可用 feishu-refresh store import - 打开",
                 ))
-        })
+        })?;
+        let shown = path.display();
+        let hint = Hint::naming(
+            format!(
+                "it is sealed; this prints it: feishu-refresh store import - < {shown}; put its refresh token into an INI file, and move that with store import -c FILE; without one, log in again: feishu-refresh login"
+            ),
+            format!(
+                "内容已密封，可用此命令显示：feishu-refresh store import - < {shown}；将其中的 refresh_token 写入 INI 文件，再用 store import -c 文件 移入；若没有，请重新登录：feishu-refresh login"
+            ),
+        );
+        Ok(KeptReply { path, hint })
     }
 
     fn release(self) -> PostgresClaim {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::connection::{Connection, Connector, Parameter};
@@ -16,6 +17,9 @@ use crate::error::{Error, Hint, Result};
 
 /// How long a database is waited for that does not answer: a restart takes about as long.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(5);
+
+/// How long a statement may take that matters little.
+const PASSING: Duration = Duration::from_secs(1);
 
 /// The pauses between two looks: from short ones to one a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -127,10 +131,11 @@ impl Database {
         &self,
         statement: &str,
         parameters: &[Parameter<'_>],
+        is_for_login: bool,
         deadline: Instant,
     ) -> Result<Vec<Result<Stored>>> {
         let (rows, connection) = self.run(statement, parameters, deadline).await?;
-        let reader = self.reader(&connection);
+        let reader = self.reader(&connection, is_for_login);
         Ok(rows.iter().map(|row| reader.read(row)).collect())
     }
 
@@ -143,11 +148,21 @@ impl Database {
         known.unwrap_or_default()
     }
 
-    pub(super) fn reader<'r>(&'r self, connection: &Connection) -> Reader<'r> {
+    pub(super) fn reader<'r>(&'r self, connection: &Connection, is_for_login: bool) -> Reader<'r> {
         Reader {
             keys: &self.keys,
             store: self.shown(),
             clock_ahead: connection.clock_ahead,
+            is_for_login,
+        }
+    }
+
+    /// Has a statement done if there is a connection, and no longer than for a while: what comes of it
+    /// matters little.
+    pub(super) async fn try_in_passing(&self, statement: &str, parameters: &[Parameter<'_>]) {
+        let current = self.current.lock().await.clone();
+        if let Some(connection) = current.filter(|known| !known.is_closed()) {
+            let _ = timeout(PASSING, connection.run(statement, parameters)).await;
         }
     }
 

@@ -267,6 +267,8 @@ pub(super) struct Reader<'r> {
     /// The store's address, for messages.
     pub(super) store: &'r str,
     pub(super) clock_ahead: SignedDuration,
+    /// Whether a secret that does not open counts as none: a consent replaces it.
+    pub(super) is_for_login: bool,
 }
 
 impl Reader<'_> {
@@ -393,9 +395,11 @@ impl Reader<'_> {
 
     fn secret(&self, row: &Row, owner: Owner<'_>, column: &str) -> Result<Option<SecretString>> {
         let sealed: Option<&str> = self.get(row, column)?;
-        sealed
-            .map(|sealed| self.keys.open(owner, sealed))
-            .transpose()
+        let opened = sealed.map(|sealed| self.keys.open(owner, sealed));
+        match opened.transpose() {
+            Err(_) if self.is_for_login => Ok(None),
+            opened => opened,
+        }
     }
 
     fn get<'a, T: FromSql<'a>>(&self, row: &'a Row, column: &str) -> Result<T> {
