@@ -376,7 +376,7 @@ impl Reservation for FileReservation {
                 "若 {kept} 中有 refresh_token，请手动写入该节；否则请重新登录：feishu-refresh login"
             ),
         );
-        Ok(KeptReply { hint, path })
+        Ok(KeptReply { path, hint })
     }
 
     fn release(self) -> FileClaim {
