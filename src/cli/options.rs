@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::args::{Asked, Output, Task};
+use super::args::{Asked, Output, StoreTask, Task};
 use super::values::trimmed;
 use super::{Console, has};
 use crate::error::{Error, Hint, Kind, Result};
@@ -79,9 +79,16 @@ impl Asked {
             return Ok(None);
         };
         let path = |name| env(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let key = match &self.file.store_key_file {
-            Some(file) => read_key(file)?,
-            None => match text_from(env, "FEISHU_STORE_KEY")? {
+        let key = match (&self.file.store_key_file, self.task()) {
+            // It is about to be made, or seals nothing yet.
+            (
+                _,
+                Task::Store {
+                    task: StoreTask::Key | StoreTask::Init { .. },
+                },
+            ) => SecretString::default(),
+            (Some(file), _) => read_key(file)?,
+            (None, _) => match text_from(env, "FEISHU_STORE_KEY")? {
                 Some(key) => key.into(),
                 None => path("FEISHU_STORE_KEY_FILE")
                     .map(|file| read_key(&file))

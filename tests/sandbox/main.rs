@@ -1,7 +1,7 @@
 //! `cargo run --example sandbox`: the main job against a stand-in server, with no account and no
 //! network, once for each kind of token endpoint. With `-- --serve` the stand-in stays up, and
 //! commands to try by hand are printed; with `--tls`, too, it speaks TLS with a certificate of its own
-//! (`ca.pem` in its folder).
+//! (`ca.pem` in its folder). With `-- --postgres` ten runs share a login in a database.
 
 #![allow(
     dead_code,
@@ -12,6 +12,8 @@
 
 #[path = "server.rs"]
 mod server;
+#[cfg(unix)]
+mod shared;
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,6 +33,9 @@ const PROFILES: [(&str, &str); 4] = [
 ];
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("--program") {
+        return program();
+    }
     let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
     let authority = Authority::new("feishu-refresh sandbox")?;
     let tls = has_flag("--tls").then(|| authority.server("127.0.0.1", Term::Now));
@@ -42,6 +47,10 @@ fn main() -> Result<()> {
     let mut text = "; A demo of feishu-refresh. The tokens are play money.\n".to_owned();
     for (profile, api) in PROFILES {
         text.push_str(&format!("\n{}", sandbox.profile(profile, api)));
+    }
+    #[cfg(unix)]
+    if has_flag("--postgres") {
+        return shared::demo(&sandbox, folder.path());
     }
     fs::write(&file, text)?;
     // Elsewhere it is as private as its folder.
@@ -55,6 +64,21 @@ fn main() -> Result<()> {
     } else {
         demo(&sandbox, &file)
     }
+}
+
+/// Is the program, for a demonstration that needs several at once.
+fn program() -> Result<()> {
+    let lookup = |name: &str| std::env::var_os(name);
+    let mut console = Console {
+        env: &lookup,
+        stdin: Box::new(io::stdin()),
+        stdout: &mut io::stdout(),
+        stderr: &mut io::stderr(),
+        stdout_is_terminal: false,
+        stderr_is_terminal: true,
+    };
+    let arguments = std::env::args_os().skip(1);
+    std::process::exit(cli::run(arguments, &mut console).into());
 }
 
 fn demo(sandbox: &Sandbox, file: &Path) -> Result<()> {

@@ -175,7 +175,7 @@ pub(super) struct Leftover {
     /// The pair, if it is whole and opens.
     pub(super) held: Result<(Successor, Facts)>,
     /// Whether the run that wrote it is gone. Locked, so that two do not take it away.
-    is_dead: bool,
+    pub(super) is_dead: bool,
     _file: File,
 }
 

@@ -331,12 +331,13 @@ impl Inner {
             let try_to_save = async || self.try_to_save(pair, facts, true).await;
             let outcome = self.database.again(deadline, try_to_save).await?;
             match outcome {
-                Outcome::Saved => {
+                Outcome::Saved if leftover.is_dead => {
                     log::warn!("{path} held what an earlier run could not save: it is saved now");
                     has_saved = true;
                     leftover.remove();
                 }
-                Outcome::WasThere => leftover.remove(),
+                // Its run lives, and is slow or stopped: it finds its pair saved.
+                Outcome::Saved | Outcome::WasThere => leftover.remove(),
                 Outcome::Conflict(_) => leftover.put_aside("does not fit the login any more"),
             }
         }
