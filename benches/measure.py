@@ -4,6 +4,7 @@
     cargo build --release && cargo build --release --example sandbox
     python3 benches/measure.py one             # one refresh, beside curl and Python programs
     python3 benches/measure.py profiles        # many profiles in one run
+    python3 benches/measure.py store           # a login in PostgreSQL, beside psql
     python3 benches/measure.py limits          # the documented limits, kept for more than a minute
 
 Needs Python 3, hyperfine, curl, GNU time and strace; for the Python programs `pip install requests lark-oapi`, in the
@@ -11,11 +12,13 @@ interpreter that PYTHON names. Each figure is a median of several runs.
 """
 
 import contextlib
+import glob
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import ssl
 import statistics
 import subprocess
@@ -238,7 +241,42 @@ def limits():
         assert counts["within_a_second"] <= 50 and counts["within_a_minute"] <= 1000
 
 
+@contextlib.contextmanager
+def database():
+    """A stand-in server and a PostgreSQL, with a login in it: the environment that names the store."""
+    arguments = [os.path.join(RELEASE, "examples", "sandbox"), "--postgres", "--serve"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+    said = ""
+    while "psql -x" not in said:
+        line = process.stdout.readline()
+        assert line, "no PostgreSQL here: " + said
+        said += line
+    try:
+        yield dict(re.findall(r"export (\S+)=(\S+)", said))
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+
+
+def store(rounds=200):
+    programs = sorted(glob.glob("/usr/lib/postgresql/*/bin/psql"))
+    psql = programs[-1] if programs else shutil.which("psql")
+    with database() as environment:
+        os.environ.update(environment)
+        commands = {
+            "`psql -c 'select 1'`": [psql, "-X", "-q", "-o", "/dev/null", "-c", "select 1", environment["FEISHU_STORE"]],
+            "`feishu-refresh --min-ttl 10m`, the token lasts": [PROGRAM, "--min-ttl", "10m"],
+            "`feishu-refresh`, a whole refresh": [PROGRAM],
+        }
+        for command in commands.values():
+            run(command)
+        times = in_turns(commands, rounds)
+        print(f"## With a store in PostgreSQL, in turns, {rounds} rounds\n")
+        first = next(iter(times.values()))
+        table(["", "time", "of psql"], [[name, milliseconds(time), f"{time / first:.2f}"] for name, time in times.items()])
+
+
 if __name__ == "__main__":
-    known = {"one": one, "profiles": profiles, "limits": limits}
+    known = {"one": one, "profiles": profiles, "store": store, "limits": limits}
     for name in sys.argv[1:] or known:
         known[name]()

@@ -3,7 +3,8 @@
 //! A `user_access_token` lives about two hours. It is renewed with a refresh token that works
 //! once: the reply holds the next one, and whoever loses the reply loses the login. This crate
 //! reads both tokens from an INI file, spends one, saves its successor durably, and only then
-//! hands over the new access token. Any number of programs may do so on one file at once.
+//! hands over the new access token. Any number of programs may do so on one file at once; on more than
+//! one machine, with PostgreSQL in the file's place.
 //!
 //! [`refresh_user_access_token`] is the whole of it in one call; [`blocking`] has the same without
 //! async. [`refresh()`] takes every setting and tells more. An [`Error`] says by its [`Kind`] what
@@ -44,6 +45,19 @@
 //! println!("good until {:?}", outcome.expires_at);
 //! // Async, under any runtime: feishu_refresh::refresh(options).await?
 //! # Ok::<(), feishu_refresh::Error>(())
+//! ```
+//!
+//! With logins in PostgreSQL, for more than one machine ([`Database`]):
+//!
+//! ```no_run
+//! use feishu_refresh::{Database, Options, blocking::refresh};
+//!
+//! let key = std::fs::read_to_string("/etc/feishu-refresh.key")?;
+//! let mut options = Options::default();
+//! options.store = Some(Database::new("postgres://feishu@db.example/feishu", key));
+//! options.profile = "bot".to_owned();
+//! println!("good until {:?}", refresh(&options)?.expires_at);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # What a caller should know

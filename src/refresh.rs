@@ -106,7 +106,7 @@ impl Default for Options {
     }
 }
 
-/// A valid access token, and what belongs to it. Everything in it is on disk.
+/// A valid access token, and what belongs to it. Everything in it is saved.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -116,11 +116,11 @@ pub struct Outcome {
     pub expires_at: Option<Timestamp>,
     /// What it may be used for, separated by spaces, if the server said so.
     pub scope: Option<String>,
-    /// The refresh token that the file holds now.
+    /// The refresh token that is saved now.
     pub refresh_token: Option<SecretString>,
     /// When that one ends, if the server said so.
     pub refresh_expires_at: Option<Timestamp>,
-    /// Whether this run rotated; if not, the file had a token that lasts, or another run got one
+    /// Whether this run rotated; if not, there was a saved token that lasts, or another run got one
     /// while this one waited for it.
     pub refreshed: bool,
     /// The endpoint that was used.
@@ -564,7 +564,7 @@ pub(crate) fn outcome(tokens: Tokens, api: Api, refreshed: bool) -> Result<Outco
     let access_token = tokens.access_token.ok_or_else(|| {
         Error::new(
             Kind::Unexpected,
-            "the file holds no access token after the save",
+            "the login holds no access token after the save",
         )
     })?;
     Ok(Outcome {

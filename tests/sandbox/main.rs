@@ -50,7 +50,11 @@ fn main() -> Result<()> {
     }
     #[cfg(unix)]
     if has_flag("--postgres") {
-        return shared::demo(&sandbox, folder.path());
+        return if has_flag("--serve") {
+            shared::serve(&sandbox, folder.path())
+        } else {
+            shared::demo(&sandbox, folder.path())
+        };
     }
     fs::write(&file, text)?;
     // Elsewhere it is as private as its folder.

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -18,62 +18,92 @@ const RUNS: usize = 10;
 const ROW: &str = "SELECT name, state, api, refresh_fingerprint, previous_fingerprint, generation, lease_holder, \
      left(refresh_token, 24) || '…' AS refresh_token FROM feishu_refresh.login";
 
-/// The demonstration.
-pub fn demo(sandbox: &Sandbox, folder: &Path) -> Result<()> {
-    let Some(database) = Postgres::start().context("cannot start PostgreSQL")? else {
-        return Ok(());
-    };
-    let file = folder.join("feishu-config.ini");
-    let profile = sandbox.profile("TOKEN", "v1");
-    fs::write(
-        &file,
-        format!("; A demo of feishu-refresh. The tokens are play money.\n\n{profile}"),
-    )?;
-    set_private(&file)?;
-    let key = folder.join("key");
-    let program = |arguments: &[&str]| {
+/// A database, a key, and a login that has moved in.
+struct Stage<'s> {
+    folder: &'s Path,
+    database: Postgres,
+}
+
+impl<'s> Stage<'s> {
+    /// None where there is no PostgreSQL.
+    fn set(sandbox: &Sandbox, folder: &'s Path) -> Result<Option<Self>> {
+        let started = Postgres::start().context("cannot start PostgreSQL")?;
+        let Some(database) = started else {
+            return Ok(None);
+        };
+        let stage = Stage { folder, database };
+        let profile = sandbox.profile("TOKEN", "v1");
+        let head = "; A demo of feishu-refresh. The tokens are play money.";
+        fs::write(stage.file(), format!("{head}\n\n{profile}"))?;
+        set_private(&stage.file())?;
+        say("PostgreSQL runs in a folder of its own, and is named in FEISHU_STORE.\n\n")?;
+        fs::write(stage.key(), stage.run(&["store", "key"])?)?;
+        set_private(&stage.key())?;
+        stage.run(&["store", "init"])?;
+        stage.run(&["store", "import", "-c", "feishu-config.ini"])?;
+        Ok(Some(stage))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("feishu-config.ini")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.join("key")
+    }
+
+    /// The program, with the store named in its environment.
+    fn program(&self, arguments: &[&str]) -> Result<Command> {
         let mut program = Command::new(env::current_exe()?);
         program
             .arg("--program")
             .args(arguments)
-            .current_dir(folder)
+            .current_dir(self.folder)
             .env_clear()
-            .env("XDG_STATE_HOME", folder)
-            .env("FEISHU_STORE", database.address())
-            .env("FEISHU_STORE_KEY_FILE", &key);
-        Ok::<_, anyhow::Error>(program)
-    };
-    let run = |arguments: &[&str]| {
+            .env("XDG_STATE_HOME", self.folder)
+            .env("FEISHU_STORE", self.database.address())
+            .env("FEISHU_STORE_KEY_FILE", self.key());
+        Ok(program)
+    }
+
+    /// Runs the program, and gives what it prints.
+    fn run(&self, arguments: &[&str]) -> Result<String> {
         say(&format!("$ feishu-refresh {}\n", arguments.join(" ")))?;
-        let done = program(arguments)?.stderr(Stdio::inherit()).output()?;
+        let done = self.program(arguments)?.stderr(Stdio::inherit()).output()?;
         ensure!(
             done.status.success(),
             "the program ended with {}",
             done.status
         );
         Ok(String::from_utf8(done.stdout)?)
-    };
-    say("PostgreSQL runs in a folder of its own, and is named in FEISHU_STORE.\n\n")?;
-    fs::write(&key, run(&["store", "key"])?)?;
-    set_private(&key)?;
-    run(&["store", "init"])?;
-    run(&["store", "import", "-c", "feishu-config.ini"])?;
-    show("What is left of the file", &file)?;
-    say(&format!("The row before:\n{}\n\n", row(&database)?))?;
-    say(&format!(
-        "$ feishu-refresh --min-ttl 10m    # {RUNS} at once\n"
-    ))?;
-    let start = || {
-        let mut program = program(&["--min-ttl", "10m"])?;
-        Ok(program.stdout(Stdio::piped()).spawn()?)
-    };
-    let started: Vec<_> = (0..RUNS).map(|_| start()).collect::<Result<_>>()?;
-    let mut tokens = Vec::new();
-    for run in started {
-        let done = run.wait_with_output()?;
-        ensure!(done.status.success(), "a run ended with {}", done.status);
-        tokens.push(String::from_utf8(done.stdout)?);
     }
+
+    /// Runs it many times at once, and gives what each prints.
+    fn run_at_once(&self, arguments: &[&str]) -> Result<Vec<String>> {
+        say(&format!(
+            "$ feishu-refresh {}    # {RUNS} at once\n",
+            arguments.join(" ")
+        ))?;
+        let start = || Ok(self.program(arguments)?.stdout(Stdio::piped()).spawn()?);
+        let started: Vec<_> = (0..RUNS).map(|_| start()).collect::<Result<_>>()?;
+        let printed = started.into_iter().map(|run| {
+            let done = run.wait_with_output()?;
+            ensure!(done.status.success(), "a run ended with {}", done.status);
+            Ok(String::from_utf8(done.stdout)?)
+        });
+        printed.collect()
+    }
+}
+
+/// The demonstration.
+pub fn demo(sandbox: &Sandbox, folder: &Path) -> Result<()> {
+    let Some(stage) = Stage::set(sandbox, folder)? else {
+        return Ok(());
+    };
+    show("What is left of the file", &stage.file())?;
+    let database = &stage.database;
+    say(&format!("The row before:\n{}\n\n", row(database)?))?;
+    let tokens = stage.run_at_once(&["--min-ttl", "10m"])?;
     let first = tokens.first().cloned().unwrap_or_default();
     ensure!(
         tokens.iter().all(|token| *token == first),
@@ -84,12 +114,33 @@ pub fn demo(sandbox: &Sandbox, folder: &Path) -> Result<()> {
         sandbox.rotations() == 1 && sandbox.spent_seen() == 0,
         "more than one request, or a spent token"
     );
-    say(&format!(
-        "{first}\nThe row after that:\n{}\n\n",
-        row(&database)?
-    ))?;
-    run(&["status"]).and_then(|table| say(&table))?;
+    let after = row(database)?;
+    say(&format!("{first}\nThe row after that:\n{after}\n\n"))?;
+    say(&stage.run(&["status"])?)?;
     say(&format!("\nOne request, {RUNS} tokens.\n"))
+}
+
+/// The same stage, until the person is done with it.
+pub fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
+    let Some(stage) = Stage::set(sandbox, folder)? else {
+        return Ok(());
+    };
+    say(&format!(
+        "\nBoth run until you press Ctrl-C. In another terminal:\n\n\
+         export FEISHU_STORE={}\n\
+         export FEISHU_STORE_KEY_FILE={}\n\
+         export XDG_STATE_HOME={}\n\
+         feishu-refresh\n\
+         feishu-refresh status\n\
+         psql -x '{}' -c 'SELECT * FROM feishu_refresh.login'\n",
+        stage.database.address(),
+        stage.key().display(),
+        folder.display(),
+        stage.database.socket_address(),
+    ))?;
+    loop {
+        std::thread::park();
+    }
 }
 
 /// The row, a column a line.
