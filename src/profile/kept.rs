@@ -2,16 +2,14 @@
 
 use secrecy::SecretString;
 
-use super::{Profile, View};
+use super::{Addresses, Profile, View};
 use crate::error::Result;
 use crate::protocol::Vendor;
 
 /// Where a login's requests go, and the app that it is of; from outside or from its store.
 #[derive(Clone)]
 pub(crate) struct Kept {
-    pub(crate) base_url: Option<String>,
-    pub(crate) accounts_url: Option<String>,
-    pub(crate) token_url: Option<String>,
+    pub(crate) addresses: Addresses,
     pub(crate) app_id: Option<String>,
     pub(crate) app_secret: Option<SecretString>,
     pub(crate) app_ticket: Option<SecretString>,
@@ -39,12 +37,14 @@ impl View<'_> {
             self.base()?.address
         };
         Ok(Kept {
-            base_url: text(given.base_url)
-                .or(lark)
-                .or_else(|| own_or_shared(&own.base, &shared.base)),
-            accounts_url: text(given.accounts_url)
-                .or_else(|| own_or_shared(&own.accounts, &shared.accounts)),
-            token_url: text(given.token_url).or_else(|| own_or_shared(&own.token, &shared.token)),
+            addresses: Addresses {
+                base: text(given.base_url)
+                    .or(lark)
+                    .or_else(|| own_or_shared(&own.base, &shared.base)),
+                accounts: text(given.accounts_url)
+                    .or_else(|| own_or_shared(&own.accounts, &shared.accounts)),
+                token: text(given.token_url).or_else(|| own_or_shared(&own.token, &shared.token)),
+            },
             app_id: self.app_id().map(str::to_owned),
             app_secret: self.app_secret().cloned(),
             app_ticket: self.app_ticket().cloned(),

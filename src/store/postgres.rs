@@ -237,6 +237,9 @@ impl PostgresStore {
         let inner = &self.inner;
         check_name(profile)?;
         refuse_given_token(given, inner.database.shown())?;
+        if wanted.is_for_login {
+            inner.check_keys(deadline).await?;
+        }
         let found = inner.look(profile, wanted.is_for_login, deadline).await?;
         let snapshot = found.map_or_else(|| inner.nothing(profile), |stored| stored.snapshot);
         inner.has_looked.set(true);
@@ -271,6 +274,27 @@ impl Inner {
         let database = &self.database;
         let found = database.logins(row::LOOK, &parameters, is_for_login, deadline);
         found.await?.pop().transpose()
+    }
+
+    /// Makes sure that a new login is not sealed with another store's key.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if something is sealed there, and none of it with one of these keys.
+    async fn check_keys(&self, deadline: Instant) -> Result<()> {
+        let (rows, _) = self.database.run(row::KEY_IDS, &[], deadline).await?;
+        let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let keys = &self.database.keys;
+        if ids.is_empty() || ids.iter().any(|id| keys.has(id)) {
+            return Ok(());
+        }
+        let (store, given) = (self.database.shown(), keys.ids());
+        let message = format!(
+            "{store}: nothing there is sealed with the key given, {given}; nothing was sent"
+        );
+        Err(Error::config(message).with_hint(Hint::fixed(
+            "give the store's key, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE; if it is lost, so is all that is there: TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE, then log in again",
+            "请用 --store-key-file、FEISHU_STORE_KEY 或 FEISHU_STORE_KEY_FILE 提供该库的密钥；若密钥已丢失，库中内容也无法恢复：请执行 TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE 后重新登录",
+        )))
     }
 
     /// How a login stands, and which token it has; none if there is no such.

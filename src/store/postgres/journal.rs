@@ -15,10 +15,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::saving::{App, Facts};
-use super::sealing::{Keys, Owner};
+use super::sealing::{KEY_ID_LENGTH, Keys, Owner};
 use crate::error::{Error, Result};
 use crate::platform::files;
-use crate::profile::Successor;
+use crate::profile::{Addresses, Successor};
 use crate::store::places;
 use crate::store::record::{self, Record};
 use crate::token::Fingerprint;
@@ -70,9 +70,9 @@ pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<Str
     });
     let facts = FactsJson {
         is_login: facts.is_login,
-        base_url: facts.base_url.clone(),
-        accounts_url: facts.accounts_url.clone(),
-        token_url: facts.token_url.clone(),
+        base_url: facts.addresses.base.clone(),
+        accounts_url: facts.addresses.accounts.clone(),
+        token_url: facts.addresses.token.clone(),
         app,
     };
     // Strings and booleans always serialise.
@@ -92,9 +92,11 @@ pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
     let facts: FactsJson = serde_json::from_str(facts).map_err(|_| none())?;
     let facts = Facts {
         is_login: facts.is_login,
-        base_url: facts.base_url,
-        accounts_url: facts.accounts_url,
-        token_url: facts.token_url,
+        addresses: Addresses {
+            base: facts.base_url,
+            accounts: facts.accounts_url,
+            token: facts.token_url,
+        },
         app: facts.app.map(|app| App {
             id: app.id,
             service: app.service,
@@ -206,10 +208,12 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
     names(store_id, login).filter_map(find).collect()
 }
 
-/// Whether a line can be a sealed one: neither empty nor for people.
+/// Whether a line can be a sealed one, and not a word for people.
 pub(super) fn is_sealed(line: &str) -> bool {
-    let line = line.trim();
-    !line.is_empty() && !line.starts_with(';')
+    let is_of_key =
+        |id: &str| id.len() == KEY_ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let parts = line.trim().split_once('.');
+    parts.is_some_and(|(id, text)| is_of_key(id) && !text.contains(char::is_whitespace))
 }
 
 impl Leftover {

@@ -7,9 +7,8 @@ use tokio_postgres::types::Type;
 
 use super::PostgresStore;
 use super::journal;
-use super::row::{self, flag, moment, text};
+use super::row::{self, flag, login_name, moment, text};
 use super::saving::{App, Facts, Outcome};
-use super::sealing::Owner;
 use super::trouble::Trouble;
 use crate::error::{Error, Hint, Result};
 use crate::profile::Kept;
@@ -49,12 +48,12 @@ pub(crate) enum Line {
 }
 
 impl PostgresStore {
-    /// Makes sure that the database can be used.
+    /// Makes sure that the database can be used, with these keys.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with it, or with them.
     pub(crate) async fn check(&self, deadline: Instant) -> Result<()> {
-        self.inner.database.store_id(deadline).await.map(drop)
+        self.inner.check_keys(deadline).await
     }
 
     /// Commits a login that comes from a file, held back. `known` are its token and those that the file
@@ -108,15 +107,9 @@ impl PostgresStore {
             ticket: kept.app_ticket.clone(),
         });
         inner.save_app(app.as_ref(), row::ADD_APP).await?;
-        let seal = |column, secret: &Option<SecretString>| {
-            let owner = Owner { name, column };
-            let sealed = secret
-                .as_ref()
-                .map(|secret| inner.database.keys.seal(owner, secret));
-            sealed
-                .transpose()
-                .map_err(|error| Trouble::unusable(&error))
-        };
+        let owner = login_name(name, &kept.addresses);
+        let seal =
+            |column, secret: &Option<SecretString>| inner.seal(&owner, column, secret.as_ref());
         let tokens = luggage
             .tokens
             .clone()
@@ -140,9 +133,9 @@ impl PostgresStore {
             moment(&tokens.access_expires_at),
             text(&tokens.scope),
             text(&api),
-            text(&kept.base_url),
-            text(&kept.accounts_url),
-            text(&kept.token_url),
+            text(&kept.addresses.base),
+            text(&kept.addresses.accounts),
+            text(&kept.addresses.token),
             text(&app_id),
             text(&service),
             flag(&luggage.may_be_spent),
@@ -217,9 +210,8 @@ impl PostgresStore {
     }
 }
 
-/// Finds the sealed line in what stdin or a journal holds.
+/// Finds the sealed line in what stdin holds: a journal, or all that a run said.
 pub(crate) fn sealed_line(text: &SecretString) -> Option<&str> {
-    text.expose_secret()
-        .lines()
-        .find(|line| journal::is_sealed(line))
+    let mut lines = text.expose_secret().lines();
+    lines.find(|line| journal::is_sealed(line))
 }

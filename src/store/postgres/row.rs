@@ -211,6 +211,13 @@ pub(super) const FREE: &str = concat!(
 pub(super) const LOOK_AT_FINGERPRINT: &str =
     "SELECT state, refresh_fingerprint FROM feishu_refresh.login WHERE name = $1";
 
+/// The ids of all keys that something is sealed with.
+pub(super) const KEY_IDS: &str = "\
+    SELECT DISTINCT split_part(refresh_token, '.', 1) FROM feishu_refresh.login \
+      WHERE refresh_token IS NOT NULL \
+    UNION SELECT DISTINCT split_part(app_secret, '.', 1) FROM feishu_refresh.app \
+      WHERE app_secret IS NOT NULL";
+
 /// Whose turn it is, for an app that is new: $1 id, $2 service.
 pub(super) const SAVE_PACE: &str =
     "INSERT INTO feishu_refresh.pace (app_id, service) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -324,8 +331,17 @@ impl Reader<'_> {
     ) -> Result<Profile> {
         // What is on its way is the file's still.
         let is_here = matches!(state, State::Live | State::Refused);
+        let addresses = Addresses {
+            base: self.get(row, "base_url")?,
+            accounts: self.get(row, "accounts_url")?,
+            token: self.get(row, "token_url")?,
+        };
+        let sealed_for = login_name(name, &addresses);
         let secret = |column| {
-            let owner = Owner { name, column };
+            let owner = Owner {
+                name: &sealed_for,
+                column,
+            };
             let secret = is_here.then(|| self.secret(row, owner, column));
             secret.transpose().map(Option::flatten)
         };
@@ -334,7 +350,7 @@ impl Reader<'_> {
         let app = app_name(app_id.as_deref(), service.as_deref());
         let of_app = |column| self.secret(row, Owner { name: &app, column }, column);
         let login = Owner {
-            name,
+            name: &sealed_for,
             column: APP_TOKEN,
         };
         let (app_access_token, end) = match of_app(APP_TOKEN)? {
@@ -345,11 +361,7 @@ impl Reader<'_> {
             shared => (shared, "app_access_token_expires_at"),
         };
         Ok(Profile {
-            own: Addresses {
-                base: self.get(row, "base_url")?,
-                accounts: self.get(row, "accounts_url")?,
-                token: self.get(row, "token_url")?,
-            },
+            own: addresses,
             shared: Addresses::default(),
             app_secret: of_app("app_secret")?,
             app_ticket: of_app("app_ticket")?,
@@ -419,6 +431,24 @@ pub(super) fn app_name(id: Option<&str>, service: Option<&str>) -> String {
         id.unwrap_or_default(),
         service.unwrap_or_default()
     )
+}
+
+/// A login's name for its sealed secrets, which open for these addresses alone: whoever can write to the
+/// database must not be able to send them elsewhere.
+pub(super) fn login_name(name: &str, addresses: &Addresses) -> String {
+    let Addresses {
+        base,
+        accounts,
+        token,
+    } = addresses;
+    let address = |address: &Option<String>| address.clone().unwrap_or_default();
+    let parts = [
+        name.to_owned(),
+        address(base),
+        address(accounts),
+        address(token),
+    ];
+    parts.join("\n")
 }
 
 /// A text as a parameter.

@@ -9,11 +9,11 @@ use secrecy::SecretString;
 use super::Inner;
 use super::database::Pauses;
 use super::journal::{self, Journal};
-use super::row::{self, app_name, flag, moment, text};
+use super::row::{self, app_name, flag, login_name, moment, text};
 use super::sealing::Owner;
 use super::trouble::Trouble;
 use crate::error::{Error, Hint, Kind, Result};
-use crate::profile::{Origin, Successor, View};
+use crate::profile::{Addresses, Origin, Successor, View};
 use crate::token::Fingerprint;
 
 /// How long a save is still tried once a signal waits.
@@ -27,9 +27,8 @@ const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(100);
 pub(super) struct Facts {
     /// Whether a consent brought the pair, so that all of this is saved with it.
     pub(super) is_login: bool,
-    pub(super) base_url: Option<String>,
-    pub(super) accounts_url: Option<String>,
-    pub(super) token_url: Option<String>,
+    /// The login's own addresses, with which its secrets are sealed.
+    pub(super) addresses: Addresses,
     /// The app that the pair is of.
     pub(super) app: Option<App>,
 }
@@ -55,11 +54,14 @@ impl Facts {
         // What came from outside for one run is not for the others.
         let is_own = is_login || !view.is_for_another_app_or_host();
         let app = kept.app_id.filter(|_| is_own);
+        let own = &view.snapshot().profile.own;
         Ok(Facts {
             is_login,
-            base_url: kept.base_url,
-            accounts_url: kept.accounts_url,
-            token_url: kept.token_url,
+            addresses: if is_login {
+                kept.addresses
+            } else {
+                own.clone()
+            },
             app: app.map(|id| App {
                 id,
                 service: kept.service,
@@ -98,13 +100,14 @@ impl Inner {
         fail_point!("after-record");
         let outcome = self.save_again_and_again(pair, facts, journal.as_ref(), is_hurried);
         match outcome.await {
-            Ok(Outcome::Saved | Outcome::WasThere) => {
+            Ok(outcome @ (Outcome::Saved | Outcome::WasThere)) => {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
-                // The lease has ended with it.
-                self.leased
-                    .borrow_mut()
-                    .retain(|name| *name != pair.profile);
+                if matches!(outcome, Outcome::Saved) {
+                    // The lease has ended with it.
+                    let mut leased = self.leased.borrow_mut();
+                    leased.retain(|name| *name != pair.profile);
+                }
                 self.save_app_token(pair, facts).await;
                 Ok(())
             }
@@ -160,7 +163,7 @@ impl Inner {
         let is_saved = if facts.is_login {
             self.try_to_save_login(pair, facts, is_leftover).await?
         } else {
-            self.try_to_save_rotation(pair).await?
+            self.try_to_save_rotation(pair, facts).await?
         };
         if is_saved {
             fail_point!("after-commit");
@@ -176,8 +179,8 @@ impl Inner {
         })
     }
 
-    async fn try_to_save_rotation(&self, pair: &Successor) -> Result<bool, Trouble> {
-        let sealed = self.sealed(pair)?;
+    async fn try_to_save_rotation(&self, pair: &Successor, facts: &Facts) -> Result<bool, Trouble> {
+        let sealed = self.sealed(pair, &facts.addresses)?;
         let predecessor = pair.predecessor.map(print);
         let successor = pair.fingerprint().map(print);
         let tokens = &pair.tokens;
@@ -209,7 +212,7 @@ impl Inner {
         is_leftover: bool,
     ) -> Result<bool, Trouble> {
         self.save_app(facts.app.as_ref(), row::SAVE_APP).await?;
-        let sealed = self.sealed(pair)?;
+        let sealed = self.sealed(pair, &facts.addresses)?;
         let (new, held) = (pair.fingerprint().map(print), pair.held.map(print));
         let tokens = &pair.tokens;
         let api = pair.api.name();
@@ -224,9 +227,9 @@ impl Inner {
             moment(&tokens.access_expires_at),
             text(&tokens.scope),
             text(&api),
-            text(&facts.base_url),
-            text(&facts.accounts_url),
-            text(&facts.token_url),
+            text(&facts.addresses.base),
+            text(&facts.addresses.accounts),
+            text(&facts.addresses.token),
             text(&app_id),
             text(&service),
             flag(&is_leftover),
@@ -242,20 +245,8 @@ impl Inner {
             return Ok(());
         };
         let name = app_name(Some(&app.id), Some(&app.service));
-        let seal = |column, secret: &Option<SecretString>| {
-            let owner = Owner {
-                name: &name,
-                column,
-            };
-            let sealed = secret
-                .as_ref()
-                .map(|secret| self.database.keys.seal(owner, secret));
-            sealed
-                .transpose()
-                .map_err(|error| Trouble::unusable(&error))
-        };
-        let secret = seal("app_secret", &app.secret)?;
-        let ticket = seal("app_ticket", &app.ticket)?;
+        let secret = self.seal(&name, "app_secret", app.secret.as_ref())?;
+        let ticket = self.seal(&name, "app_ticket", app.ticket.as_ref())?;
         let (id, service) = (text(&app.id), text(&app.service));
         let parameters = [id.clone(), service.clone(), text(&secret), text(&ticket)];
         self.database.try_once(statement, &parameters).await?;
@@ -271,11 +262,7 @@ impl Inner {
             return;
         };
         let name = app_name(Some(&app.id), Some(&app.service));
-        let owner = Owner {
-            name: &name,
-            column: row::APP_TOKEN,
-        };
-        let Ok(sealed) = self.database.keys.seal(owner, &token.token) else {
+        let Ok(sealed) = self.seal(&name, row::APP_TOKEN, Some(&token.token)) else {
             return;
         };
         let parameters = [
@@ -293,23 +280,28 @@ impl Inner {
         }
     }
 
-    fn sealed(&self, pair: &Successor) -> Result<SealedPair, Trouble> {
-        let seal = |column, secret: &Option<SecretString>| {
-            let owner = Owner {
-                name: &pair.profile,
-                column,
-            };
-            let sealed = secret
-                .as_ref()
-                .map(|secret| self.database.keys.seal(owner, secret));
-            sealed
-                .transpose()
-                .map_err(|error| Trouble::unusable(&error))
-        };
+    fn sealed(&self, pair: &Successor, addresses: &Addresses) -> Result<SealedPair, Trouble> {
+        let owner = login_name(&pair.profile, addresses);
+        let seal =
+            |column, secret: &Option<SecretString>| self.seal(&owner, column, secret.as_ref());
         Ok(SealedPair {
             access: seal("access_token", &pair.tokens.access_token)?,
             refresh: seal("refresh_token", &pair.tokens.refresh_token)?,
         })
+    }
+
+    /// Seals a secret, if there is one.
+    pub(super) fn seal(
+        &self,
+        name: &str,
+        column: &'static str,
+        secret: Option<&SecretString>,
+    ) -> Result<Option<String>, Trouble> {
+        let owner = Owner { name, column };
+        let sealed = secret.map(|secret| self.database.keys.seal(owner, secret));
+        sealed
+            .transpose()
+            .map_err(|error| Trouble::unusable(&error))
     }
 
     /// Saves what runs on this host could not. Says whether something was saved.

@@ -22,6 +22,9 @@ const KEY_PREFIX: &str = "frkey_";
 /// The length of a key in bytes.
 const KEY_LENGTH: usize = 32;
 
+/// How many hex digits of a fingerprint tell a handful of keys apart.
+pub(super) const KEY_ID_LENGTH: usize = 8;
+
 /// Separates these keys from whatever else somebody may derive from the same bytes.
 const PURPOSE: &[u8] = b"feishu-refresh store";
 
@@ -36,7 +39,7 @@ struct Key {
 /// What a secret belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Owner<'o> {
-    /// The login's name, or the app's.
+    /// The login's name, or the app's; what else it is bound to stands on further lines.
     pub(super) name: &'o str,
     /// The column that it stands in.
     pub(super) column: &'static str,
@@ -78,6 +81,11 @@ impl Keys {
         Ok(Keys(keys))
     }
 
+    /// Whether one of the keys has this id.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|key| key.id == id)
+    }
+
     /// Seals a secret for its owner.
     ///
     /// # Errors
@@ -103,7 +111,8 @@ impl Keys {
         let broken = || {
             let message = format!(
                 "{} of {} was not sealed for it: the row was changed or moved; nothing was sent",
-                owner.column, owner.name
+                owner.column,
+                owner.shown()
             );
             Error::config(message).with_hint(Hint::fixed(
                 "put the row back as it was, or log in again: feishu-refresh login",
@@ -130,9 +139,14 @@ impl Keys {
         keys.find_map(open).ok_or_else(broken)
     }
 
+    /// The ids of all keys, for people.
+    pub(super) fn ids(&self) -> String {
+        let ids: Vec<&str> = self.0.iter().map(|key| key.id.as_str()).collect();
+        ids.join(", ")
+    }
+
     fn wrong_key(&self, owner: Owner<'_>, id: &str) -> Error {
-        let known: Vec<&str> = self.0.iter().map(|key| key.id.as_str()).collect();
-        let (name, known) = (owner.name, known.join(", "));
+        let (name, known) = (owner.shown(), self.ids());
         // What is no id is not shown: whatever it is.
         let id = Fingerprint::parse(&format!("{id:0>16}")).map_or("another key", |_| id);
         let message = format!(
@@ -152,9 +166,8 @@ impl Key {
         let bytes: Option<[u8; KEY_LENGTH]> = decoded.as_slice().try_into().ok();
         decoded.zeroize();
         let bytes = bytes?;
-        // Half a fingerprint is enough to tell a handful of keys apart.
         let mut id = Fingerprint::of_bytes(&bytes).to_string();
-        id.truncate(8);
+        id.truncate(KEY_ID_LENGTH);
         Some(Key {
             id,
             bytes: SecretBox::new(Box::new(bytes)),
@@ -172,7 +185,12 @@ impl Key {
     }
 }
 
-impl Owner<'_> {
+impl<'o> Owner<'o> {
+    /// Its name for people: what follows a line end is for the seal alone.
+    fn shown(&self) -> &'o str {
+        self.name.lines().next().unwrap_or_default()
+    }
+
     fn aad(&self) -> Aad<Vec<u8>> {
         // No name holds a NUL.
         Aad::from([self.name.as_bytes(), self.column.as_bytes()].join(&0))
