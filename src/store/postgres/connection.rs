@@ -160,6 +160,8 @@ impl Connector {
         if let Some(options) = known.get_options() {
             config.options(options);
         }
+        config.channel_binding(known.get_channel_binding());
+        config.ssl_negotiation(known.get_ssl_negotiation());
         config.application_name(known.get_application_name().unwrap_or("feishu-refresh"));
         config.port(host.port);
         match (&host.name, ip) {
