@@ -90,7 +90,8 @@ fn dispatch(
     let options = asked.options(console.env, &mut *console.stdin)?;
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
-    report.is_about(asked.login_arguments(&options, console));
+    let store = asked.store_arguments(&options, console);
+    report.is_about(asked.login_arguments(&options, console), store);
     let done = match asked.task() {
         Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),

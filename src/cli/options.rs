@@ -42,6 +42,13 @@ fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
         .map_err(|_| Error::config(format!("{name} is not UTF-8 text")))
 }
 
+/// Adds an option to what a person is told to type. What cannot be shown as it is would name something else.
+fn add(arguments: &mut String, option: &str, value: &str) {
+    if value == printable(value) {
+        arguments.push_str(&format!(" {option}{}", quoted(value)));
+    }
+}
+
 impl Asked {
     /// What stdout gets.
     pub(super) fn output(&self) -> Output {
@@ -107,22 +114,14 @@ impl Asked {
     /// What `feishu-refresh login` must be given to be about the same as this run, as it is typed.
     pub(super) fn login_arguments(&self, options: &Options, console: &Console<'_>) -> String {
         let mut arguments = String::new();
-        let mut add = |option: &str, value: &str| {
-            // What cannot be shown as it is would name something else.
-            if value == printable(value) {
-                arguments.push_str(&format!(" {option}{}", quoted(value)));
-            }
-        };
         // A person at a terminal stands in the right folder; the reader of a cron mail does not.
         let names_file = self.file.config_file.is_some() || has(console.env, "FEISHU_CONFIG_FILE");
-        if let Some(store) = &options.store {
-            if self.file.store.is_some() || !console.stderr_is_terminal {
-                add("--store ", &store.shown());
-            }
+        if options.store.is_some() {
+            arguments.push_str(&self.store_arguments(options, console));
         } else if names_file || !console.stderr_is_terminal {
             let file = std::path::absolute(&options.config_file);
             let file = file.unwrap_or_else(|_| options.config_file.clone());
-            add("-c ", &file.display().to_string());
+            add(&mut arguments, "-c ", &file.display().to_string());
         }
         let is_for_one = !self.file.all && !matches!(self.task(), Task::Status);
         if is_for_one && self.names_profile(console.env) {
@@ -131,7 +130,7 @@ impl Asked {
             } else {
                 "-p "
             };
-            add(option, &options.profile);
+            add(&mut arguments, option, &options.profile);
         }
         let urls = [
             ("--base-url ", &self.server.base_url),
@@ -139,11 +138,30 @@ impl Asked {
         ];
         for (option, url) in urls {
             if let Some(url) = url {
-                add(option, url);
+                add(&mut arguments, option, url);
             }
         }
         if self.server.lark && self.server.base_url.is_none() {
             arguments.push_str(" --lark");
+        }
+        arguments
+    }
+
+    /// What any command must be given to be about the same store, as it is typed.
+    pub(super) fn store_arguments(&self, options: &Options, console: &Console<'_>) -> String {
+        let mut arguments = String::new();
+        if let Some(store) = &options.store
+            && (self.file.store.is_some() || !console.stderr_is_terminal)
+        {
+            add(&mut arguments, "--store ", &store.shown());
+        }
+        if let Some(key) = &self.file.store_key_file {
+            let key = std::path::absolute(key).unwrap_or_else(|_| key.clone());
+            add(
+                &mut arguments,
+                "--store-key-file ",
+                &key.display().to_string(),
+            );
         }
         arguments
     }

@@ -308,10 +308,13 @@ pub(super) struct Report {
     chinese: bool,
     /// What `feishu-refresh login` must be given to be about the same as this run.
     login_arguments: RefCell<String>,
+    /// What other commands must be given to be about the same store.
+    store_arguments: RefCell<String>,
 }
 
 /// What hints tell a person to type.
 const LOGIN: &str = "feishu-refresh login";
+const STORE: [&str; 2] = ["feishu-refresh store init", "feishu-refresh store import"];
 
 impl Report {
     pub(super) fn new(env: &dyn Fn(&str) -> Option<OsString>, json: bool) -> Self {
@@ -324,12 +327,14 @@ impl Report {
             json,
             chinese: locale.as_encoded_bytes().starts_with(b"zh"),
             login_arguments: RefCell::default(),
+            store_arguments: RefCell::default(),
         }
     }
 
-    /// From now on, hints to log in have these arguments.
-    pub(super) fn is_about(&self, login_arguments: String) {
+    /// From now on, hints to log in have these arguments, and those about a store have these.
+    pub(super) fn is_about(&self, login_arguments: String, store_arguments: String) {
         self.login_arguments.replace(login_arguments);
+        self.store_arguments.replace(store_arguments);
     }
 
     /// Writes a failure to stderr, for a person or for a program.
@@ -373,7 +378,11 @@ impl Report {
             &hint.english
         };
         let login = format!("{LOGIN}{}", self.login_arguments.borrow());
-        words.replace(LOGIN, &login)
+        let words = words.replace(LOGIN, &login);
+        STORE.iter().fold(words, |words, command| {
+            let whole = format!("{command}{}", self.store_arguments.borrow());
+            words.replace(command, &whole)
+        })
     }
 }
 
