@@ -2,6 +2,7 @@
 
 mod faults;
 mod hosts;
+mod kills;
 mod together;
 
 use std::fs::{self, Permissions};
