@@ -172,7 +172,7 @@ impl Wire {
                 if *lock(&of_thread) != Mode::Closed
                     && let Ok(server) = TcpStream::connect(("127.0.0.1", server))
                 {
-                    carry(client, server, &of_thread);
+                    carry(&client, &server, &of_thread);
                 }
             }
         });
@@ -196,7 +196,7 @@ fn lock(mode: &Mutex<Mode>) -> std::sync::MutexGuard<'_, Mode> {
 }
 
 /// Carries a connection both ways, on threads of its own.
-fn carry(client: TcpStream, server: TcpStream, mode: &Arc<Mutex<Mode>>) {
+fn carry(client: &TcpStream, server: &TcpStream, mode: &Arc<Mutex<Mode>>) {
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let is_cut = Arc::new(AtomicBool::new(false));
