@@ -1,5 +1,10 @@
 //! Logins in PostgreSQL: what a user types, and what becomes of it.
 
+mod faults;
+mod hosts;
+mod kills;
+mod together;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -9,7 +9,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -146,11 +146,23 @@ impl Journal {
             places::make_folder(&path);
             let file = files::create_private(&path)?;
             let text = format!("{HEAD}\n{line}\n");
-            let written = files::claim(&file)
-                .map_err(io::Error::from)
-                .and_then(|()| files::write_all_at(&file, text.as_bytes(), 0));
+            let claim = || {
+                files::claim(&file)?;
+                // Another run may have found it empty, and taken it away.
+                if is_at(&path, &file) {
+                    Ok(())
+                } else {
+                    Err(io::ErrorKind::NotFound.into())
+                }
+            };
+            let written = claim().and_then(|()| {
+                fail_point!("before-journal-is-written");
+                files::write_all_at(&file, text.as_bytes(), 0)
+            });
             if let Err(error) = written {
-                let _ = fs::remove_file(&path);
+                if is_at(&path, &file) {
+                    let _ = fs::remove_file(&path);
+                }
                 return Err(error);
             }
             Ok::<_, io::Error>(Journal { path, file })
@@ -169,6 +181,13 @@ impl Journal {
     pub(super) fn remove(self) {
         places::remove(&self.path);
     }
+}
+
+/// Whether a path leads to this file still.
+fn is_at(path: &Path, file: &File) -> bool {
+    let there = fs::symlink_metadata(path).map(|there| files::identity(&there));
+    let own = file.metadata().map(|own| files::identity(&own));
+    matches!((there, own), (Ok(there), Ok(own)) if there == own)
 }
 
 /// A journal that another run wrote.
@@ -190,7 +209,13 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
             places::put_aside(&path, "is not only this user's", &metadata);
             return None;
         }
-        let is_dead = files::claim(&file).is_ok();
+        // Whoever had it before may have taken it away, and a living run another's place.
+        let is_dead = files::claim(&file).is_ok() && is_at(&path, &file);
+        if is_dead && file.metadata().is_ok_and(|now| now.len() == 0) {
+            // Its run died before it had written anything.
+            places::remove(&path);
+            return None;
+        }
         let mut text = String::new();
         // What cannot be read is not whole.
         let _ = (&mut file).take(LONGEST).read_to_string(&mut text);

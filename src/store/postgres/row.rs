@@ -97,7 +97,8 @@ pub(super) const RELEASE: &str = "UPDATE feishu_refresh.login SET \
        lease_id = NULL, lease_holder = NULL, lease_until = NULL, sent_fingerprint = NULL \
      WHERE name = $1 AND lease_id = $2";
 
-/// Saves a successor. The predecessor in the row is the fence: $1 name, $2 predecessor, $3 successor,
+/// Saves a successor. The predecessor in the row is the fence. A lease that was for the predecessor ends with
+/// it, whoever has it: a run that died left it, or one whose request can only be refused. $1 name, $2 predecessor, $3 successor,
 /// $4 the run, $5 refresh token, $6 its end, $7 whether that is to be set, $8 access token, $9 its end,
 /// $10 scope, $11 whether that is to be set, $12 api.
 pub(super) const SAVE: &str = concat!(
@@ -114,10 +115,10 @@ pub(super) const SAVE: &str = concat!(
        refreshed_at = now(), \
        state = CASE state WHEN 'refused' THEN 'live' ELSE state END, \
        refused_at = NULL, refusal = NULL, failures = 0, retry_at = NULL, \
-       lease_holder = CASE WHEN lease_id = $4 THEN NULL ELSE lease_holder END, \
-       lease_until = CASE WHEN lease_id = $4 THEN NULL ELSE lease_until END, \
-       sent_fingerprint = CASE WHEN lease_id = $4 THEN NULL ELSE sent_fingerprint END, \
-       lease_id = NULLIF(lease_id, $4) \
+       lease_holder = CASE WHEN lease_id = $4 OR sent_fingerprint = $2 THEN NULL ELSE lease_holder END, \
+       lease_until = CASE WHEN lease_id = $4 OR sent_fingerprint = $2 THEN NULL ELSE lease_until END, \
+       lease_id = CASE WHEN lease_id = $4 OR sent_fingerprint = $2 THEN NULL ELSE lease_id END, \
+       sent_fingerprint = NULL \
      WHERE name = $1 AND refresh_fingerprint = $2 AND ($3 <> $2 OR lease_id = $4) \
      RETURNING 1",
     durably!()

@@ -100,20 +100,27 @@ impl Inner {
         fail_point!("after-record");
         let outcome = self.save_again_and_again(pair, facts, journal.as_ref(), is_hurried);
         match outcome.await {
-            Ok(outcome @ (Outcome::Saved | Outcome::WasThere)) => {
+            Ok(Outcome::Saved | Outcome::WasThere) => {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
-                if matches!(outcome, Outcome::Saved) {
-                    // The lease has ended with it.
-                    let mut leased = self.leased.borrow_mut();
-                    leased.retain(|name| *name != pair.profile);
-                }
+                // The lease has ended with it.
+                self.forget_lease(&pair.profile);
                 self.save_app_token(pair, facts).await;
                 Ok(())
             }
             Ok(Outcome::Conflict(why)) => Err(self.unsaved(pair, why, &line, journal)),
-            Err(trouble) => Err(self.unsaved(pair, &trouble.words, &line, journal)),
+            Err(trouble) => {
+                // Others must not take the row's token for unspent: the lease says until its end, and
+                // then to the next, that it was sent.
+                self.forget_lease(&pair.profile);
+                Err(self.unsaved(pair, &trouble.words, &line, journal))
+            }
         }
+    }
+
+    /// This run does not give the lease of a login back.
+    fn forget_lease(&self, login: &str) {
+        self.leased.borrow_mut().retain(|name| name != login);
     }
 
     async fn save_again_and_again(
