@@ -1,5 +1,10 @@
 //! Logins in PostgreSQL: what a user types, and what becomes of it.
 
+mod addresses;
+mod commands;
+mod keys;
+mod moving;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -30,7 +35,11 @@ impl Shared {
 
     /// The same, with the login in the file still.
     pub fn without_login(settings: &[(&str, &str)]) -> Option<Self> {
-        let database = Postgres::start_with(settings).unwrap()?;
+        Postgres::start_with(settings).unwrap().map(Shared::at)
+    }
+
+    /// This database with tables, and the login in the file still.
+    pub fn at(database: Postgres) -> Self {
         let scene = Scene::new();
         let key = scene.folder().join("key");
         let made = scene.run(["store", "key"]);
@@ -44,7 +53,7 @@ impl Shared {
             key,
         };
         shared.run(&["store", "init"]).assert_done();
-        Some(shared)
+        shared
     }
 
     /// The program, with the store named in its environment.
