@@ -79,11 +79,10 @@ fn init_makes_the_tables_once_and_prints_what_it_does() {
     let schema = |name: &str| {
         let dump = database.dump("pg_dump", &["--schema-only"], name).unwrap();
         let lines = dump.lines().filter(|line| !line.contains("restrict "));
-        // Only one of the two was granted to the role with its database.
-        lines.map(|line| format!("{line}\n")).collect::<String>()
+        lines.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(schema("feishu"), schema("other"));
-    assert!(schema("other").contains("CREATE TABLE feishu_refresh.login"));
+    assert!(schema("other").contains(&"CREATE TABLE feishu_refresh.login (".to_owned()));
     let versions = "SELECT version FROM feishu_refresh.meta";
     assert_eq!(database.query_at(&other, versions).unwrap(), "1");
     // A run works on the tables that psql made.

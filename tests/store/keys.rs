@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::commands::{answer, ask_in_store};
 
-use crate::harness::{Run, fingerprint};
+use crate::harness::{ABORTED, Run, fingerprint};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, Postgres};
 
 /// A new key, as `store key` prints it.
@@ -228,6 +228,26 @@ fn no_secret_is_in_a_dump_a_log_or_a_message() {
     shared
         .database
         .query("ALTER TABLE feishu_refresh.login DROP CONSTRAINT login_generation_check");
+    // A journal of a run that died: sealed as well.
+    let state = scene.folder().join("state");
+    let mut program = shared.program();
+    program.env("XDG_STATE_HOME", &state);
+    program.env("FEISHU_REFRESH_FAIL", "before-save=abort");
+    assert_eq!(Run::of(program.output().unwrap()).code, ABORTED);
+    let mut journals = 0;
+    for entry in fs::read_dir(state.join("feishu-refresh")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert_no_secret(&shared, "a journal", &text);
+        journals += 1;
+    }
+    assert_eq!(journals, 1);
+    // The lease of a dead run is waited for; here that is over.
+    let over = "UPDATE feishu_refresh.login SET lease_until = now()";
+    shared.database.query(over);
+    let mut program = shared.program();
+    let run = Run::of(program.env("XDG_STATE_HOME", &state).output().unwrap());
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    run.token();
     // The access tokens that it may print are not on stderr.
     assert_no_secret(&shared, "a message", &said);
     let last = shared_token(&shared, "TOKEN");

@@ -1,14 +1,16 @@
 //! `store import`: at any moment a login is in the file or in the store, and nowhere twice.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::Shared;
-use crate::harness::{ABORTED, Run, Scene, fingerprint, set_private, tokens_in_journal};
-use crate::sandbox::{APP_ID, APP_SECRET};
+use super::commands::{answer, ask_in_store};
+use crate::harness::{ABORTED, HeldRun, Run, Scene, fingerprint, set_private, tokens_in_journal};
+use crate::sandbox::{APP_ID, APP_SECRET, Fault};
 
 /// A database, and a scene that changes from case to case: starting a server takes long.
 struct Move {
@@ -27,12 +29,16 @@ impl Move {
         Some(Move { shared, home })
     }
 
-    /// An empty store, a file with one login, and no memory of anything.
+    /// An empty store, a file with one login and its app, and no memory of anything.
     fn begin(&mut self) {
         let tables = "feishu_refresh.login, feishu_refresh.pace, feishu_refresh.app";
         self.shared.database.query(&format!("TRUNCATE {tables}"));
         let _ = fs::remove_dir_all(self.state());
         self.shared.scene = Scene::new();
+        // The app's secrets go another way than the login's, and must arrive, too.
+        let server = &self.scene().server;
+        self.scene()
+            .write(format!("; mine\n{}", server.profile("TOKEN", "v2")));
     }
 
     fn scene(&self) -> &Scene {
@@ -136,6 +142,8 @@ enum First {
     RunOnStore,
     /// The text of before the import is put back, as an editor or a backup would.
     OldCopy,
+    /// One that holds a token that was spent before the import.
+    OlderCopy,
 }
 
 /// Kills an import at this point, lets something else happen, and imports again.
@@ -147,10 +155,16 @@ fn kill_and_go_on(place: &mut Move, point: &str, first: First, has_links: bool) 
         let other = place.scene().folder().join("other-name.ini");
         fs::hard_link(place.scene().file(), other).unwrap();
     }
+    let older = place.text();
+    place.on_file(&[]).token();
     let old = place.text();
     place.import_killed_at(point);
     let is_freed = point == "after-free";
-    let state = if is_freed { "live" } else { "held" };
+    let state = match point {
+        "before-hold" => "",
+        "after-free" => "live",
+        _ => "held",
+    };
     assert_eq!(place.state_in_store(), state, "{case}");
     let rotations = place.scene().server.rotations();
     match first {
@@ -166,6 +180,8 @@ fn kill_and_go_on(place: &mut Move, point: &str, first: First, has_links: bool) 
             let run = place.in_store(&[]);
             if is_freed {
                 run.token();
+            } else if state.is_empty() {
+                run.assert_failed(3, "has no login [TOKEN]");
             } else {
                 run.assert_failed(3, "run store import again");
                 assert!(run.stderr.contains("nothing was sent"), "{}", run.stderr);
@@ -173,6 +189,7 @@ fn kill_and_go_on(place: &mut Move, point: &str, first: First, has_links: bool) 
             }
         }
         First::OldCopy => place.scene().write(old),
+        First::OlderCopy => place.scene().write(older),
     }
     let again = place.import();
     assert_eq!(again.code, 0, "{case}: {}", again.stderr);
@@ -180,7 +197,8 @@ fn kill_and_go_on(place: &mut Move, point: &str, first: First, has_links: bool) 
 }
 
 /// The points that every import passes, in their order.
-const POINTS: [&str; 13] = [
+const POINTS: [&str; 14] = [
+    "before-hold",
     "after-hold",
     "before-take-out",
     "before-write",
@@ -215,6 +233,15 @@ fn an_import_that_was_killed_goes_on() {
             kill_and_go_on(&mut place, point, first, false);
         }
     }
+    // As long as the memory knows it, an older copy is healed.
+    for point in [
+        "after-hold",
+        "after-rename",
+        "after-take-out",
+        "before-forget",
+    ] {
+        kill_and_go_on(&mut place, point, First::OlderCopy, false);
+    }
     // Once it is freed, an old copy with the very token is nobody's to heal.
     for first in [First::Nothing, First::RunOnStore] {
         kill_and_go_on(&mut place, "after-free", first, false);
@@ -248,6 +275,7 @@ fn imports_that_are_killed_in_a_row_end_well() {
     place.begin();
     for point in POINTS {
         place.import_killed_at(point);
+        // By now it may be out of the file.
         place.on_file(&[]);
         if place.scene().value("refresh_token").is_empty() {
             break;
@@ -350,7 +378,8 @@ fn what_stands_in_the_store_is_never_overwritten() {
         let row = place.shared.value("login.*::text");
         let other = Scene::new();
         // The first tokens of all stand-ins are alike.
-        other.write(other.server.config_file());
+        other.server.refresh_token();
+        other.write(other.server.profile("TOKEN", "v2"));
         let (server, text) = (&other.server, other.text());
         let file = other.file().display().to_string();
         let run = place.in_store(&["store", "import", "-c", &file]);
@@ -456,7 +485,7 @@ fn the_files_own_text_stays_as_it_is() {
             text.matches(end).count(),
             "{text:?}"
         );
-        assert!(!text.contains("ur-sandbox"), "{text}");
+        assert!(!text.contains("-sandbox0"), "{text}");
         let Ok(python) = Command::new("python3")
             .args(["-c", READ])
             .arg(place.scene().file())
@@ -504,4 +533,115 @@ fn a_cron_line_for_the_emptied_file_is_told_why() {
     assert_eq!(scene.server.spent_seen(), 0);
     set_private(&scene.file());
     place.assert_moved("a cron line");
+}
+
+#[test]
+fn what_dead_runs_left_moves_along() {
+    let Some(mut place) = Move::start() else {
+        return;
+    };
+    // A run that died with a pair in its journal: the pair is what moves.
+    place.begin();
+    let mut program = place.on_file_program();
+    program.env("FEISHU_REFRESH_FAIL", "after-record=abort");
+    assert_eq!(Run::of(program.output().unwrap()).code, ABORTED);
+    let pair = place.scene().journaled().unwrap();
+    place.import().assert_done();
+    assert_eq!(
+        place.shared.value("refresh_fingerprint"),
+        fingerprint(&pair)
+    );
+    place.assert_moved("a journal");
+    // One that died with a request under way: whoever is refused next must know.
+    place.begin();
+    place.scene().server.fail_next(Fault::HoldThenClose);
+    let mut held = HeldRun::spawn(place.on_file_program().arg("-v"));
+    place.scene().server.wait_until_held();
+    held.child.kill().unwrap();
+    held.child.wait().unwrap();
+    place.scene().server.release();
+    let token = fingerprint(&place.scene().value("refresh_token"));
+    place.import().assert_done();
+    assert_eq!(place.shared.value("unanswered_fingerprint"), token);
+    place.scene().server.fail_next(Fault::code(20064));
+    let run = place.in_store(&[]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("nobody knows what came of it"),
+        "{}",
+        run.stderr
+    );
+    // This server took it for nothing: it works still.
+    place.in_store(&[]).token();
+    place.assert_moved("a doubt");
+}
+
+#[test]
+fn a_login_over_one_that_is_held_back_parts_the_two() {
+    let Some(mut place) = Move::start() else {
+        return;
+    };
+    place.begin();
+    place.import_killed_at("after-hold");
+    let scene = place.scene();
+    let token = scene.value("refresh_token");
+    let text = scene.text();
+    let app = scene.app_flags();
+    let app: Vec<&str> = app.iter().map(String::as_str).collect();
+    let (login, page) = ask_in_store(&place.shared, &app);
+    assert_eq!(answer(&place.shared, login, &page).code, 0);
+    // By now they are two logins: each works where it is, and neither takes the other's place.
+    let run = place.import();
+    run.assert_failed(3, "another login by that name");
+    assert_eq!(place.text(), text);
+    assert!(scene.server.is_live(&token));
+    place.in_store(&[]).token();
+    place.on_file(&[]).token();
+    place.in_store(&[]).token();
+    assert_eq!(scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn an_import_that_cannot_begin_changes_nothing() {
+    let Some(mut place) = Move::start() else {
+        return;
+    };
+    place.begin();
+    let text = place.text();
+    let import = |variable: &str, value: &str| {
+        let mut program = place.in_store_program();
+        program.args(["store", "import", "--lock-timeout", "1"]);
+        Run::of(program.env(variable, value).output().unwrap())
+    };
+    let run = import("FEISHU_STORE", "postgres://u@127.0.0.1:1/x");
+    run.assert_failed(5, "cannot connect");
+    import("FEISHU_STORE_KEY_FILE", "/nowhere").assert_failed(3, "cannot read the store's key");
+    import("FEISHU_STORE_KEY", "frkey_short")
+        .assert_failed(3, "the store's key is missing, or is none");
+    import("FEISHU_CONFIG_FILE", "nowhere.ini").assert_failed(3, "nowhere.ini does not exist");
+    place
+        .shared
+        .database
+        .query("ALTER TABLE feishu_refresh.login RENAME TO elsewhere");
+    import("LANG", "C").assert_failed(3, "it has no tables of this program");
+    place
+        .shared
+        .database
+        .query("ALTER TABLE feishu_refresh.elsewhere RENAME TO login");
+    // A step that fails, and is no kill: what has not moved is told, and can be moved later.
+    import("FEISHU_REFRESH_FAIL", "after-hold=error").assert_failed(1, "fail point");
+    assert_eq!(place.text(), text);
+    assert_eq!(place.scene().file_names(), ["feishu-config.ini"]);
+    // One that passes is done again.
+    let run = import("FEISHU_REFRESH_FAIL", "before-hold=error");
+    run.assert_done();
+    place.assert_moved("at last");
+    for rubbish in ["", "rubbish\n", "00000000.AAAA\n"] {
+        let mut program = place.in_store_program();
+        program.args(["store", "import", "-"]).stdin(Stdio::piped());
+        program.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(rubbish.as_bytes());
+        Run::of(child.wait_with_output().unwrap()).assert_failed(3, "");
+    }
 }
