@@ -173,6 +173,16 @@ fn what_is_sealed_opens_only_where_it_stood() {
     assert_eq!(server.requests().len(), requests);
     shared.run(&[]).token();
     assert_eq!(server.spent_seen(), 0);
+    // What the message advises works, in that order.
+    database.query("UPDATE feishu_refresh.login SET refresh_token = 'ur-plain'");
+    let run = shared.run(&[]);
+    run.assert_failed(3, "delete it, and then log in again: feishu-refresh login");
+    database.query("DELETE FROM feishu_refresh.login WHERE name = 'TOKEN'");
+    let app = shared.scene.app_flags();
+    let app: Vec<&str> = app.iter().map(String::as_str).collect();
+    let (login, page) = ask_in_store(&shared, &app);
+    assert_eq!(answer(&shared, login, &page).code, 0);
+    shared.run(&[]).token();
 }
 
 /// All that a secret of these tests can be known by.

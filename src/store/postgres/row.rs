@@ -329,8 +329,8 @@ impl Reader<'_> {
             "[{name}] of {store}: its refresh_token is not the one of its refresh_fingerprint: the row was changed; nothing was sent"
         );
         Error::config(message).with_hint(Hint::fixed(
-            "put the row back as it was, or log in again: feishu-refresh login",
-            "请恢复该行原来的内容，或重新登录：feishu-refresh login",
+            "put the row back as it was; or delete it, and then log in again: feishu-refresh login",
+            "请恢复该行原来的内容；或删除该行，然后重新登录：feishu-refresh login",
         ))
     }
 

@@ -106,8 +106,8 @@ impl Keys {
                 owner.column, owner.name
             );
             Error::config(message).with_hint(Hint::fixed(
-                "put the row back as it was, or log in again: feishu-refresh login",
-                "请恢复该行原来的内容，或重新登录：feishu-refresh login",
+                "put the row back as it was; or delete it, and then log in again: feishu-refresh login",
+                "请恢复该行原来的内容；或删除该行，然后重新登录：feishu-refresh login",
             ))
         };
         let (id, text) = sealed.split_once('.').ok_or_else(broken)?;
