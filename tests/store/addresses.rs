@@ -95,12 +95,20 @@ fn a_password_is_found_where_libpq_finds_it() {
     fs::rename(&file, folder.join(".pgpass")).unwrap();
     let home = folder.display().to_string();
     ok(&without, &[("HOME", &home)]);
+    // What is empty is not given.
+    let empty = without.replace("feishu@", "feishu:@");
+    let environment = [
+        ("HOME", home.as_str()),
+        ("PGPASSWORD", ""),
+        ("PGPASSFILE", ""),
+    ];
+    ok(&empty, &environment);
     // Others could have written it, as for libpq.
     let open = Permissions::from_mode(0o644);
     fs::set_permissions(folder.join(".pgpass"), open).unwrap();
     let run = run_at(&shared, &without, &[("HOME", &home)]);
     run.assert_failed(3, "can be read by others, and is not used: chmod 600");
-    assert_eq!(shared.scene.server.rotations(), 7);
+    assert_eq!(shared.scene.server.rotations(), 8);
     assert_eq!(shared.scene.server.spent_seen(), 0);
 }
 
