@@ -32,6 +32,8 @@ use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
 use crate::refresh::{self, Caller, Following, News, Options, Outcome};
+#[cfg(feature = "postgres")]
+use crate::store::postgres::refuse_given_token;
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
 use status::Survey;
@@ -91,6 +93,11 @@ fn dispatch(
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
     report.is_about(asked.login_arguments(&options, console));
+    #[cfg(feature = "postgres")]
+    if let Some(database) = options.store.as_ref().filter(|_| !asked.is_about_stores()) {
+        // Also where the token is the one that stands there, and no claim is needed.
+        refuse_given_token(options.given(), &database.shown())?;
+    }
     let done = match asked.task() {
         Task::Refresh if is_for_all && options.store.is_some() => Err(no_fleet_in_store()),
         Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),

@@ -225,7 +225,10 @@ impl Store for PostgresStore {
 }
 
 /// Only a consent or an import makes or replaces a login here.
-fn refuse_given_token(given: Given<'_>, store: &str) -> Result<()> {
+///
+/// # Errors
+/// [`Kind::Config`] if a token came from outside.
+pub(crate) fn refuse_given_token(given: Given<'_>, store: &str) -> Result<()> {
     if given.refresh_token.is_none() {
         return Ok(());
     }

@@ -488,7 +488,23 @@ fn the_place_that_was_named_last_and_nearest_counts() {
     assert_eq!(rotations(), (3, 2));
     assert_eq!(shared.run(&["--all", "-c", &file]).code, 0);
     assert_eq!(rotations(), (3, 3));
-    // A refresh token from outside is for a file alone.
+    // A refresh token from outside is for a file alone, also the one that stands there.
+    let printed = json_of(&shared.run(&["--min-ttl", "10m", "-o", "json"]));
+    let own = printed["refresh_token"].as_str().unwrap();
+    for arguments in [
+        &["-r", own, "--min-ttl", "10m"][..],
+        &["exec", "-r", own, "--", "echo", "started"],
+        &["status", "-r", own],
+    ] {
+        let run = shared.run(arguments);
+        run.assert_failed(3, "a store takes none that way");
+    }
+    // On the way into a store it is in nobody's way.
+    let mut program = shared.program();
+    program
+        .env("FEISHU_REFRESH_TOKEN", own)
+        .args(["store", "import"]);
+    Run::of(program.output().unwrap()).assert_done();
     let token = server.refresh_token();
     let run = shared.run(&["-r", &token]);
     run.assert_failed(3, "a store takes none that way");
