@@ -198,6 +198,8 @@ impl Ours {
             "passfile" => self.passfile = Some(PathBuf::from(value)),
             // Only a server that can be written to is of use.
             "target_session_attrs" | "load_balance_hosts" => {}
+            // None is spoken: only who insists on it must be told.
+            "gssencmode" if value != "require" => {}
             _ => return false,
         }
         true
@@ -365,7 +367,7 @@ mod tests {
                 vec![("/run/pg/.s.PGSQL.5432", false)],
             ),
             (
-                "postgres://u@a,b:2/x?target_session_attrs=any",
+                "postgres://u@a,b:2/x?target_session_attrs=any&gssencmode=disable",
                 vec![("a:5432", true), ("b:2", true)],
             ),
         ];
@@ -399,6 +401,7 @@ mod tests {
             "postgres://u:pw@db:port/x",
             "postgres://u:pw@db/x?sslmode=pw",
             "postgres://u:pw@db/x?sslkey=pw",
+            "postgres://u:pw@db/x?gssencmode=require",
             "postgres://u:pw@a,b/x?port=1,2,3",
         ] {
             let error = Address::parse(&url.into()).err();
