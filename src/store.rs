@@ -99,6 +99,7 @@ macro_rules! on_store {
                     database,
                     &settings,
                     $options.lock_timeout,
+                    $options.refresh_token.as_ref(),
                 )?;
                 $work
             }

@@ -1,8 +1,12 @@
 //! Logins in PostgreSQL: what a user types, and what becomes of it.
 
+mod addresses;
+mod commands;
 mod faults;
 mod hosts;
+mod keys;
 mod kills;
+mod moving;
 mod together;
 
 use std::fs::{self, Permissions};
@@ -35,7 +39,11 @@ impl Shared {
 
     /// The same, with the login in the file still.
     pub fn without_login(settings: &[(&str, &str)]) -> Option<Self> {
-        let database = Postgres::start_with(settings).unwrap()?;
+        Postgres::start_with(settings).unwrap().map(Shared::at)
+    }
+
+    /// This database with tables, and the login in the file still.
+    pub fn at(database: Postgres) -> Self {
         let scene = Scene::new();
         let key = scene.folder().join("key");
         let made = scene.run(["store", "key"]);
@@ -49,7 +57,7 @@ impl Shared {
             key,
         };
         shared.run(&["store", "init"]).assert_done();
-        Some(shared)
+        shared
     }
 
     /// The program, with the store named in its environment.

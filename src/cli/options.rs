@@ -75,7 +75,7 @@ impl Asked {
     /// # Errors
     /// [`Kind::Config`] if the key cannot be read.
     fn store(&self, env: Env<'_>) -> Result<Option<Database>> {
-        let is_import = matches!(self.task(), Task::Store { .. });
+        let is_import = self.is_about_stores();
         let address = match &self.file.store {
             Some(address) => Some(address.clone()),
             // A flag beats the environment.
@@ -195,6 +195,11 @@ impl Asked {
         self.file.all
     }
 
+    /// Whether a store is to be set up or filled, and no login of it used.
+    pub(super) fn is_about_stores(&self) -> bool {
+        matches!(self.task(), Task::Store { .. })
+    }
+
     /// The time between two requests to one app.
     pub(super) fn spacing(&self) -> Duration {
         self.limits.rate.unwrap_or(DOCUMENTED_SPACING)
@@ -225,7 +230,7 @@ impl Asked {
 
     /// Refuses what does not go with a store.
     fn check_store(&self) -> Result<()> {
-        let is_for_both = matches!(self.task(), Task::Store { .. });
+        let is_for_both = self.is_about_stores();
         if self.file.store.is_none() || self.file.config_file.is_none() || is_for_both {
             return Ok(());
         }

@@ -283,7 +283,12 @@ type Logins = Vec<Named<Snapshot>>;
 #[cfg(feature = "postgres")]
 fn stored(database: &Database, options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
     let settings = options.connection(Mask::shield_thread);
-    let store = PostgresStore::open(database, &settings, options.lock_timeout)?;
+    let store = PostgresStore::open(
+        database,
+        &settings,
+        options.lock_timeout,
+        options.refresh_token.as_ref(),
+    )?;
     let standings = runtime()?.block_on(store.survey(named))?;
     let (logins, notes) = standings
         .into_iter()

@@ -67,7 +67,7 @@ fn named(options: &Options) -> Result<&Database> {
 #[cfg(feature = "postgres")]
 fn opened(options: &Options) -> Result<PostgresStore> {
     let settings = options.connection(Mask::shield_thread);
-    PostgresStore::open(named(options)?, &settings, options.lock_timeout)
+    PostgresStore::open(named(options)?, &settings, options.lock_timeout, None)
 }
 
 #[cfg(feature = "postgres")]

@@ -34,6 +34,7 @@ use std::process;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use secrecy::SecretString;
 use tokio_postgres::types::Type;
 
 use super::{Claim, KeptReply, Mention, Refused, Reservation, Reserved, Saved, Store, Wanted};
@@ -87,7 +88,11 @@ impl PostgresStore {
         database: &super::Database,
         settings: &Settings,
         patience: Duration,
+        given_token: Option<&SecretString>,
     ) -> Result<Self> {
+        if given_token.is_some() {
+            return Err(takes_no_token(&database.shown()));
+        }
         let keys = Keys::parse(&database.keys)?;
         let address = Address::parse(&database.address)?;
         let connector = Connector::new(address, settings.ca_cert.clone(), settings.shield);
@@ -233,10 +238,9 @@ impl Store for PostgresStore {
 
 impl PostgresStore {
     async fn look_until(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Snapshot> {
-        let Wanted { profile, given, .. } = wanted;
+        let profile = wanted.profile;
         let inner = &self.inner;
         check_name(profile)?;
-        refuse_given_token(given, inner.database.shown())?;
         if wanted.is_for_login {
             inner.check_keys(deadline).await?;
         }
@@ -248,18 +252,15 @@ impl PostgresStore {
     }
 }
 
-/// Only a consent or an import makes or replaces a login here.
-fn refuse_given_token(given: Given<'_>, store: &str) -> Result<()> {
-    if given.refresh_token.is_none() {
-        return Ok(());
-    }
+/// The error for a refresh token from outside: only a consent or an import makes or replaces a login here.
+fn takes_no_token(store: &str) -> Error {
     let message = format!(
         "{store}: a refresh token was given, and a store takes none that way; nothing was sent"
     );
-    Err(Error::config(message).with_hint(Hint::fixed(
+    Error::config(message).with_hint(Hint::fixed(
         "leave -r and FEISHU_REFRESH_TOKEN away; a login comes into a store by feishu-refresh login, or from a file by feishu-refresh store import",
         "请去掉 -r 与 FEISHU_REFRESH_TOKEN；可用 feishu-refresh login 登录，或用 feishu-refresh store import 从文件移入",
-    )))
+    ))
 }
 
 impl Inner {

@@ -345,6 +345,13 @@ impl Postgres {
         run_psql(&mut self.command("psql"), address, sql)
     }
 
+    /// What `pg_dump` or `pg_dumpall` writes of this database.
+    pub fn dump(&self, program: &str, arguments: &[&str], database: &str) -> Result<String> {
+        let mut dump = self.command(program);
+        dump.args(arguments).arg("--dbname");
+        run(dump.arg(self.socket_address_of(database)))
+    }
+
     fn psql(&self, address: &str, sql: &str) -> Result<String> {
         let mut psql = self.command("psql");
         run_psql(psql.env("PGOPTIONS", OWN_OPTIONS), address, sql)

@@ -4,6 +4,7 @@
 //! Promise: no text that is shown holds the password.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -88,14 +89,16 @@ impl Address {
         let hosts = hosts(&config, tls)?;
         let passfile = ours
             .passfile
-            .or_else(|| env::var_os("PGPASSFILE").map(PathBuf::from));
+            .or_else(|| set_in_environment("PGPASSFILE").map(PathBuf::from));
         let address = Address {
             hosts,
             config,
             root_certificates: ours.root_certificates,
             shown: shown(url),
             passwords: Passwords {
-                environment: env::var("PGPASSWORD").ok().map(SecretString::from),
+                environment: set_in_environment("PGPASSWORD")
+                    .and_then(|password| password.into_string().ok())
+                    .map(SecretString::from),
                 file: passfile.or_else(|| env::home_dir().map(|home| home.join(".pgpass"))),
             },
         };
@@ -110,7 +113,7 @@ impl Address {
     /// The settings for one of the hosts, with its password.
     pub(super) fn config_for(&self, host: &Host) -> tokio_postgres::Config {
         let mut config = self.config.clone();
-        if config.get_password().is_none()
+        if config.get_password().is_none_or(<[u8]>::is_empty)
             && let Some(password) = self.password(host)
         {
             config.password(password.expose_secret());
@@ -142,6 +145,11 @@ impl Address {
         let port = host.port.to_string();
         password_in(&text, [&name, &port, database, user])
     }
+}
+
+/// An environment variable; an empty one counts as unset.
+fn set_in_environment(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 impl Host {
@@ -190,6 +198,8 @@ impl Ours {
             "passfile" => self.passfile = Some(PathBuf::from(value)),
             // Only a server that can be written to is of use.
             "target_session_attrs" | "load_balance_hosts" => {}
+            // None is spoken: only who insists on it must be told.
+            "gssencmode" if value != "require" => {}
             _ => return false,
         }
         true
@@ -357,7 +367,7 @@ mod tests {
                 vec![("/run/pg/.s.PGSQL.5432", false)],
             ),
             (
-                "postgres://u@a,b:2/x?target_session_attrs=any",
+                "postgres://u@a,b:2/x?target_session_attrs=any&gssencmode=disable",
                 vec![("a:5432", true), ("b:2", true)],
             ),
         ];
@@ -391,6 +401,7 @@ mod tests {
             "postgres://u:pw@db:port/x",
             "postgres://u:pw@db/x?sslmode=pw",
             "postgres://u:pw@db/x?sslkey=pw",
+            "postgres://u:pw@db/x?gssencmode=require",
             "postgres://u:pw@a,b/x?port=1,2,3",
         ] {
             let error = Address::parse(&url.into()).err();

@@ -144,6 +144,7 @@ impl PostgresStore {
             text(&app_token),
             moment(&app_token_end),
         ];
+        fail_point!("before-hold");
         let (rows, _) = inner.database.try_once(row::HOLD, &parameters).await?;
         Ok(!rows.is_empty())
     }

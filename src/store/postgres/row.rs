@@ -16,7 +16,7 @@ use tokio_postgres::types::{FromSql, Type};
 
 use super::connection::Parameter;
 use super::sealing::{Keys, Owner};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::profile::{Addresses, LoginId, Pair, Profile, Snapshot, SpentTokens, StatedApi};
 use crate::protocol::Api;
 use crate::store::{Mention, Refused};
@@ -266,6 +266,11 @@ impl State {
             _ => State::Empty,
         }
     }
+
+    /// Whether the login is this store's to use: what is on its way is the file's still.
+    fn is_here(self) -> bool {
+        matches!(self, State::Live | State::Refused)
+    }
 }
 
 /// What a row is read with.
@@ -296,6 +301,11 @@ impl Reader<'_> {
             .collect();
         spent.reverse();
         spent.extend(print("previous_fingerprint")?);
+        let profile = self.profile(row, &name, state, own)?;
+        let is_sound = profile.pair.fingerprint() == own || self.is_for_login;
+        if state.is_here() && !is_sound {
+            return Err(self.another_token(&name));
+        }
         Ok(Stored {
             snapshot: Snapshot {
                 login: LoginId {
@@ -303,7 +313,7 @@ impl Reader<'_> {
                     store: self.store.to_owned(),
                 },
                 exists: state != State::Empty,
-                profile: self.profile(row, &name, state, own)?,
+                profile,
                 clock_ahead: self.clock_ahead,
                 spent_by: Arc::new(HashMap::new()),
             },
@@ -323,6 +333,18 @@ impl Reader<'_> {
         })
     }
 
+    /// The error for a row whose fence is another token's: a save would take it for somebody else's.
+    fn another_token(&self, name: &str) -> Error {
+        let store = self.store;
+        let message = format!(
+            "[{name}] of {store}: its refresh_token is not the one of its refresh_fingerprint: the row was changed; nothing was sent"
+        );
+        Error::config(message).with_hint(Hint::fixed(
+            "put the row back as it was, or log in again: feishu-refresh login",
+            "请恢复该行原来的内容，或重新登录：feishu-refresh login",
+        ))
+    }
+
     fn profile(
         &self,
         row: &Row,
@@ -330,8 +352,7 @@ impl Reader<'_> {
         state: State,
         own: Option<Fingerprint>,
     ) -> Result<Profile> {
-        // What is on its way is the file's still.
-        let is_here = matches!(state, State::Live | State::Refused);
+        let is_here = state.is_here();
         let addresses = Addresses {
             base: self.get(row, "base_url")?,
             accounts: self.get(row, "accounts_url")?,
