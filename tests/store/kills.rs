@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::hosts::{Host, Mode, Wire};
-use crate::harness::ABORTED;
+use crate::harness::{ABORTED, Run};
 
 /// Where a run can be ended, and whether the pair that it got is on a disk there.
 const POINTS: [(&str, bool); 9] = [
@@ -193,5 +193,33 @@ fn three_hundred_kills_lose_nothing_that_was_read() {
     println!("{lost} replies were not read, {kept} pairs put back, {ended} runs were faster");
     assert!(lost < 30, "{lost}");
     host.run(&shared, &[]).token();
+    shared.assert_consistent(&host);
+}
+
+/// The lease of a run that could not save lasts: the row's token is spent, and others are to know.
+#[test]
+fn a_pair_that_is_not_saved_keeps_others_from_its_predecessor() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    shared.trust_everybody();
+    let server = &shared.scene.server;
+    let (host, other) = (Host::new(), Host::new());
+    let mut program = host.program(&shared);
+    program.env("FEISHU_REFRESH_FAIL", "before-save=errors");
+    program.args(["--lock-timeout", "1"]);
+    let run = Run::of(program.output().unwrap());
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    let run = other.run(&shared, &["--lock-timeout", "1"]);
+    run.assert_failed(5, "is being refreshed by");
+    assert_eq!(server.spent_seen(), 0);
+    // The lease ends, and no other has the pair.
+    shared.end_lease();
+    other.run(&shared, &[]).assert_failed(4, LOST);
+    assert_eq!(shared.value("state"), "refused");
+    // The host that has it heals the login.
+    assert!(server.gave(host.run(&shared, &[]).token()));
+    assert!(server.gave(other.run(&shared, &[]).token()));
+    assert_eq!(server.spent_seen(), 1);
     shared.assert_consistent(&host);
 }
