@@ -99,9 +99,7 @@ fn status_shows_every_profile_and_no_secret() {
     assert!(scene.server.requests().is_empty());
     assert_eq!(scene.text(), before);
     scene.write("[mine]\nnote = 1\n");
-    scene
-        .run(["status"])
-        .assert_failed(3, "has no section with a token");
+    scene.run(["status"]).assert_failed(3, "has no login");
     scene.write("rubbish\n");
     scene.run(["status"]).assert_failed(3, "line 1");
 }
