@@ -191,7 +191,7 @@ impl<'a, S: Store> Login<'a, S> {
         self.runtime.block_on(async {
             let room = self.room(caller).await;
             let tried = room.map(|room| drop(room.release()));
-            self.store.end().await;
+            self.store.end(false).await;
             caller.deliver_signals();
             tried
         })
@@ -255,7 +255,7 @@ impl<'a, S: Store> Login<'a, S> {
     ) -> Result<Result<Outcome, Refusal>> {
         self.runtime.block_on(async {
             let done = self.exchange_in(request, secrets, judge, caller).await;
-            self.store.end().await;
+            self.store.end(false).await;
             if let Ok(Err(_)) = &done {
                 caller.deliver_signals();
             }

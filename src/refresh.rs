@@ -475,7 +475,8 @@ fn run_on<S: Store>(
             Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
             Err(error) => Err(error),
         };
-        store.end().await;
+        let is_in_doubt = told.as_ref().is_err_and(Error::may_have_spent);
+        store.end(is_in_doubt).await;
         told
     });
     or_saved(result, view.as_ref(), options)

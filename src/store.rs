@@ -141,8 +141,9 @@ pub(crate) trait Store {
     /// [`crate::Kind::Temporary`] if another run holds it for longer.
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Self::Claim>;
 
-    /// Gives back what this run still holds. Another claim can follow.
-    async fn end(&self) {}
+    /// Gives back what this run still holds. `is_in_doubt` says whether a token was sent, and nobody knows
+    /// what came of it. Another claim can follow.
+    async fn end(&self, _is_in_doubt: bool) {}
 }
 
 /// A store that gives all its logins to one run.

@@ -334,8 +334,8 @@ impl View<'_> {
                 self.login()
             );
             return Error::config(message).with_hint(Hint::fixed(
-                "log in again: feishu-refresh login",
-                "请重新登录：feishu-refresh login",
+                "if the section says that the login was moved to a store, name that with --store, and leave -r away; else log in again: feishu-refresh login",
+                "若该节注明登录已移入数据库，请用 --store 指定它并去掉 -r；否则请重新登录：feishu-refresh login",
             ));
         }
         self.lacks(key)

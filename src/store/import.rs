@@ -72,12 +72,14 @@ async fn move_one(
     let found = store.hold(name, &luggage, &known, deadline).await?;
     fail_point!("after-hold");
     match found {
-        Found::Held | Found::Same => {}
+        Found::Held | Found::Same => known = vec![token],
+        // The file is an old copy.
+        Found::Successor(held) => known = vec![held],
         Found::Other(why) => return Err(conflict(file, store, name, why)),
     }
     emptying.take_out(name, token, store.shown())?;
     fail_point!("before-free");
-    store.free(name, &[token], deadline).await?;
+    store.free(name, &known, deadline).await?;
     fail_point!("after-free");
     Ok(Some(match found {
         Found::Held => Moved::Now,

@@ -230,8 +230,8 @@ impl Store for PostgresStore {
         })
     }
 
-    async fn end(&self) {
-        self.inner.release().await;
+    async fn end(&self, is_in_doubt: bool) {
+        self.inner.release(is_in_doubt).await;
         self.inner.database.disconnect().await;
     }
 }
@@ -283,7 +283,8 @@ impl Inner {
     /// [`Kind::Config`] if something is sealed there, and none of it with one of these keys.
     async fn check_keys(&self, deadline: Instant) -> Result<()> {
         let (rows, _) = self.database.run(row::KEY_IDS, &[], deadline).await?;
-        let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let ids = rows.iter().map(|row| row.get(0));
+        let ids: Vec<&str> = ids.filter(|id| sealing::is_key_id(id)).collect();
         let keys = &self.database.keys;
         if ids.is_empty() || ids.iter().any(|id| keys.has(id)) {
             return Ok(());
@@ -298,20 +299,23 @@ impl Inner {
         )))
     }
 
-    /// How a login stands, and which token it has; none if there is no such.
-    async fn look_at_fingerprint(
+    /// How a login stands, and which tokens it knows; none if there is no such.
+    async fn look_at_tokens(
         &self,
         name: &str,
+        token: Option<Fingerprint>,
         deadline: Instant,
-    ) -> Result<Option<(State, Option<Fingerprint>)>> {
-        let parameters = [text(&name)];
+    ) -> Result<Option<TokensThere>> {
+        let token = token.map(|token| token.to_string());
+        let parameters = [text(&name), text(&token)];
         let looked = self
             .database
-            .run(row::LOOK_AT_FINGERPRINT, &parameters, deadline);
+            .run(row::LOOK_AT_TOKENS, &parameters, deadline);
         let (rows, _) = looked.await?;
-        Ok(rows.first().map(|row| {
-            let print: Option<&str> = row.get(1);
-            (State::named(row.get(0)), print.and_then(Fingerprint::parse))
+        Ok(rows.first().map(|row| TokensThere {
+            state: State::named(row.get(0)),
+            held: row.get::<_, Option<&str>>(1).and_then(Fingerprint::parse),
+            has_spent: row.get(2),
         }))
     }
 
@@ -420,15 +424,23 @@ impl Inner {
     }
 
     /// Gives back all leases that this run has. One that cannot be given back comes to its end.
-    async fn release(&self) {
+    async fn release(&self, is_in_doubt: bool) {
         let leased = self.leased.take();
         for name in leased {
-            let parameters = [text(&name), text(&self.run)];
+            let parameters = [text(&name), text(&self.run), flag(&is_in_doubt)];
             self.database
                 .try_in_passing(row::RELEASE, &parameters)
                 .await;
         }
     }
+}
+
+/// What a row knows of tokens, without its secrets.
+struct TokensThere {
+    state: State,
+    held: Option<Fingerprint>,
+    /// Whether it names the token in question as spent.
+    has_spent: bool,
 }
 
 /// What a login that cannot be claimed is waiting for.

@@ -71,12 +71,7 @@ fn without_its_key_nothing_is_sent() {
     // status says so, too, and exec and login do nothing either.
     fs::write(&shared.key, &other).unwrap();
     let status = shared.run(&["status"]);
-    assert_eq!(status.code, 4, "{}", status.stderr);
-    assert!(
-        status.stdout.contains("is sealed with the key"),
-        "{}",
-        status.stdout
-    );
+    status.assert_failed(3, "is sealed with the key");
     let exec = shared.run(&["exec", "--", "echo", "started"]);
     exec.assert_failed(3, "is sealed with the key");
     assert!(scene.server.requests().is_empty());
@@ -152,6 +147,10 @@ fn what_is_sealed_opens_only_where_it_stood() {
     );
     refused("refresh_token = left(refresh_token, -4)", &back, "TOKEN");
     refused("refresh_token = 'ur-plain'", &back, "TOKEN");
+    // To another host, it does not go.
+    let address = shared.value("base_url");
+    let elsewhere = "base_url = 'http://127.0.0.1:9'";
+    refused(elsewhere, &format!("base_url = '{address}'"), "TOKEN");
     // Put back as it was, it works.
     shared.run(&[]).token();
     // An older text of the same place opens, but it is a spent token: it must not go out, nor be waited for.
@@ -165,19 +164,19 @@ fn what_is_sealed_opens_only_where_it_stood() {
         database.query(&format!("UPDATE feishu_refresh.login SET {change}"));
         let run = shared.run(&[]);
         run.assert_failed(3, "is not the one of its refresh_fingerprint");
-        let status = shared.run(&["status"]);
-        assert_eq!(status.code, 4, "{}", status.stdout);
+        shared
+            .run(&["status"])
+            .assert_failed(3, "is not the one of");
         let back = format!("refresh_token = '{now}', refresh_fingerprint = '{print}'");
         database.query(&format!("UPDATE feishu_refresh.login SET {back}"));
     }
     assert_eq!(server.requests().len(), requests);
     shared.run(&[]).token();
     assert_eq!(server.spent_seen(), 0);
-    // What the message advises works, in that order.
+    // What the message advises works.
     database.query("UPDATE feishu_refresh.login SET refresh_token = 'ur-plain'");
     let run = shared.run(&[]);
-    run.assert_failed(3, "delete it, and then log in again: feishu-refresh login");
-    database.query("DELETE FROM feishu_refresh.login WHERE name = 'TOKEN'");
+    run.assert_failed(3, "or log in again: feishu-refresh login");
     let app = shared.scene.app_flags();
     let app: Vec<&str> = app.iter().map(String::as_str).collect();
     let (login, page) = ask_in_store(&shared, &app);
@@ -259,7 +258,8 @@ fn no_secret_is_in_a_dump_a_log_or_a_message() {
     let mut program = shared.program();
     program.env("XDG_STATE_HOME", &state);
     program.env("FEISHU_REFRESH_FAIL", "before-save=abort");
-    assert_eq!(Run::of(program.output().unwrap()).code, ABORTED);
+    let run = Run::of(program.output().unwrap());
+    assert_eq!(run.code, ABORTED, "{}", run.stderr);
     let mut journals = 0;
     for entry in fs::read_dir(state.join("feishu-refresh")).unwrap() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();

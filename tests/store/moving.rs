@@ -233,12 +233,14 @@ fn an_import_that_was_killed_goes_on() {
             kill_and_go_on(&mut place, point, first, false);
         }
     }
-    // As long as the memory knows it, an older copy is healed.
+    // As long as the memory knows it, an older copy is healed; later, the row knows it as spent.
     for point in [
         "after-hold",
         "after-rename",
         "after-take-out",
         "before-forget",
+        "after-forget",
+        "before-free",
     ] {
         kill_and_go_on(&mut place, point, First::OlderCopy, false);
     }
@@ -567,7 +569,7 @@ fn what_dead_runs_left_moves_along() {
     let run = place.in_store(&[]);
     assert_eq!(run.code, 4, "{}", run.stderr);
     assert!(
-        run.stderr.contains("nobody knows what came of it"),
+        run.stderr.contains("sent this refresh token at"),
         "{}",
         run.stderr
     );

@@ -217,7 +217,9 @@ impl Ours {
 }
 
 fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
-    let mut named: Vec<Name> = config.get_hosts().iter().map(name).collect();
+    let named = config.get_hosts().iter().map(name);
+    let is_named = |name: &Name| !matches!(name, Name::Network(name) if name.is_empty());
+    let mut named: Vec<Name> = named.filter(is_named).collect();
     if named.is_empty() {
         named.push(if Path::new(SOCKET_FOLDER).is_dir() {
             Name::Socket(PathBuf::from(SOCKET_FOLDER))

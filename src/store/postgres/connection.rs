@@ -150,7 +150,9 @@ impl Connector {
     ) -> Result<(Client, Carrier), Trouble> {
         let mut config = tokio_postgres::Config::new();
         let known = self.address.config_for(host);
-        config.user(known.get_user().unwrap_or_default());
+        if let Some(user) = known.get_user() {
+            config.user(user);
+        }
         if let Some(password) = known.get_password() {
             config.password(password);
         }
@@ -197,8 +199,10 @@ impl Connector {
                 lost => lost,
             })
         };
-        let opened = timeout(CONNECT_LIMIT, opening).await;
-        opened.unwrap_or_else(|_| Err(Trouble::silence(shown, CONNECT_LIMIT)))
+        let limit = known.get_connect_timeout().copied();
+        let limit = limit.unwrap_or(CONNECT_LIMIT);
+        let opened = timeout(limit, opening).await;
+        opened.unwrap_or_else(|_| Err(Trouble::silence(shown, limit)))
     }
 
     fn tls(&self) -> Result<ClientConfig, Trouble> {

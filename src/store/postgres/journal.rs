@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::saving::{App, Facts};
-use super::sealing::{KEY_ID_LENGTH, Keys, Owner};
+use super::sealing::{Keys, Owner, is_key_id};
 use crate::error::{Error, Result};
 use crate::platform::files;
 use crate::profile::{Addresses, Successor};
@@ -235,10 +235,8 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
 
 /// Whether a line can be a sealed one, and not a word for people.
 pub(super) fn is_sealed(line: &str) -> bool {
-    let is_of_key =
-        |id: &str| id.len() == KEY_ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit());
     let parts = line.trim().split_once('.');
-    parts.is_some_and(|(id, text)| is_of_key(id) && !text.contains(char::is_whitespace))
+    parts.is_some_and(|(id, text)| is_key_id(id) && !text.contains(char::is_whitespace))
 }
 
 impl Leftover {

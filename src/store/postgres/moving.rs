@@ -5,11 +5,11 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
 
-use super::PostgresStore;
 use super::journal;
-use super::row::{self, flag, login_name, moment, text};
+use super::row::{self, State, flag, login_name, moment, text};
 use super::saving::{App, Facts, Outcome};
 use super::trouble::Trouble;
+use super::{PostgresStore, TokensThere};
 use crate::error::{Error, Hint, Result};
 use crate::profile::Kept;
 use crate::protocol::Api;
@@ -33,6 +33,8 @@ pub(crate) enum Found {
     Held,
     /// The same token, free to be used.
     Same,
+    /// This login, held back with this token, for which that of the file was spent.
+    Successor(Fingerprint),
     /// Another login, in these words.
     Other(&'static str),
 }
@@ -74,22 +76,16 @@ impl PostgresStore {
             return Ok(Found::Held);
         }
         let token = luggage.tokens.refresh_token.as_ref().map(Fingerprint::of);
-        Ok(
-            match self.inner.look_at_fingerprint(name, deadline).await? {
-                Some((row::State::Held, _)) => {
-                    Found::Other("another login on its way there, by that name")
-                }
-                Some((row::State::Live | row::State::Refused, there)) if there == token => {
-                    Found::Same
-                }
-                Some((row::State::Live | row::State::Refused, _)) => {
-                    Found::Other("another login by that name")
-                }
-                _ => {
-                    Found::Other("the same refresh token under another name, or a login under way")
-                }
-            },
-        )
+        let Some(there) = self.inner.look_at_tokens(name, token, deadline).await? else {
+            return Ok(Found::Other("the same refresh token under another name"));
+        };
+        Ok(match (there.state, there.held) {
+            (State::Held, Some(own)) if there.has_spent => Found::Successor(own),
+            (State::Held, _) => Found::Other("another login on its way there, by that name"),
+            (State::Empty, _) => Found::Other("a login under way by that name"),
+            (_, own) if own == token => Found::Same,
+            _ => Found::Other("another login by that name"),
+        })
     }
 
     async fn try_to_hold(
@@ -121,6 +117,13 @@ impl PostgresStore {
         let token = tokens.refresh_token.as_ref().map(Fingerprint::of);
         let token = token.map(|token| token.to_string());
         let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        // The latest first, as in the row.
+        let mut spent = known
+            .iter()
+            .rev()
+            .filter(|known| Some(*known) != token.as_ref());
+        let previous = spent.next().cloned();
+        let older: Vec<String> = spent.cloned().collect();
         let api = luggage.api.name();
         let app_id = app.as_ref().map(|app| app.id.as_str());
         let service = app.as_ref().map(|app| app.service.as_str());
@@ -143,6 +146,8 @@ impl PostgresStore {
             (&known as _, Type::TEXT_ARRAY),
             text(&app_token),
             moment(&app_token_end),
+            text(&previous),
+            (&older as _, Type::TEXT_ARRAY),
         ];
         fail_point!("before-hold");
         let (rows, _) = inner.database.try_once(row::HOLD, &parameters).await?;
@@ -159,10 +164,12 @@ impl PostgresStore {
         known: &[Fingerprint],
         deadline: Instant,
     ) -> Result<bool> {
-        let found = self.inner.look_at_fingerprint(name, deadline).await?;
-        let is_known =
-            |token: Option<Fingerprint>| token.is_some_and(|token| known.contains(&token));
-        Ok(matches!(found, Some((row::State::Held, token)) if is_known(token)))
+        let there = self.inner.look_at_tokens(name, None, deadline).await?;
+        let is_it = |there: TokensThere| {
+            let held = there.held.filter(|held| known.contains(held));
+            there.state == State::Held && held.is_some()
+        };
+        Ok(there.is_some_and(is_it))
     }
 
     /// Frees a login that was held back with one of these tokens: from now on runs may claim it.

@@ -92,8 +92,11 @@ pub(super) const CLAIM: &str = concat!(
     durably!()
 );
 
-/// Gives the lease back. $1 name, $2 the run.
+/// Gives the lease back: $1 name, $2 the run, $3 whether nobody knows what came of the token that it sent.
 pub(super) const RELEASE: &str = "UPDATE feishu_refresh.login SET \
+       unanswered_fingerprint = CASE WHEN $3 THEN sent_fingerprint ELSE unanswered_fingerprint END, \
+       unanswered_by = CASE WHEN $3 THEN sent_by ELSE unanswered_by END, \
+       unanswered_at = CASE WHEN $3 THEN sent_at ELSE unanswered_at END, \
        lease_id = NULL, lease_holder = NULL, lease_until = NULL, sent_fingerprint = NULL \
      WHERE name = $1 AND lease_id = $2";
 
@@ -137,6 +140,7 @@ pub(super) const SAVE_LOGIN: &str = concat!(
        refresh_token = $3, refresh_fingerprint = $2, refresh_expires_at = $4, \
        access_token = $5, access_expires_at = $6, scope = $7, api = $8, \
        base_url = $9, accounts_url = $10, token_url = $11, app_id = $12, service = $13, \
+       app_access_token = NULL, app_access_token_expires_at = NULL, \
        state = 'live', refreshed_at = now(), \
        previous_fingerprint = l.refresh_fingerprint, \
        older_fingerprints = CASE WHEN l.previous_fingerprint IS NULL THEN l.older_fingerprints \
@@ -176,15 +180,16 @@ pub(super) const ADD_APP: &str = "INSERT INTO feishu_refresh.app AS a \
        app_secret = COALESCE(a.app_secret, $3), app_ticket = COALESCE(a.app_ticket, $4)";
 
 /// A login that comes from a file, held back: $1 to $13 as for [`SAVE_LOGIN`], $14 whether its token may
-/// be spent, $15 who says so, $16 the tokens that the file knows as its own, $17 and $18 an app token. In the place of another
+/// be spent, $15 who says so, $16 the tokens that the file knows as its own, $17 and $18 an app token, $19 and
+/// $20 the tokens that were spent for it, the latest apart. In the place of another
 /// only if that is held back, and one of those; and never one that has another name here.
 pub(super) const HOLD: &str = concat!(
     "INSERT INTO feishu_refresh.login AS l \
        (name, refresh_fingerprint, refresh_token, refresh_expires_at, access_token, access_expires_at, \
         scope, api, base_url, accounts_url, token_url, app_id, service, \
-        app_access_token, app_access_token_expires_at, state, \
+        app_access_token, app_access_token_expires_at, previous_fingerprint, older_fingerprints, state, \
         unanswered_fingerprint, unanswered_by, unanswered_at) \
-     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $17, $18, 'held', \
+     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $17, $18, $19, $20, 'held', \
        CASE WHEN $14 THEN $2 END, CASE WHEN $14 THEN $15 END, CASE WHEN $14 THEN now() END \
      WHERE NOT EXISTS (SELECT FROM feishu_refresh.login o \
        WHERE o.refresh_fingerprint = $2 AND o.name <> $1) \
@@ -193,6 +198,7 @@ pub(super) const HOLD: &str = concat!(
        access_token = $5, access_expires_at = $6, scope = $7, api = $8, \
        base_url = $9, accounts_url = $10, token_url = $11, app_id = $12, service = $13, \
        app_access_token = $17, app_access_token_expires_at = $18, \
+       previous_fingerprint = $19, older_fingerprints = $20, \
        state = 'held', unanswered_fingerprint = EXCLUDED.unanswered_fingerprint, \
        unanswered_by = EXCLUDED.unanswered_by, unanswered_at = EXCLUDED.unanswered_at \
      WHERE l.state = 'empty' AND (l.lease_until IS NULL OR l.lease_until <= now()) \
@@ -208,9 +214,11 @@ pub(super) const FREE: &str = concat!(
     durably!()
 );
 
-/// Which token a row has, without its secrets: $1 name.
-pub(super) const LOOK_AT_FINGERPRINT: &str =
-    "SELECT state, refresh_fingerprint FROM feishu_refresh.login WHERE name = $1";
+/// Which tokens a row knows, without its secrets: $1 name, $2 a token that it may have spent.
+pub(super) const LOOK_AT_TOKENS: &str = "\
+    SELECT state, refresh_fingerprint, \
+      COALESCE($2 = previous_fingerprint, false) OR COALESCE($2 = ANY (older_fingerprints), false) \
+    FROM feishu_refresh.login WHERE name = $1";
 
 /// The ids of all keys that something is sealed with.
 pub(super) const KEY_IDS: &str = "\

@@ -23,10 +23,15 @@ const KEY_PREFIX: &str = "frkey_";
 const KEY_LENGTH: usize = 32;
 
 /// How many hex digits of a fingerprint tell a handful of keys apart.
-pub(super) const KEY_ID_LENGTH: usize = 8;
+const KEY_ID_LENGTH: usize = 8;
 
 /// Separates these keys from whatever else somebody may derive from the same bytes.
 const PURPOSE: &[u8] = b"feishu-refresh store";
+
+/// Whether a sealed text can begin so.
+pub(super) fn is_key_id(text: &str) -> bool {
+    text.len() == KEY_ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 /// The keys of a store: the first seals, all open.
 pub(crate) struct Keys(Vec<Key>);
@@ -119,7 +124,8 @@ impl Keys {
                 "请恢复该行原来的内容，或重新登录：feishu-refresh login",
             ))
         };
-        let (id, text) = sealed.split_once('.').ok_or_else(broken)?;
+        let parts = sealed.split_once('.').filter(|(id, _)| is_key_id(id));
+        let (id, text) = parts.ok_or_else(broken)?;
         let mut keys = self.0.iter().filter(|key| key.id == id).peekable();
         if keys.peek().is_none() {
             return Err(self.wrong_key(owner, id));
@@ -147,8 +153,6 @@ impl Keys {
 
     fn wrong_key(&self, owner: Owner<'_>, id: &str) -> Error {
         let (name, known) = (owner.shown(), self.ids());
-        // What is no id is not shown: whatever it is.
-        let id = Fingerprint::parse(&format!("{id:0>16}")).map_or("another key", |_| id);
         let message = format!(
             "{name} is sealed with the key {id}, and the store's key given is {known}; nothing was sent"
         );
