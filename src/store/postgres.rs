@@ -283,7 +283,7 @@ impl Inner {
     /// [`Kind::Config`] if something is sealed there, and none of it with one of these keys.
     async fn check_keys(&self, deadline: Instant) -> Result<()> {
         let (rows, _) = self.database.run(row::KEY_IDS, &[], deadline).await?;
-        let ids = rows.iter().map(|row| row.get(0));
+        let ids = rows.iter().map(|row| row.get::<_, &str>(0));
         let ids: Vec<&str> = ids.filter(|id| sealing::is_key_id(id)).collect();
         let keys = &self.database.keys;
         if ids.is_empty() || ids.iter().any(|id| keys.has(id)) {
