@@ -20,13 +20,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::SignedDuration;
 use tokio::sync::Notify;
 
+use crate::driver::Driver;
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Snapshot, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
-use crate::refresh::{
-    Caller, Following, News, Options, Outcome, Story, or_saved, outcome, runtime,
-};
+use crate::refresh::{Caller, Following, News, Options, Outcome, Story, or_saved, outcome};
 use crate::store::file::FileStore;
 use crate::store::{Claim, ManyLogins, Named, Store, Wanted};
 use crate::token::Fingerprint;
@@ -193,13 +192,13 @@ fn work(
     helper: &mut Box<dyn Helper>,
     events: mpsc::Sender<Event>,
 ) -> Result<bool> {
-    let runtime = runtime()?;
+    let driver = Driver::default();
     let hooks = Worker::start(shield)?;
     let pace = Pace::new(spacing, options.max_wait);
     let services = Services::new(options, Some(pace), shield);
     // Nothing is at stake while this waits for others.
     helper.deliver_signals();
-    let claims = runtime.block_on(store.claim_all(options.given(), options.lock_deadline()))?;
+    let claims = driver.run(store.claim_all(options.given(), options.lock_deadline()))??;
     helper.defer_signals();
     let signal = Arc::new(Notify::new());
     let tell = Arc::clone(&signal);
@@ -217,7 +216,7 @@ fn work(
         at_stake: Cell::new(0),
         changed: Notify::new(),
     };
-    Ok(runtime.block_on(fleet.refresh(claims, &signal)))
+    driver.run(fleet.refresh(claims, &signal))
 }
 
 /// A run over many logins.

@@ -79,6 +79,7 @@ mod fail;
 #[doc(hidden)]
 pub mod cli;
 mod client;
+mod driver;
 mod error;
 mod exchange;
 mod fleet;

@@ -16,9 +16,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::runtime::Runtime;
 
 use crate::client::Client;
+use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::exchange;
 use crate::profile::{Given, LoginOrder, Origin, consent_api};
@@ -26,7 +26,7 @@ use crate::protocol::consent::{self, Answer, Asked, CodeGrant, Denial};
 use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Rotation, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Caller, Options, Outcome, Story, failure, kept, runtime, save};
+use crate::refresh::{Caller, Options, Outcome, Story, failure, kept, save};
 use crate::store::{Claim, Reservation, Reserved, Store, Wanted, on_store};
 use crate::token::Tokens;
 
@@ -138,7 +138,7 @@ struct Login<'a, S> {
     options: &'a Options,
     given: Given<'a>,
     store: S,
-    runtime: Runtime,
+    driver: Driver,
     order: LoginOrder,
     client: Client,
     services: Services,
@@ -152,13 +152,13 @@ impl<'a, S: Store> Login<'a, S> {
         let mut given = options.given();
         given.refresh_token = None;
         given.check()?;
-        let runtime = runtime()?;
+        let driver = Driver::default();
         let wanted = Wanted {
             profile: &options.profile,
             given,
             is_for_login: true,
         };
-        let snapshot = runtime.block_on(store.look(wanted))?;
+        let snapshot = store.look(wanted, &driver)?;
         given.api = Some(consent_api(&snapshot, &given));
         let order = snapshot.with(given)?.login_order(by_device)?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
@@ -177,7 +177,7 @@ impl<'a, S: Store> Login<'a, S> {
             options,
             given,
             store,
-            runtime,
+            driver,
             order,
             client,
             services: Services::new(options, None, shield),
@@ -188,13 +188,14 @@ impl<'a, S: Store> Login<'a, S> {
     /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
     /// is found out now.
     fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
-        self.runtime.block_on(async {
+        let tried = self.driver.run(async {
             let room = self.room(caller).await;
             let tried = room.map(|room| drop(room.release()));
             self.store.end(false).await;
             caller.deliver_signals();
             tried
-        })
+        });
+        tried.flatten()
     }
 
     /// Claims the login, and makes room for its new pair. Signals wait from then on.
@@ -253,14 +254,15 @@ impl<'a, S: Store> Login<'a, S> {
         judge: impl Fn(&Response) -> Reply,
         caller: &mut dyn Caller,
     ) -> Result<Result<Outcome, Refusal>> {
-        self.runtime.block_on(async {
+        let done = self.driver.run(async {
             let done = self.exchange_in(request, secrets, judge, caller).await;
             self.store.end(false).await;
             if let Ok(Err(_)) = &done {
                 caller.deliver_signals();
             }
             done
-        })
+        });
+        done.flatten()
     }
 
     async fn exchange_in(

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use tokio::runtime::{self, Runtime};
 
 use crate::client::Settings;
+use crate::driver::Driver;
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
 use crate::protocol::Api;
@@ -448,15 +448,15 @@ fn run_on<S: Store>(
 ) -> Result<Outcome> {
     let given = options.given();
     given.check()?;
-    let runtime = runtime()?;
+    let driver = Driver::default();
     let wanted = Wanted {
         profile: &options.profile,
         given,
         is_for_login: false,
     };
-    let before = runtime.block_on(store.look(wanted)).ok();
+    let before = store.look(wanted, &driver).ok();
     let view = before.as_ref().and_then(|before| before.with(given).ok());
-    // No lock, no TLS: this is asked before every call of an API.
+    // No lock, no TLS, and for a file nothing that waits: this is asked before every call of an API.
     if let Some(view) = &view
         && let Some(tokens) = options.lasting(view)
     {
@@ -470,7 +470,7 @@ fn run_on<S: Store>(
         options,
         services: &services,
     };
-    let result = runtime.block_on(async {
+    let result = driver.run(async {
         let told = match one.claim(caller).await {
             Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
             Err(error) => Err(error),
@@ -479,7 +479,7 @@ fn run_on<S: Store>(
         store.end(is_in_doubt).await;
         told
     });
-    or_saved(result, view.as_ref(), options)
+    or_saved(result.flatten(), view.as_ref(), options)
 }
 
 /// Where a token that lasts for a while is good enough, and nothing can have been spent: the saved one,
@@ -505,12 +505,6 @@ pub(crate) fn or_saved(
         }
         None => Err(error),
     }
-}
-
-/// What drives the requests, on this thread. It starts no other.
-pub(crate) fn runtime() -> Result<Runtime> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Error::temporary(format!("cannot start: {error}; nothing was sent")))
 }
 
 impl Options {

@@ -22,6 +22,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor};
 use crate::token::{Fingerprint, Tokens};
@@ -125,7 +126,7 @@ pub(crate) trait Store {
     type Claim: Claim;
 
     /// What it says of a login. Waits for no other run.
-    async fn look(&self, wanted: Wanted<'_>) -> Result<Snapshot>;
+    fn look(&self, wanted: Wanted<'_>, driver: &Driver) -> Result<Snapshot>;
 
     /// Tells of what a person should mend, though no run fails for it.
     fn warn(&self) {}

@@ -256,7 +256,7 @@ pub(super) struct ServerOptions {
     /// Another host for the token endpoints
     ///
     /// [env: FEISHU_BASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", hide_short_help = true)]
     pub(super) base_url: Option<String>,
 
     /// Another host for the consent page of login, and for v3

@@ -10,6 +10,8 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::output::line;
+#[cfg(feature = "postgres")]
+use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
 #[cfg(feature = "postgres")]
 use crate::platform::signals::Mask;
@@ -17,8 +19,6 @@ use crate::profile::Snapshot;
 use crate::profile::standing::{self, Held, Next, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
-#[cfg(feature = "postgres")]
-use crate::refresh::runtime;
 use crate::store::file::FileStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
@@ -289,7 +289,7 @@ fn stored(database: &Database, options: &Options, named: Option<&str>) -> Result
         options.lock_timeout,
         options.refresh_token.as_ref(),
     )?;
-    let standings = runtime()?.block_on(store.survey(named))?;
+    let standings = Driver::default().run(store.survey(named))??;
     let (logins, notes) = standings
         .into_iter()
         .map(|standing| {

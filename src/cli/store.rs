@@ -31,7 +31,7 @@ pub(super) fn run(
         StoreTask::Init { print_sql: false } => {
             let database = named(options)?;
             let settings = options.connection(Mask::shield_thread);
-            let done = runtime()?.block_on(postgres::set_up(database, &settings))?;
+            let done = Driver::default().run(postgres::set_up(database, &settings))??;
             tell(asked, console, &done);
             Ok(())
         }
@@ -43,9 +43,9 @@ pub(super) fn run(
 #[cfg(feature = "postgres")]
 use {
     super::output::{print, say},
+    crate::driver::Driver,
     crate::error::{Error, Hint},
     crate::platform::signals::Mask,
-    crate::refresh::runtime,
     crate::store::Database,
     crate::store::file::FileStore,
     crate::store::import::{Moved, import},
@@ -104,8 +104,7 @@ fn import_file(asked: &Asked, options: &Options, console: &mut Console<'_>) -> R
         }
     };
     let deadline = options.lock_deadline();
-    let runtime = runtime()?;
-    runtime.block_on(import(&file, &store, only, deadline, &mut told))?;
+    Driver::default().run(import(&file, &store, only, deadline, &mut told))??;
     match failed {
         Some(error) => Err(error),
         None if moved == 0 => {
@@ -132,7 +131,7 @@ fn import_line(asked: &Asked, options: &Options, console: &mut Console<'_>) -> R
     let text = SecretString::from(text);
     let line = sealed_line(&text)
         .ok_or_else(|| Error::config("stdin holds no sealed line; nothing was changed"))?;
-    let taken = runtime()?.block_on(store.take_line(line, options.lock_deadline()))?;
+    let taken = Driver::default().run(store.take_line(line, options.lock_deadline()))??;
     let keeper = store.shown();
     let told = match taken {
         Line::Saved(name) => format!("[{name}] of {keeper} has this pair now"),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Login, denied};
 use crate::client::Client;
 use crate::error::{Error, Hint, Result};
+use crate::exchange;
 use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
 use crate::protocol::{Refusal, Reply, Verdict};
 use crate::refresh::{Caller, Options, Outcome};
@@ -55,17 +56,16 @@ fn prompt<S>(attempt: &Login<'_, S>, accounts: &Client) -> Result<Prompt> {
     let app = &attempt.order.app;
     let secrets = device::secrets(app);
     let send = |request: &_| {
-        attempt
-            .runtime
-            .block_on(crate::exchange::send(accounts, request, &secrets))
+        let sent = exchange::send(accounts, request, &secrets);
+        attempt.driver.run(sent)
     };
-    let mut reply = send(&device::request(app, &attempt.scope));
+    let mut reply = send(&device::request(app, &attempt.scope))?;
     if reply.as_ref().is_ok_and(device::misses_header) {
-        reply = send(&device::request_without_header(app, &attempt.scope));
+        reply = send(&device::request_without_header(app, &attempt.scope))?;
     }
     let prompt = match reply {
         Ok(response) => device::prompt(app, &response),
-        Err(lost) => Err(crate::exchange::no_reply(lost, &secrets)),
+        Err(lost) => Err(exchange::no_reply(lost, &secrets)),
     };
     prompt.map_err(|refusal| {
         // No consent has been asked for yet.

@@ -40,6 +40,7 @@ use std::time::Instant;
 use secrecy::ExposeSecret;
 
 use super::{Claim, KeptReply, ManyLogins, Named, Reservation, Reserved, Saved, Store, Wanted};
+use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
 use crate::token::{Fingerprint, Tokens};
@@ -180,7 +181,7 @@ pub(crate) struct Foreseen {
 impl Store for FileStore {
     type Claim = FileClaim;
 
-    async fn look(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+    fn look(&self, wanted: Wanted<'_>, _: &Driver) -> Result<Snapshot> {
         let profile = wanted.profile;
         check_name(profile)?;
         let text = match self.read()? {

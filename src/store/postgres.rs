@@ -39,6 +39,7 @@ use tokio_postgres::types::Type;
 
 use super::{Claim, KeptReply, Mention, Refused, Reservation, Reserved, Saved, Store, Wanted};
 use crate::client::Settings;
+use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::machine;
 use crate::profile::{Given, LoginId, Order, Origin, Profile, Snapshot, Successor, check_name};
@@ -200,8 +201,8 @@ pub(crate) async fn set_up(database: &super::Database, settings: &Settings) -> R
 impl Store for PostgresStore {
     type Claim = PostgresClaim;
 
-    async fn look(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
-        self.look_until(wanted, Instant::now()).await
+    fn look(&self, wanted: Wanted<'_>, driver: &Driver) -> Result<Snapshot> {
+        driver.run(self.look_until(wanted, Instant::now()))?
     }
 
     /// A place for a new login is no more than an empty row, which nobody sees.
