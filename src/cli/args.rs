@@ -389,7 +389,7 @@ pub(super) fn understood() -> Command {
     Asked::command()
         .arg(told("help", 'h', ArgAction::Help, help))
         .mut_args(|option| option.global(true))
-        .arg(told("version", 'V', ArgAction::Version, version))
+        .arg(told("version", 'V', ArgAction::Version, version).hide_short_help(true))
 }
 
 /// Reads a command line.
