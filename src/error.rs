@@ -238,6 +238,15 @@ impl Error {
         error.with_hint(hint)
     }
 
+    /// The same error once more, without what is behind it.
+    pub(crate) fn again(&self) -> Self {
+        let again = Error::new(self.kind, self.message.clone());
+        match &self.hint {
+            Some(hint) => again.with_hint((**hint).clone()),
+            None => again,
+        }
+    }
+
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self

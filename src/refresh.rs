@@ -208,6 +208,14 @@ impl<S: Store> Story<'_, S> {
             if let Some(saved) = shared.or_else(|| self.options.lasting(&view)) {
                 return outcome(saved.clone(), view.api(), false);
             }
+            if claim
+                .renew()
+                .await
+                .map_err(|error| attempts.remember(error))?
+            {
+                continue;
+            }
+            let view = claim.snapshot().with(given)?;
             let order = view.order().map_err(|error| attempts.remember(error))?;
             let client = attempts.client(&order, claim.may_be_spent(order.fingerprint()))?;
             if let Some(app) = attempts.app_to_ask(&order) {
@@ -342,6 +350,9 @@ impl<S: Store> Story<'_, S> {
             rest(pause).await;
             self.claim(caller).await
         } else {
+            if !pause.is_zero() {
+                claim.rest(attempts.is_in_doubt()).await;
+            }
             caller.deliver_signals();
             rest(pause).await;
             claim.look_again().await.map(|()| claim)

@@ -66,23 +66,42 @@ pub(crate) struct Refused {
     pub(crate) words: String,
 }
 
-/// A database's address without what is secret in it.
+/// What a store knows of a login beyond what it holds.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    pub(crate) name: String,
+    /// Who has the lease, and until when.
+    pub(crate) lease: Option<Mention>,
+    pub(crate) refused: Option<Refused>,
+    /// Who sent a token last, and when.
+    pub(crate) sender: Option<Mention>,
+    /// Whether the server calls its token dead.
+    pub(crate) is_dead: bool,
+    /// Whether it is on its way from a file.
+    pub(crate) is_held: bool,
+}
+
+/// A database's address without what is secret in it. What is none is not shown.
 pub(crate) fn shown(url: &str) -> String {
-    let (head, query) = url.split_once('?').unwrap_or((url, ""));
-    let (scheme, rest) = head.split_once("://").unwrap_or(("", head));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let authority = match authority.rsplit_once('@') {
-        Some((user, hosts)) => {
-            let user = user.split_once(':').map_or(user, |(user, _)| user);
-            format!("{user}@{hosts}")
-        }
-        None => authority.to_owned(),
+    let is_one = |(scheme, _): &(&str, &str)| matches!(*scheme, "postgres" | "postgresql");
+    let Some((scheme, rest)) = url.split_once("://").filter(is_one) else {
+        return "the store".to_owned();
     };
+    // Up to the first @ stands who it is, whatever else is in there.
+    let (user, place) = match rest.split_once('@') {
+        Some((user, place)) => (user.split(':').next().unwrap_or_default(), place),
+        None => ("", rest),
+    };
+    let at = if user.is_empty() { "" } else { "@" };
+    let (place, query) = place.split_once('?').unwrap_or((place, ""));
+    if place.contains('@') {
+        return format!("{scheme}://…");
+    }
     let is_secret = |pair: &&str| pair.starts_with("password=") || pair.starts_with("sslpassword=");
     let query: Vec<&str> = query.split('&').filter(|pair| !is_secret(pair)).collect();
     let query = query.join("&");
     let mark = if query.is_empty() { "" } else { "?" };
-    format!("{scheme}://{authority}{path}{mark}{query}")
+    format!("{scheme}://{user}{at}{place}{mark}{query}")
 }
 
 /// Does something with the store that the options name.
@@ -191,6 +210,19 @@ pub(crate) trait Claim: Sized {
 
     /// Reads the login again: a program that knows no claims may have changed it.
     async fn look_again(&mut self) -> Result<()>;
+
+    /// Makes sure that the claim outlasts a request, and says whether it had to be made anew: then others
+    /// may have had the login meanwhile. May wait for them.
+    ///
+    /// # Errors
+    /// As of [`Store::claim`].
+    async fn renew(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Nothing is sent for a while: others may have the login until the claim is renewed. `is_in_doubt` says
+    /// whether nobody knows what came of the token that was sent.
+    async fn rest(&mut self, _is_in_doubt: bool) {}
 
     /// Notes for other runs and for people that the server refused this token. Says whether the login
     /// still holds it: else it was renewed meanwhile.

@@ -75,11 +75,10 @@ impl Asked {
     /// # Errors
     /// [`Kind::Config`] if the key cannot be read.
     fn store(&self, env: Env<'_>) -> Result<Option<Database>> {
-        let is_import = self.is_about_stores();
         let address = match &self.file.store {
             Some(address) => Some(address.clone()),
             // A flag beats the environment.
-            None if self.file.config_file.is_some() && !is_import => None,
+            None if self.file.config_file.is_some() && !self.is_import() => None,
             None => text_from(env, "FEISHU_STORE")?.map(|text| trimmed(&text)),
         };
         let Some(address) = address else {
@@ -195,9 +194,10 @@ impl Asked {
         self.file.all
     }
 
-    /// Whether a store is to be set up or filled, and no login of it used.
-    pub(super) fn is_about_stores(&self) -> bool {
-        matches!(self.task(), Task::Store { .. })
+    /// Whether logins are to move from a file to a store.
+    fn is_import(&self) -> bool {
+        let import = |task: &StoreTask| matches!(task, StoreTask::Import { .. });
+        matches!(self.task(), Task::Store { task } if import(task))
     }
 
     /// The time between two requests to one app.
@@ -230,7 +230,7 @@ impl Asked {
 
     /// Refuses what does not go with a store.
     fn check_store(&self) -> Result<()> {
-        let is_for_both = self.is_about_stores();
+        let is_for_both = self.is_import();
         if self.file.store.is_none() || self.file.config_file.is_none() || is_for_both {
             return Ok(());
         }

@@ -22,7 +22,7 @@ use crate::refresh::Options;
 use crate::store::file::FileStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
-use crate::store::{Database, Mention, Named, Refused};
+use crate::store::{Database, Mention, Named, Notes, Refused};
 use crate::text::printable;
 use crate::token::{later, second};
 
@@ -289,21 +289,11 @@ fn stored(database: &Database, options: &Options, named: Option<&str>) -> Result
         options.lock_timeout,
         options.refresh_token.as_ref(),
     )?;
-    let standings = Driver::default().run(store.survey(named))??;
-    let (logins, notes) = standings
+    let surveyed = Driver::default().run(store.survey(named))??;
+    let logins = surveyed
         .into_iter()
-        .map(|standing| {
-            let notes = Notes {
-                name: standing.name.clone(),
-                lease: standing.lease,
-                sender: standing.sender,
-                refused: standing.refused,
-                is_dead: standing.is_dead,
-                is_held: standing.is_held,
-            };
-            ((standing.name, standing.snapshot), notes)
-        })
-        .unzip();
+        .map(|(notes, snapshot)| ((notes.name.clone(), snapshot), notes));
+    let (logins, notes) = logins.unzip();
     let keeper = Keeper::Store {
         address: store.shown().to_owned(),
         notes,
@@ -349,20 +339,6 @@ impl Keeper {
             }
         }
     }
-}
-
-/// What a store knows of a login beyond what it holds.
-struct Notes {
-    name: String,
-    /// Who refreshes it, and until when that can last.
-    lease: Option<Mention>,
-    /// Who sent a token last, and when.
-    sender: Option<Mention>,
-    refused: Option<Refused>,
-    /// Whether the server calls the token dead.
-    is_dead: bool,
-    /// Whether it is on its way from a file.
-    is_held: bool,
 }
 
 impl Notes {

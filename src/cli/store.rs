@@ -131,7 +131,7 @@ fn import_line(asked: &Asked, options: &Options, console: &mut Console<'_>) -> R
     let text = SecretString::from(text);
     let line = sealed_line(&text)
         .ok_or_else(|| Error::config("stdin holds no sealed line; nothing was changed"))?;
-    let taken = Driver::default().run(store.take_line(line, options.lock_deadline()))??;
+    let taken = Driver::default().run(store.run.take_line(line, options.lock_deadline()))??;
     let keeper = store.shown();
     let told = match taken {
         Line::Saved(name) => format!("[{name}] of {keeper} has this pair now"),

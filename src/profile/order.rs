@@ -104,6 +104,20 @@ impl View<'_> {
         })
     }
 
+    /// Refuses a saved refresh token that cannot be sent as it stands.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`], saying what is wrong with it.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn check_own_token(&self) -> Result<()> {
+        let Some(token) = &self.tokens().refresh_token else {
+            return Ok(());
+        };
+        self.check_bare(key::REFRESH_TOKEN, token)?;
+        self.check_unspent(token)?;
+        self.check_refresh_token(token)
+    }
+
     /// What a login needs of the file. One by device shows the app's secret where consent is asked
     /// for, too.
     pub(crate) fn login_order(&self, by_device: bool) -> Result<LoginOrder> {

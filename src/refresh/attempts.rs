@@ -130,6 +130,11 @@ impl<'s> Attempts<'s> {
         turn.map(Some).map_err(|error| self.remember(error))
     }
 
+    /// Whether a token was sent, and nobody knows what came of it.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.maybe_spent.is_some()
+    }
+
     /// Whether an attempt has failed before.
     pub(super) fn is_again(&self) -> bool {
         self.retries.is_begun()

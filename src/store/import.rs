@@ -34,7 +34,7 @@ pub(crate) async fn import(
     tell: &mut dyn FnMut(&str, Result<Moved>),
 ) -> Result<()> {
     // Before the file is touched: the database must be there.
-    store.check(deadline).await?;
+    store.run.check(deadline).await?;
     let mut emptying = file.open_to_empty(deadline)?;
     let names = emptying.names();
     if let Some(only) = only.filter(|only| !names.iter().any(|name| name == only)) {
@@ -69,17 +69,18 @@ async fn move_one(
     };
     known.push(token);
     let luggage = luggage(&snapshot, emptying.may_be_spent(token))?;
-    let found = store.hold(name, &luggage, &known, deadline).await?;
+    let found = store.run.hold(name, &luggage, &known, deadline).await?;
     fail_point!("after-hold");
     match found {
         Found::Held | Found::Same => known = vec![token],
         // The file is an old copy.
         Found::Successor(held) => known = vec![held],
+        Found::Spent => return Err(old_copy(file, store, name)),
         Found::Other(why) => return Err(conflict(file, store, name, why)),
     }
     emptying.take_out(name, token, store.shown())?;
     fail_point!("before-free");
-    store.free(name, &known, deadline).await?;
+    store.run.free(name, &known, deadline).await?;
     fail_point!("after-free");
     Ok(Some(match found {
         Found::Held => Moved::Now,
@@ -95,16 +96,18 @@ async fn go_on(
     known: &[Fingerprint],
     deadline: Instant,
 ) -> Result<Option<Moved>> {
-    if !store.holds_back(name, known, deadline).await? {
+    if !store.run.holds_back(name, known, deadline).await? {
         return Ok(None);
     }
     emptying.finish(name)?;
-    store.free(name, known, deadline).await?;
+    store.run.free(name, known, deadline).await?;
     Ok(Some(Moved::Now))
 }
 
 fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
     let view = snapshot.with(Given::NOTHING)?;
+    // In the store nobody could mend it.
+    view.check_own_token()?;
     Ok(Luggage {
         api: view.api(),
         tokens: view.tokens().clone(),
@@ -113,6 +116,17 @@ fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
         app_token_end: snapshot.profile.app_expires_at,
         may_be_spent,
     })
+}
+
+fn old_copy(file: &FileStore, store: &PostgresStore, name: &str) -> Error {
+    let (file, store) = (file.path().display(), store.shown());
+    let message = format!(
+        "[{name}] of {file} stays there: it is an old copy, {store} has what came of its refresh token"
+    );
+    Error::config(message).with_hint(Hint::fixed(
+        "take the refresh_token out of that section: it is spent",
+        "请从该节移除 refresh_token：它已被使用",
+    ))
 }
 
 fn conflict(file: &FileStore, store: &PostgresStore, name: &str, why: &str) -> Error {

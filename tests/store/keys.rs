@@ -147,6 +147,10 @@ fn what_is_sealed_opens_only_where_it_stood() {
     );
     refused("refresh_token = left(refresh_token, -4)", &back, "TOKEN");
     refused("refresh_token = 'ur-plain'", &back, "TOKEN");
+    // Nor as another app's.
+    database.query("INSERT INTO feishu_refresh.app VALUES ('cli_other', 'http://127.0.0.1:9')");
+    let other = "app_id = 'cli_other', service = 'http://127.0.0.1:9'";
+    refused(other, "app_id = NULL, service = NULL", "TOKEN");
     // To another host, it does not go.
     let address = shared.value("base_url");
     let elsewhere = "base_url = 'http://127.0.0.1:9'";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::hosts::{Host, Mode, Wire};
-use crate::harness::{ABORTED, Run};
+use crate::harness::{ABORTED, HeldRun, Run};
 use crate::sandbox::Fault;
 
 /// Where a run can be ended, and whether the pair that it got is on a disk there.
@@ -195,6 +195,29 @@ fn three_hundred_kills_lose_nothing_that_was_read() {
     // More would be replies that were read; on a busy machine the reading takes its time.
     assert!(lost < 100, "{lost}");
     host.run(&shared, &[]).token();
+    shared.assert_consistent(&host);
+}
+
+/// The one that waits has looked for journals before the other wrote its own.
+#[test]
+fn a_run_that_waited_finds_what_the_other_left() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    shared.trust_everybody();
+    let server = &shared.scene.server;
+    let host = Host::new();
+    server.fail_next(Fault::Hold);
+    let mut program = host.program(&shared);
+    program.env("FEISHU_REFRESH_FAIL", "after-record=abort");
+    let first = HeldRun::spawn(program.arg("-v"));
+    server.wait_until_held();
+    let second = HeldRun::until(&mut host.program(&shared), "waiting for");
+    server.release();
+    assert_eq!(first.finish().code, ABORTED);
+    shared.end_lease();
+    assert!(server.gave(second.finish().token()));
+    assert_eq!((server.rotations(), server.spent_seen()), (1, 0));
     shared.assert_consistent(&host);
 }
 

@@ -96,6 +96,12 @@ pub(crate) fn claim(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
+/// Marks a file as that of a living run, where no other lock keeps others away.
+#[cfg(feature = "postgres")]
+pub(crate) fn claim_alone(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
 /// A path with its links resolved.
 pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()

@@ -73,7 +73,10 @@ impl Address {
     /// [`crate::Kind::Config`] if it cannot be understood. The message does not repeat it.
     pub(super) fn parse(url: &SecretString) -> Result<Self> {
         let url = url.expose_secret().trim();
-        let (head, query) = url.split_once('?').unwrap_or((url, ""));
+        // A password may have a question mark.
+        let after_user = url.find('@').unwrap_or_default();
+        let query_at = url[after_user..].find('?').map(|at| after_user + at);
+        let (head, query) = query_at.map_or((url, ""), |at| (&url[..at], &url[at + 1..]));
         if !head.starts_with("postgres://") && !head.starts_with("postgresql://") {
             return Err(unreadable("it does not begin with postgres://"));
         }
@@ -85,6 +88,11 @@ impl Address {
         // Its text names the parameter, and no value.
         let mut config = config.map_err(|error| unreadable(&reason(&error)))?;
         config.ssl_mode(SslMode::Disable);
+        if !config.get_hostaddrs().is_empty() {
+            return Err(unreadable(
+                "hostaddr is not supported: give the address as the host",
+            ));
+        }
         let tls = ours.tls()?;
         let hosts = hosts(&config, tls)?;
         let passfile = ours
@@ -218,6 +226,12 @@ impl Ours {
 
 fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
     let named = config.get_hosts().iter().map(name);
+    if named
+        .clone()
+        .any(|name| matches!(name, Name::Network(name) if name.contains('@')))
+    {
+        return Err(unreadable("an @ in its password must be percent-encoded"));
+    }
     let is_named = |name: &Name| !matches!(name, Name::Network(name) if name.is_empty());
     let mut named: Vec<Name> = named.filter(is_named).collect();
     if named.is_empty() {
@@ -388,9 +402,26 @@ mod tests {
                 "postgres://u@a,b:2/x?sslmode=require",
             ),
             ("postgres://db", "postgres://db"),
+            ("postgres://u:p/w@db/x", "postgres://u@db/x"),
+            (
+                "postgres://u:p?w@db/x?sslmode=disable",
+                "postgres://u@db/x?sslmode=disable",
+            ),
         ];
         for (url, expected) in table {
             assert_eq!(parsed(url).shown, expected);
+        }
+    }
+
+    #[test]
+    fn of_what_is_no_address_no_password_is_shown() {
+        for url in [
+            "host=db password=pw",
+            "u:pw@db",
+            "postgres://u:p@pw@db/x",
+            "pw",
+        ] {
+            assert!(!shown(url).contains("pw"), "{url}");
         }
     }
 
@@ -405,6 +436,9 @@ mod tests {
             "postgres://u:pw@db/x?sslkey=pw",
             "postgres://u:pw@db/x?gssencmode=require",
             "postgres://u:pw@a,b/x?port=1,2,3",
+            "postgres://u:p@pw@db/x",
+            "postgres://u:pw@db/x?hostaddr=10.0.0.1",
+            "host=db password=pw",
         ] {
             let error = Address::parse(&url.into()).err();
             let error = error.map(|error| error.to_string());

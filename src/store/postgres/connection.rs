@@ -15,18 +15,21 @@ use rustls::ClientConfig;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, Host, Name, is_loopback};
 use super::schema;
-use super::trouble::{Nature, Trouble};
+use super::statements::Parameter;
+use super::trouble::{Nature, Trouble, field};
 use crate::client::{look_up, tls};
 use crate::error::Result;
 
 /// How long one address may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a server may take to hear that this is the end.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a statement may take. Longer ones wait for a lock, or for a server that is gone.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
@@ -60,9 +63,6 @@ impl Drop for Carrier {
     }
 }
 
-/// A parameter and its type.
-pub(super) type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
-
 impl Connector {
     pub(super) fn new(address: Address, ca_cert: Option<PathBuf>, shield: fn()) -> Self {
         Connector {
@@ -87,7 +87,8 @@ impl Connector {
         self.first_that(async |(client, carrier), host| {
             let asked = client.query_typed(schema::IS_READ_ONLY, &[]);
             let rows = in_time(asked, host).await?;
-            match rows.first().map(|row| row.get(0)) {
+            let is_read_only = rows.first().map(|row| field(row, 0)).transpose()?;
+            match is_read_only {
                 Some(false) => Ok((client, carrier)),
                 _ => Err(Trouble::read_only(host)),
             }
@@ -225,14 +226,14 @@ impl Connector {
         let rows = in_time(client.query_typed(schema::WHAT_IS_THERE, &[]), host).await?;
         let after = Timestamp::now();
         let row = rows.first().ok_or_else(Trouble::no_tables)?;
-        let (version, is_read_only): (i32, bool) = (row.get(0), row.get(1));
-        if is_read_only {
+        let version: i32 = field(row, 0)?;
+        if field(row, 1)? {
             return Err(Trouble::read_only(host));
         }
         if version != schema::VERSION {
             return Err(Trouble::unknown_version(version, schema::VERSION));
         }
-        let theirs: Timestamp = row.get(3);
+        let theirs: Timestamp = field(row, 3)?;
         let ours = before + after.duration_since(before) / 2;
         // Whole seconds, as expiries are: less is the way there and back.
         let ahead = theirs.duration_since(ours).round(Unit::Second);
@@ -240,7 +241,7 @@ impl Connector {
             client,
             carrier,
             clock_ahead: ahead.unwrap_or_default(),
-            store_id: row.get(2),
+            store_id: field(row, 2)?,
             host: host.to_owned(),
         })
     }
@@ -263,7 +264,7 @@ impl Connection {
     /// Takes leave of the server.
     pub(super) async fn close(mut self) {
         drop(self.client);
-        let _ = timeout(CONNECT_LIMIT, &mut self.carrier.0).await;
+        let _ = timeout(FAREWELL_LIMIT, &mut self.carrier.0).await;
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::saving::{App, Facts};
+use super::facts::{App, Facts};
 use super::sealing::{Keys, Owner, is_key_id};
 use crate::error::{Error, Result};
 use crate::platform::files;
@@ -42,6 +42,7 @@ const OWNER: Owner<'static> = Owner {
 #[derive(Serialize, Deserialize)]
 struct FactsJson {
     is_login: bool,
+    owner: String,
     base_url: Option<String>,
     accounts_url: Option<String>,
     token_url: Option<String>,
@@ -70,6 +71,7 @@ pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<Str
     });
     let facts = FactsJson {
         is_login: facts.is_login,
+        owner: facts.owner.clone(),
         base_url: facts.addresses.base.clone(),
         accounts_url: facts.addresses.accounts.clone(),
         token_url: facts.addresses.token.clone(),
@@ -92,6 +94,7 @@ pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
     let facts: FactsJson = serde_json::from_str(facts).map_err(|_| none())?;
     let facts = Facts {
         is_login: facts.is_login,
+        owner: facts.owner,
         addresses: Addresses {
             base: facts.base_url,
             accounts: facts.accounts_url,
@@ -147,7 +150,7 @@ impl Journal {
             let file = files::create_private(&path)?;
             let text = format!("{HEAD}\n{line}\n");
             let claim = || {
-                files::claim(&file)?;
+                files::claim_alone(&file)?;
                 // Another run may have found it empty, and taken it away.
                 if is_at(&path, &file) {
                     Ok(())
@@ -194,9 +197,11 @@ fn is_at(path: &Path, file: &File) -> bool {
 pub(super) struct Leftover {
     pub(super) path: PathBuf,
     /// The pair, if it is whole and opens.
-    pub(super) held: Result<(Successor, Facts)>,
+    pub(super) pair: Result<(Successor, Facts)>,
     /// Whether the run that wrote it is gone. Locked, so that two do not take it away.
     pub(super) is_dead: bool,
+    /// Whether it is sealed with a key that is not among the store's.
+    pub(super) has_other_key: bool,
     _file: File,
 }
 
@@ -210,7 +215,7 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
             return None;
         }
         // Whoever had it before may have taken it away, and a living run another's place.
-        let is_dead = files::claim(&file).is_ok() && is_at(&path, &file);
+        let is_dead = files::claim_alone(&file).is_ok() && is_at(&path, &file);
         if is_dead && file.metadata().is_ok_and(|now| now.len() == 0) {
             // Its run died before it had written anything.
             places::remove(&path);
@@ -224,7 +229,8 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
             .find(|line| is_sealed(line))
             .unwrap_or_default();
         Some(Leftover {
-            held: opened(keys, line),
+            has_other_key: is_sealed(line) && !keys.can_open(line),
+            pair: opened(keys, line),
             path,
             is_dead,
             _file: file,

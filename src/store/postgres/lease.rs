@@ -13,6 +13,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// What a lease lasts beyond that, so that it need not be renewed at once.
 const SPARE: Duration = Duration::from_secs(15);
 
+/// No request takes longer: a year.
+const LONGEST_REQUEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A lease that this run was given.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lease {
@@ -25,14 +28,14 @@ pub(super) struct Lease {
 impl Lease {
     /// How long a lease must last, where a request may take so long.
     pub(super) fn length(request: Duration) -> Duration {
-        request.saturating_add(MARGIN + SPARE)
+        request.min(LONGEST_REQUEST) + MARGIN + SPARE
     }
 
     /// A lease that is asked for now.
     pub(super) fn asked_for(request: Duration) -> Self {
         Lease {
             ends: machine::uptime().saturating_add(Lease::length(request)),
-            needed: request.saturating_add(MARGIN),
+            needed: request.min(LONGEST_REQUEST) + MARGIN,
         }
     }
 

@@ -5,15 +5,17 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
 
+use super::facts::{App, Facts, login_owner};
 use super::journal;
-use super::row::{self, State, flag, login_name, moment, text};
-use super::saving::{App, Facts, Outcome};
+use super::row::{APP_TOKEN, State};
+use super::run::Run;
+use super::saving::Outcome;
+use super::statements::{self, flag, moment, text};
 use super::trouble::Trouble;
-use super::{PostgresStore, TokensThere};
 use crate::error::{Error, Hint, Result};
 use crate::profile::Kept;
 use crate::protocol::Api;
-use crate::token::{ExposeSecret, Fingerprint, SecretString, Tokens};
+use crate::token::{ExposeSecret, Fingerprint, SecretString, Tokens, later};
 
 /// A login that comes from a file.
 pub(crate) struct Luggage {
@@ -35,6 +37,8 @@ pub(crate) enum Found {
     Same,
     /// This login, held back with this token, for which that of the file was spent.
     Successor(Fingerprint),
+    /// This login, free to be used, with what came of the file's token.
+    Spent,
     /// Another login, in these words.
     Other(&'static str),
 }
@@ -49,13 +53,13 @@ pub(crate) enum Line {
     Reply(SecretString),
 }
 
-impl PostgresStore {
+impl Run {
     /// Makes sure that the database can be used, with these keys.
     ///
     /// # Errors
     /// What is wrong with it, or with them.
     pub(crate) async fn check(&self, deadline: Instant) -> Result<()> {
-        self.inner.check_keys(deadline).await
+        self.check_keys(deadline).await
     }
 
     /// Commits a login that comes from a file, held back. `known` are its token and those that the file
@@ -70,20 +74,24 @@ impl PostgresStore {
         known: &[Fingerprint],
         deadline: Instant,
     ) -> Result<Found> {
-        let database = &self.inner.database;
+        let link = &self.link;
         let hold = async || self.try_to_hold(name, luggage, known).await;
-        if database.again(deadline, hold).await? {
+        if link.again(deadline, hold).await? {
             return Ok(Found::Held);
         }
         let token = luggage.tokens.refresh_token.as_ref().map(Fingerprint::of);
-        let Some(there) = self.inner.look_at_tokens(name, token, deadline).await? else {
-            return Ok(Found::Other("the same refresh token under another name"));
+        let look = async || self.tokens_there(name, token).await;
+        let Some(there) = link.again(deadline, look).await? else {
+            return Ok(Found::Other(
+                "the same refresh token, or what came of it, under another name",
+            ));
         };
         Ok(match (there.state, there.held) {
             (State::Held, Some(own)) if there.has_spent => Found::Successor(own),
             (State::Held, _) => Found::Other("another login on its way there, by that name"),
             (State::Empty, _) => Found::Other("a login under way by that name"),
             (_, own) if own == token => Found::Same,
+            _ if there.has_spent => Found::Spent,
             _ => Found::Other("another login by that name"),
         })
     }
@@ -94,7 +102,6 @@ impl PostgresStore {
         luggage: &Luggage,
         known: &[Fingerprint],
     ) -> Result<bool, Trouble> {
-        let inner = &self.inner;
         let kept = &luggage.kept;
         let app = kept.app_id.as_ref().map(|id| App {
             id: id.clone(),
@@ -102,18 +109,17 @@ impl PostgresStore {
             secret: kept.app_secret.clone(),
             ticket: kept.app_ticket.clone(),
         });
-        inner.save_app(app.as_ref(), row::ADD_APP).await?;
-        let owner = login_name(name, &kept.addresses);
+        let key = app.as_ref().map(App::key);
+        self.save_app(app.as_ref(), statements::ADD_APP).await?;
+        let owner = login_owner(name, &kept.addresses, key);
         let seal =
-            |column, secret: &Option<SecretString>| inner.seal(&owner, column, secret.as_ref());
-        let tokens = luggage
-            .tokens
-            .clone()
-            .by_clock(inner.database.clock_ahead());
+            |column, secret: &Option<SecretString>| self.seal(&owner, column, secret.as_ref());
+        let ahead = self.link.clock_ahead();
+        let tokens = luggage.tokens.clone().by_clock(ahead);
         let refresh = seal("refresh_token", &tokens.refresh_token)?;
         let access = seal("access_token", &tokens.access_token)?;
-        let app_token = seal(row::APP_TOKEN, &luggage.app_token)?;
-        let app_token_end = luggage.app_token_end;
+        let app_token = seal(APP_TOKEN, &luggage.app_token)?;
+        let app_token_end = luggage.app_token_end.map(|end| later(end, ahead));
         let token = tokens.refresh_token.as_ref().map(Fingerprint::of);
         let token = token.map(|token| token.to_string());
         let known: Vec<String> = known.iter().map(ToString::to_string).collect();
@@ -125,8 +131,7 @@ impl PostgresStore {
         let previous = spent.next().cloned();
         let older: Vec<String> = spent.cloned().collect();
         let api = luggage.api.name();
-        let app_id = app.as_ref().map(|app| app.id.as_str());
-        let service = app.as_ref().map(|app| app.service.as_str());
+        let (app_id, service) = key.unzip();
         let parameters = [
             text(&name),
             text(&token),
@@ -142,7 +147,7 @@ impl PostgresStore {
             text(&app_id),
             text(&service),
             flag(&luggage.may_be_spent),
-            text(&inner.holder),
+            text(&self.holder),
             (&known as _, Type::TEXT_ARRAY),
             text(&app_token),
             moment(&app_token_end),
@@ -150,7 +155,7 @@ impl PostgresStore {
             (&older as _, Type::TEXT_ARRAY),
         ];
         fail_point!("before-hold");
-        let (rows, _) = inner.database.try_once(row::HOLD, &parameters).await?;
+        let (rows, _) = self.link.try_once(statements::HOLD, &parameters).await?;
         Ok(!rows.is_empty())
     }
 
@@ -164,12 +169,12 @@ impl PostgresStore {
         known: &[Fingerprint],
         deadline: Instant,
     ) -> Result<bool> {
-        let there = self.inner.look_at_tokens(name, None, deadline).await?;
-        let is_it = |there: TokensThere| {
-            let held = there.held.filter(|held| known.contains(held));
-            there.state == State::Held && held.is_some()
+        let look = async || self.tokens_there(name, None).await;
+        let Some(there) = self.link.again(deadline, look).await? else {
+            return Ok(false);
         };
-        Ok(there.is_some_and(is_it))
+        let is_known = there.held.is_some_and(|held| known.contains(&held));
+        Ok(there.state == State::Held && is_known)
     }
 
     /// Frees a login that was held back with one of these tokens: from now on runs may claim it.
@@ -184,11 +189,8 @@ impl PostgresStore {
     ) -> Result<()> {
         let prints: Vec<String> = known.iter().map(ToString::to_string).collect();
         let parameters = [text(&name), (&prints as _, Type::TEXT_ARRAY)];
-        self.inner
-            .database
-            .run(row::FREE, &parameters, deadline)
-            .await
-            .map(drop)
+        let freed = self.link.run(statements::FREE, &parameters, deadline);
+        freed.await.map(drop)
     }
 
     /// Takes a sealed line that a run printed, or left in a journal.
@@ -196,18 +198,18 @@ impl PostgresStore {
     /// # Errors
     /// [`crate::Kind::Config`] if it does not open with these keys, or another login stands there.
     pub(crate) async fn take_line(&self, line: &str, deadline: Instant) -> Result<Line> {
-        let database = &self.inner.database;
-        if let Ok(reply) = database.keys.open(journal::REPLY_OWNER, line.trim()) {
+        let keys = &self.link.keys;
+        if let Ok(reply) = keys.open(journal::REPLY_OWNER, line.trim()) {
             return Ok(Line::Reply(reply));
         }
-        let (pair, facts): (_, Facts) = journal::opened(&database.keys, line)?;
-        let save = async || self.inner.try_to_save(&pair, &facts, true).await;
+        let (pair, facts): (_, Facts) = journal::opened(keys, line)?;
+        let save = async || self.try_to_save(&pair, &facts, true).await;
         let name = pair.profile.clone();
-        match database.again(deadline, save).await? {
+        match self.link.again(deadline, save).await? {
             Outcome::Saved => Ok(Line::Saved(name)),
             Outcome::WasThere => Ok(Line::WasThere(name)),
             Outcome::Conflict(why) => {
-                let store = database.shown();
+                let store = self.link.shown();
                 let message = format!("[{name}] of {store} does not take this pair: {why}");
                 Err(Error::config(message).with_hint(Hint::fixed(
                     "nothing was changed; if that login does not work, log in again: feishu-refresh login",

@@ -6,71 +6,27 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select};
 use secrecy::SecretString;
 
-use super::Inner;
-use super::database::Pauses;
+use super::facts::{App, Facts, app_owner};
 use super::journal::{self, Journal};
-use super::row::{self, app_name, flag, login_name, moment, text};
+use super::link::Pauses;
+use super::row::APP_TOKEN;
+use super::run::Run;
 use super::sealing::Owner;
+use super::statements::{self, flag, moment, text};
 use super::trouble::Trouble;
 use crate::error::{Error, Hint, Kind, Result};
-use crate::profile::{Addresses, Origin, Successor, View};
+use crate::platform::programs::quoted;
+use crate::profile::Successor;
 use crate::token::Fingerprint;
 
 /// How long a save is still tried once a signal waits.
 const HURRIED: Duration = Duration::from_secs(5);
 
+/// How long it is tried, however little another run is waited for.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether one waits.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(100);
-
-/// What is saved beside the pair.
-#[derive(Clone, Default)]
-pub(super) struct Facts {
-    /// Whether a consent brought the pair, so that all of this is saved with it.
-    pub(super) is_login: bool,
-    /// The login's own addresses, with which its secrets are sealed.
-    pub(super) addresses: Addresses,
-    /// The app that the pair is of.
-    pub(super) app: Option<App>,
-}
-
-/// An app, as it is kept for its logins.
-#[derive(Clone)]
-pub(super) struct App {
-    pub(super) id: String,
-    pub(super) service: String,
-    /// Only where they are to be saved.
-    pub(super) secret: Option<SecretString>,
-    pub(super) ticket: Option<SecretString>,
-}
-
-impl Facts {
-    /// What a login is, as it is seen now: that is what a consent saves with the pair.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] if an address is none.
-    pub(super) fn of(view: &View<'_>, origin: &Origin<'_>) -> Result<Self> {
-        let is_login = matches!(origin, Origin::Login);
-        let kept = view.kept()?;
-        // What came from outside for one run is not for the others.
-        let is_own = is_login || !view.is_for_another_app_or_host();
-        let app = kept.app_id.filter(|_| is_own);
-        let own = &view.snapshot().profile.own;
-        Ok(Facts {
-            is_login,
-            addresses: if is_login {
-                kept.addresses
-            } else {
-                own.clone()
-            },
-            app: app.map(|id| App {
-                id,
-                service: kept.service,
-                secret: kept.app_secret,
-                ticket: kept.app_ticket,
-            }),
-        })
-    }
-}
 
 /// What became of a save.
 pub(super) enum Outcome {
@@ -82,7 +38,7 @@ pub(super) enum Outcome {
     Conflict(&'static str),
 }
 
-impl Inner {
+impl Run {
     /// Saves a pair: into a journal here, then into the database.
     ///
     /// # Errors
@@ -95,7 +51,7 @@ impl Inner {
         is_hurried: &dyn Fn() -> bool,
     ) -> Result<()> {
         fail_point!("before-record");
-        let line = journal::sealed(&self.database.keys, pair, facts)?;
+        let line = journal::sealed(&self.link.keys, pair, facts)?;
         let journal = Journal::write(store_id, &pair.profile, &line);
         fail_point!("after-record");
         let outcome = self.save_again_and_again(pair, facts, journal.as_ref(), is_hurried);
@@ -108,19 +64,19 @@ impl Inner {
                 self.save_app_token(pair, facts).await;
                 Ok(())
             }
-            Ok(Outcome::Conflict(why)) => Err(self.unsaved(pair, why, &line, journal)),
+            Ok(Outcome::Conflict(why)) => Err(self.unsaved(pair, why, &line, journal, true)),
             Err(trouble) => {
                 // Others must not take the row's token for unspent: the lease says until its end, and
                 // then to the next, that it was sent.
                 self.forget_lease(&pair.profile);
-                Err(self.unsaved(pair, &trouble.words, &line, journal))
+                Err(self.unsaved(pair, &trouble.words, &line, journal, false))
             }
         }
     }
 
-    /// This run does not give the lease of a login back.
+    /// This run has no more to do with the lease of a login.
     fn forget_lease(&self, login: &str) {
-        self.leased.borrow_mut().retain(|name| name != login);
+        self.leased.borrow_mut().remove(login);
     }
 
     async fn save_again_and_again(
@@ -130,7 +86,7 @@ impl Inner {
         journal: Option<&Journal>,
         is_hurried: &dyn Fn() -> bool,
     ) -> Result<Outcome, Trouble> {
-        let mut end = Instant::now() + self.patience;
+        let mut end = Instant::now() + self.patience.max(LEAST_PATIENCE);
         let mut pauses = Pauses::default();
         let mut has_failed = false;
         loop {
@@ -146,7 +102,7 @@ impl Inner {
                 log::warn!(
                     "[{}] of {}: rotated, but not saved yet: {}; trying again",
                     pair.profile,
-                    self.database.shown(),
+                    self.link.shown(),
                     trouble.words
                 );
             }
@@ -176,20 +132,18 @@ impl Inner {
             fail_point!("after-commit");
             return Ok(Outcome::Saved);
         }
-        let new = pair.fingerprint().map(print);
-        let parameters = [text(&pair.profile), text(&new)];
-        let (rows, _) = self.database.try_once(row::HAS, &parameters).await?;
-        Ok(match rows.first().map(|row| row.get(0)) {
-            Some(true) => Outcome::WasThere,
-            Some(false) => Outcome::Conflict("another login stands there by now"),
+        let new = pair.fingerprint();
+        Ok(match self.tokens_there(&pair.profile, new).await? {
             None => Outcome::Conflict("the login was deleted there"),
+            Some(there) if there.has_spent || there.held == new => Outcome::WasThere,
+            Some(_) => Outcome::Conflict("another login stands there by now"),
         })
     }
 
     async fn try_to_save_rotation(&self, pair: &Successor, facts: &Facts) -> Result<bool, Trouble> {
-        let sealed = self.sealed(pair, &facts.addresses)?;
-        let predecessor = pair.predecessor.map(print);
-        let successor = pair.fingerprint().map(print);
+        let sealed = self.sealed(pair, &facts.owner)?;
+        let predecessor = pair.predecessor.map(words);
+        let successor = pair.fingerprint().map(words);
         let tokens = &pair.tokens;
         let sets_end = !pair.keeps_refresh_expiry || tokens.refresh_expires_at.is_some();
         let names_scope = pair.api.names_scope();
@@ -198,7 +152,7 @@ impl Inner {
             text(&pair.profile),
             text(&predecessor),
             text(&successor),
-            text(&self.run),
+            text(&self.id),
             text(&sealed.refresh),
             moment(&tokens.refresh_expires_at),
             flag(&sets_end),
@@ -208,7 +162,7 @@ impl Inner {
             flag(&names_scope),
             text(&api),
         ];
-        let (rows, _) = self.database.try_once(row::SAVE, &parameters).await?;
+        let (rows, _) = self.link.try_once(statements::SAVE, &parameters).await?;
         Ok(!rows.is_empty())
     }
 
@@ -218,13 +172,13 @@ impl Inner {
         facts: &Facts,
         is_leftover: bool,
     ) -> Result<bool, Trouble> {
-        self.save_app(facts.app.as_ref(), row::SAVE_APP).await?;
-        let sealed = self.sealed(pair, &facts.addresses)?;
-        let (new, held) = (pair.fingerprint().map(print), pair.held.map(print));
+        self.save_app(facts.app.as_ref(), statements::SAVE_APP)
+            .await?;
+        let sealed = self.sealed(pair, &facts.owner)?;
+        let (new, before) = (pair.fingerprint().map(words), pair.held.map(words));
         let tokens = &pair.tokens;
         let api = pair.api.name();
-        let app_id = facts.app.as_ref().map(|app| app.id.as_str());
-        let service = facts.app.as_ref().map(|app| app.service.as_str());
+        let (app_id, service) = facts.app.as_ref().map(App::key).unzip();
         let parameters = [
             text(&pair.profile),
             text(&new),
@@ -240,9 +194,12 @@ impl Inner {
             text(&app_id),
             text(&service),
             flag(&is_leftover),
-            text(&held),
+            text(&before),
         ];
-        let (rows, _) = self.database.try_once(row::SAVE_LOGIN, &parameters).await?;
+        let (rows, _) = self
+            .link
+            .try_once(statements::SAVE_LOGIN, &parameters)
+            .await?;
         Ok(!rows.is_empty())
     }
 
@@ -251,14 +208,14 @@ impl Inner {
         let Some(app) = app else {
             return Ok(());
         };
-        let name = app_name(Some(&app.id), Some(&app.service));
+        let name = app_owner(app.key());
         let secret = self.seal(&name, "app_secret", app.secret.as_ref())?;
         let ticket = self.seal(&name, "app_ticket", app.ticket.as_ref())?;
         let (id, service) = (text(&app.id), text(&app.service));
         let parameters = [id.clone(), service.clone(), text(&secret), text(&ticket)];
-        self.database.try_once(statement, &parameters).await?;
-        self.database
-            .try_once(row::SAVE_PACE, &[id, service])
+        self.link.try_once(statement, &parameters).await?;
+        self.link
+            .try_once(statements::SAVE_PACE, &[id, service])
             .await?;
         Ok(())
     }
@@ -268,8 +225,8 @@ impl Inner {
         let (Some(token), Some(app)) = (&pair.app_token, &facts.app) else {
             return;
         };
-        let name = app_name(Some(&app.id), Some(&app.service));
-        let Ok(sealed) = self.seal(&name, row::APP_TOKEN, Some(&token.token)) else {
+        let name = app_owner(app.key());
+        let Ok(sealed) = self.seal(&name, APP_TOKEN, Some(&token.token)) else {
             return;
         };
         let parameters = [
@@ -279,18 +236,17 @@ impl Inner {
             moment(&token.expires_at),
         ];
         if let Err(trouble) = self
-            .database
-            .try_once(row::SAVE_APP_TOKEN, &parameters)
+            .link
+            .try_once(statements::SAVE_APP_TOKEN, &parameters)
             .await
         {
             log::info!("the app_access_token is not kept: {}", trouble.words);
         }
     }
 
-    fn sealed(&self, pair: &Successor, addresses: &Addresses) -> Result<SealedPair, Trouble> {
-        let owner = login_name(&pair.profile, addresses);
+    fn sealed(&self, pair: &Successor, owner: &str) -> Result<SealedPair, Trouble> {
         let seal =
-            |column, secret: &Option<SecretString>| self.seal(&owner, column, secret.as_ref());
+            |column, secret: &Option<SecretString>| self.seal(owner, column, secret.as_ref());
         Ok(SealedPair {
             access: seal("access_token", &pair.tokens.access_token)?,
             refresh: seal("refresh_token", &pair.tokens.refresh_token)?,
@@ -305,67 +261,108 @@ impl Inner {
         secret: Option<&SecretString>,
     ) -> Result<Option<String>, Trouble> {
         let owner = Owner { name, column };
-        let sealed = secret.map(|secret| self.database.keys.seal(owner, secret));
+        let sealed = secret.map(|secret| self.link.keys.seal(owner, secret));
         sealed
             .transpose()
             .map_err(|error| Trouble::unusable(&error))
     }
 
-    /// Saves what runs on this host could not. Says whether something was saved.
+    /// Saves what runs on this host could not, or have not yet.
     ///
     /// # Errors
     /// What went wrong with the database: then it is not known whether the token there is spent.
-    pub(super) async fn put_back(&self, login: &str, deadline: Instant) -> Result<bool> {
-        let store_id = self.database.store_id(deadline).await?;
-        let mut has_saved = false;
-        for leftover in journal::leftovers(&store_id, login, &self.database.keys) {
+    /// [`Kind::Config`] if a journal is sealed with another key.
+    pub(super) async fn put_back(&self, login: &str, deadline: Instant) -> Result<PutBack> {
+        let store_id = self.link.store_id(deadline).await?;
+        let mut done = PutBack::Nothing;
+        for leftover in journal::leftovers(&store_id, login, &self.link.keys) {
             let path = leftover.path.display();
-            let (pair, facts) = match &leftover.held {
+            let (pair, facts) = match &leftover.pair {
                 Ok((pair, facts)) if pair.profile == login => (pair, facts),
+                Err(error) if leftover.has_other_key => {
+                    return Err(Error::config(format!("{path}: {error}"))
+                        .with_hint(error.hint().cloned().unwrap_or(KEEP_JOURNAL)));
+                }
                 _ => {
                     leftover.put_aside("holds no pair that opens with this store's keys");
                     continue;
                 }
             };
             let try_to_save = async || self.try_to_save(pair, facts, true).await;
-            let outcome = self.database.again(deadline, try_to_save).await?;
-            match outcome {
+            match self.link.again(deadline, try_to_save).await? {
                 Outcome::Saved if leftover.is_dead => {
                     log::warn!("{path} held what an earlier run could not save: it is saved now");
-                    has_saved = true;
+                    done = PutBack::ByDead;
                     leftover.remove();
                 }
                 // Its run lives, and is slow or stopped: it finds its pair saved.
-                Outcome::Saved | Outcome::WasThere => leftover.remove(),
+                Outcome::Saved => done = PutBack::ByLiving,
+                Outcome::WasThere => leftover.remove(),
                 Outcome::Conflict(_) => leftover.put_aside("does not fit the login any more"),
             }
         }
-        Ok(has_saved)
+        Ok(done)
     }
 
     /// The error for a pair that the database did not take. What holds it is on disk, or in the error.
-    fn unsaved(&self, pair: &Successor, why: &str, line: &str, journal: Option<Journal>) -> Error {
-        let place = format!("[{}] of {}", pair.profile, self.database.shown());
+    fn unsaved(
+        &self,
+        pair: &Successor,
+        why: &str,
+        line: &str,
+        journal: Option<Journal>,
+        is_conflict: bool,
+    ) -> Error {
+        let place = format!("[{}] of {}", pair.profile, self.link.shown());
         let Some(journal) = journal else {
             let message =
                 format!("{place}: rotated, but the new pair could be saved nowhere: {why}");
-            return Error::new(Kind::Unsaved, message)
-                .with_unsaved(pair.tokens.clone(), format!("{line}\n").into())
-                .with_hint(Hint::fixed(
+            let error = Error::new(Kind::Unsaved, message)
+                .with_unsaved(pair.tokens.clone(), format!("{line}\n").into());
+            return error.with_hint(if is_conflict {
+                OVERTAKEN
+            } else {
+                Hint::fixed(
                     "keep the sealed line above, and give it to stdin of: feishu-refresh store import -",
                     "请保存上面的密封行，并通过标准输入交给：feishu-refresh store import -",
-                ));
+                )
+            });
         };
         journal.sync();
-        let path = journal.path.display();
+        let path = journal.path.display().to_string();
         let message =
             format!("{place}: rotated, but not saved: {why}; the new pair is in {path}, sealed");
-        Error::new(Kind::Unsaved, message).with_hint(Hint::naming(
-            format!("keep {path}: nothing else holds the new refresh token; the next run on this host saves it; elsewhere: feishu-refresh store import - < {path}"),
-            format!("请保留 {path}：新的 refresh_token 仅存于此；本机下次运行会写入；在其他主机上：feishu-refresh store import - < {path}"),
-        ))
+        let file = quoted(&path);
+        Error::new(Kind::Unsaved, message).with_hint(if is_conflict {
+            OVERTAKEN
+        } else {
+            Hint::naming(
+                format!("keep {path}: nothing else holds the new refresh token; the next run on this host saves it; elsewhere: feishu-refresh store import - < {file}"),
+                format!("请保留 {path}：新的 refresh_token 仅存于此；本机下次运行会写入；在其他主机上：feishu-refresh store import - < {file}"),
+            )
+        })
     }
 }
+
+/// What a journal on this host came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PutBack {
+    Nothing,
+    /// The pair of a run that lives is saved: it may be slow, or stopped.
+    ByLiving,
+    /// That of a dead one is.
+    ByDead,
+}
+
+const OVERTAKEN: Hint = Hint::fixed(
+    "find out who wrote there; if the login that stands there works, nothing more is to be done; else log in again: feishu-refresh login",
+    "请查明是谁写入的；若现有登录可用，则无需处理；否则请重新登录：feishu-refresh login",
+);
+
+const KEEP_JOURNAL: Hint = Hint::fixed(
+    "give the key that it was sealed with, too: it holds the login's newest refresh token",
+    "请同时提供当初封存它的密钥：其中保存着该登录最新的 refresh_token",
+);
 
 /// Tokens as the database gets them.
 struct SealedPair {
@@ -373,8 +370,8 @@ struct SealedPair {
     refresh: Option<String>,
 }
 
-fn print(print: Fingerprint) -> String {
-    print.to_string()
+fn words(token: Fingerprint) -> String {
+    token.to_string()
 }
 
 /// Waits for something until `end`, which comes sooner once a signal waits. None if it did not come.
@@ -386,15 +383,16 @@ async fn in_haste<T>(
     let mut what = pin!(what);
     let mut was_hurried = false;
     loop {
-        if !was_hurried && is_hurried() {
-            was_hurried = true;
-            *end = (*end).min(Instant::now() + HURRIED);
-        }
         let left = end.saturating_duration_since(Instant::now());
         let look = pin!(tokio::time::sleep(left.min(LOOK_FOR_SIGNALS)));
         match select(what.as_mut(), look).await {
             Either::Left((done, _)) => return Some(done),
             Either::Right(_) if left.is_zero() => return None,
+            // Only now: what is done at once needs nobody to look out for signals.
+            Either::Right(_) if !was_hurried && is_hurried() => {
+                was_hurried = true;
+                *end = (*end).min(Instant::now() + HURRIED);
+            }
             Either::Right(_) => {}
         }
     }

@@ -4,14 +4,21 @@
 //! - A change of the tables only adds to them, and is a step of its own behind the others.
 //! - Tables of a version that this program does not know are left alone.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::trouble::Trouble;
+use super::trouble::{Trouble, field};
 
 /// The version of the tables that this program works with: as many steps as there are.
 pub(super) const VERSION: i32 = 1;
 
-/// The steps, each from one version to the next.
+/// How long setting up may take: others may use the tables meanwhile.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The steps, each from one version to the next. Two who set up at once may both take one: it does nothing
+/// the second time.
 const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
 
 /// Whether this server can only be read.
@@ -46,15 +53,17 @@ pub(super) async fn set_up(client: &Client, host: &str) -> Result<i32, Trouble> 
     let missing: Vec<&str> = missing.copied().collect();
     if !missing.is_empty() {
         let script = format!("BEGIN;\n{ALONE}\n{}\nCOMMIT;", missing.join("\n"));
-        let done = client.batch_execute(&script).await;
+        let done = timeout(LIMIT, client.batch_execute(&script)).await;
+        let done = done.map_err(|_| Trouble::slow(LIMIT))?;
         done.map_err(|error| Trouble::of(&error, host))?;
     }
     Ok(there)
 }
 
 async fn version_there(client: &Client, host: &str) -> Result<i32, Trouble> {
-    match client.query_typed(VERSION_THERE, &[]).await {
-        Ok(rows) => Ok(rows.first().map_or(0, |row| row.get(0))),
+    let asked = timeout(LIMIT, client.query_typed(VERSION_THERE, &[])).await;
+    match asked.map_err(|_| Trouble::slow(LIMIT))? {
+        Ok(rows) => rows.first().map_or(Ok(0), |row| field(row, 0)),
         Err(error) => match Trouble::of(&error, host) {
             none if none.is_no_tables() => Ok(0),
             lost => Err(lost),

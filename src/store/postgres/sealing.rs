@@ -145,6 +145,12 @@ impl Keys {
         keys.find_map(open).ok_or_else(broken)
     }
 
+    /// Whether a sealed text is sealed with one of them.
+    pub(super) fn can_open(&self, sealed: &str) -> bool {
+        let id = sealed.trim().split_once('.').map(|(id, _)| id);
+        id.is_some_and(|id| self.has(id))
+    }
+
     /// The ids of all keys, for people.
     pub(super) fn ids(&self) -> String {
         let ids: Vec<&str> = self.0.iter().map(|key| key.id.as_str()).collect();

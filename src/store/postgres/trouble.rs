@@ -3,7 +3,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::FromSql;
 
 use crate::client::tls;
 use crate::error::{Error, Hint, Kind};
@@ -53,8 +55,8 @@ const NO_TABLES: Hint = Hint::fixed(
     "尚未发送任何请求；请先创建：feishu-refresh store init",
 );
 const NO_RIGHTS: Hint = Hint::fixed(
-    "nothing was sent; grant them: docs/postgres.md has the statements",
-    "尚未发送任何请求；请授予权限：语句见 docs/postgres.md",
+    "nothing was sent; as the tables' owner: GRANT USAGE ON SCHEMA feishu_refresh, GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh, GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace; for login and store import INSERT, too",
+    "尚未发送任何请求；请由表的所有者执行：GRANT USAGE ON SCHEMA feishu_refresh、GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh、GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace；login 与 store import 还需要 INSERT",
 );
 const NO_TLS: Hint = Hint::fixed(
     "nothing was sent; turn on ssl there, or, in a network that nobody else is in, give sslmode=disable in the address",
@@ -193,6 +195,17 @@ impl Trouble {
         };
         Error::new(kind, format!("{store}: {}", self.words)).with_hint(self.hint)
     }
+}
+
+/// One field of a row.
+///
+/// # Errors
+/// What is wrong with a database that gives something else in its place.
+pub(super) fn field<'r, T: FromSql<'r>>(row: &'r Row, index: usize) -> Result<T, Trouble> {
+    row.try_get(index).map_err(|error| {
+        let words = format!("it does not answer as PostgreSQL does: {error}");
+        Trouble::new(Nature::Wrong, words, OTHER)
+    })
 }
 
 pub(super) fn root_cause(error: &tokio_postgres::Error) -> String {

@@ -1,6 +1,6 @@
 //! The database as a run has it: one connection, made anew where it breaks.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,12 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
-use super::connection::{Connection, Connector, Parameter};
+use super::connection::{Connection, Connector};
 use super::row::{Reader, Stored};
 use super::sealing::{Keys, random};
+use super::statements::Parameter;
 use super::trouble::{Nature, Trouble};
-use crate::error::{Error, Hint, Result};
+use crate::error::Result;
 
 /// How long a database is waited for that does not answer: a restart takes about as long.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(5);
@@ -25,21 +26,23 @@ const PASSING: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The database, and the keys of its secrets.
-pub(super) struct Database {
+/// The way to the database, and the keys of its secrets.
+pub(super) struct Link {
     connector: Connector,
     pub(super) keys: Keys,
     current: Mutex<Option<Rc<Connection>>>,
     store_id: OnceCell<String>,
+    clock_ahead: Cell<SignedDuration>,
 }
 
-impl Database {
+impl Link {
     pub(super) fn new(connector: Connector, keys: Keys) -> Self {
-        Database {
+        Link {
             connector,
             keys,
             current: Mutex::default(),
             store_id: OnceCell::new(),
+            clock_ahead: Cell::default(),
         }
     }
 
@@ -56,6 +59,7 @@ impl Database {
         }
         let connection = Rc::new(self.connector.connect().await?);
         let _ = self.store_id.set(connection.store_id.clone());
+        self.clock_ahead.set(connection.clock_ahead);
         *current = Some(Rc::clone(&connection));
         Ok(connection)
     }
@@ -139,13 +143,9 @@ impl Database {
         Ok(rows.iter().map(|row| reader.read(row)).collect())
     }
 
-    /// How far the database's clock is ahead, as far as it was asked.
+    /// How far the database's clock was ahead when it was asked last.
     pub(super) fn clock_ahead(&self) -> SignedDuration {
-        let current = self.current.try_lock();
-        let known = current
-            .ok()
-            .and_then(|current| Some(current.as_ref()?.clock_ahead));
-        known.unwrap_or_default()
+        self.clock_ahead.get()
     }
 
     pub(super) fn reader<'r>(&'r self, connection: &Connection, is_for_login: bool) -> Reader<'r> {
@@ -194,6 +194,11 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
+    /// Whether one was taken.
+    pub(super) fn is_begun(&self) -> bool {
+        self.taken > 0
+    }
+
     pub(super) fn next(&mut self) -> Duration {
         let grown = FIRST_PAUSE.saturating_mul(1 << self.taken.min(10));
         self.taken += 1;
@@ -202,12 +207,4 @@ impl Pauses {
         let least = grown.min(LONGEST_PAUSE) / 2;
         least + least.mul_f64(f64::from(chance) / 255.0)
     }
-}
-
-/// The error for a login that is not there.
-pub(super) fn no_login(store: &str, name: &str) -> Error {
-    Error::config(format!("{store} has no login [{name}]; nothing was sent")).with_hint(Hint::fixed(
-        "feishu-refresh login makes it; feishu-refresh store import moves it here from a file; -p names another",
-        "可用 feishu-refresh login 创建，或用 feishu-refresh store import 从文件移入；-p 可另行指定",
-    ))
 }

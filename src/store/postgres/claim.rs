@@ -1,0 +1,383 @@
+//! The lease of a login, and what it gives the right to.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::types::Type;
+
+use super::facts::Facts;
+use super::journal;
+use super::lease::Lease;
+use super::link::Pauses;
+use super::row::{State, Stored};
+use super::run::{Run, no_login};
+use super::saving::PutBack;
+use super::statements::{self, flag, text};
+use crate::error::{Error, Hint, Kind, Result};
+use crate::platform::programs::quoted;
+use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::store::{Claim, KeptReply, Reservation, Reserved, Saved, Wanted};
+use crate::token::{Fingerprint, Tokens, second};
+
+/// Who waits for longer than this is told for whom.
+const LONG_WAIT: Duration = Duration::from_secs(3);
+
+/// What a login that cannot be claimed is waiting for.
+enum Waiting {
+    /// For this run elsewhere.
+    For(String),
+    /// For nothing: another run has refreshed it.
+    Over(Box<Stored>),
+}
+
+impl Run {
+    /// Claims a login as the story wants it. Where `seen` does not stand there any more, another run has
+    /// refreshed it: then what that one saved is all that is wanted yet.
+    ///
+    /// # Errors
+    /// As of [`crate::store::Store::claim`].
+    pub(super) async fn claim(
+        self: &Rc<Self>,
+        wanted: Wanted<'_>,
+        seen: Option<Fingerprint>,
+        deadline: Instant,
+    ) -> Result<PostgresClaim> {
+        let name = wanted.profile;
+        let put_back = self.put_back(name, deadline).await?;
+        let is_own = put_back == PutBack::ByDead;
+        let seen = seen.filter(|_| !is_own && !wanted.is_for_login);
+        if wanted.is_for_login {
+            self.make_place(name, deadline).await?;
+        }
+        let (stored, lease) = self
+            .lease(name, wanted.is_for_login, seen, deadline)
+            .await?;
+        Ok(PostgresClaim {
+            run: Rc::clone(self),
+            stored,
+            lease,
+            had_company: !is_own,
+            is_for_login: wanted.is_for_login,
+        })
+    }
+
+    /// A place for a login that a consent is to bring, and the proof that it can be saved there.
+    async fn make_place(&self, name: &str, deadline: Instant) -> Result<()> {
+        let parameters = [text(&name)];
+        let made = self.link.run(statements::MAKE_PLACE, &parameters, deadline);
+        made.await?;
+        for statement in statements::MAY_ADD_APP {
+            self.link.run(statement, &[], deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the lease of a login; where `seen` does not stand there any more, for nothing.
+    async fn lease(
+        &self,
+        name: &str,
+        is_for_login: bool,
+        seen: Option<Fingerprint>,
+        deadline: Instant,
+    ) -> Result<(Stored, Option<Lease>)> {
+        let begun = Instant::now();
+        let mut has_told = false;
+        let mut pauses = Pauses::default();
+        self.leased.borrow_mut().insert(name.to_owned());
+        loop {
+            let lease = Lease::asked_for(self.request);
+            let claimed = self
+                .try_to_claim(name, is_for_login, seen, deadline)
+                .await?;
+            if let Some(stored) = claimed {
+                // Whoever had it before may have left its pair on this host.
+                let may_be_left = has_told || pauses.is_begun() || stored.unanswered.is_some();
+                if may_be_left && self.put_back(name, deadline).await? != PutBack::Nothing {
+                    continue;
+                }
+                return Ok((stored, Some(lease)));
+            }
+            let found = self.look(name, is_for_login, deadline).await?;
+            let found = found.ok_or_else(|| no_login(self.link.shown(), name))?;
+            let holder = match self.waiting_for(found, is_for_login, seen)? {
+                Waiting::For(holder) => holder,
+                Waiting::Over(stored) => return Ok((*stored, None)),
+            };
+            let pause = pauses.next();
+            if Instant::now() + pause > deadline {
+                return Err(self.busy(name, &holder));
+            }
+            if !has_told && begun.elapsed() > LONG_WAIT {
+                has_told = true;
+                log::warn!("[{name}] of {}: waiting for {holder}", self.link.shown());
+            }
+            // Whoever holds the lease may need the connection.
+            self.link.disconnect().await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Claims a login if nobody else has it, and `seen` stands there still.
+    async fn try_to_claim(
+        &self,
+        name: &str,
+        is_for_login: bool,
+        seen: Option<Fingerprint>,
+        deadline: Instant,
+    ) -> Result<Option<Stored>> {
+        let seen = seen.map(|seen| seen.to_string());
+        let seconds = Lease::length(self.request).as_secs_f64();
+        let parameters = [
+            text(&name),
+            text(&self.id),
+            text(&self.holder),
+            (&seconds as _, Type::FLOAT8),
+            flag(&is_for_login),
+            text(&seen),
+        ];
+        let claimed = self
+            .link
+            .logins(statements::CLAIM, &parameters, is_for_login, deadline);
+        claimed.await?.pop().transpose()
+    }
+
+    fn waiting_for(
+        &self,
+        stored: Stored,
+        is_for_login: bool,
+        seen: Option<Fingerprint>,
+    ) -> Result<Waiting> {
+        let store = self.link.shown();
+        let name = &stored.snapshot.login.profile;
+        match stored.state {
+            State::Empty if !is_for_login => return Err(no_login(store, name)),
+            State::Held if !is_for_login => return Err(on_its_way(store, name)),
+            _ => {}
+        }
+        if seen.is_some() && stored.snapshot.fingerprint() != seen {
+            return Ok(Waiting::Over(Box::new(stored)));
+        }
+        let holder = stored.lease.map(|lease| lease.by);
+        Ok(Waiting::For(
+            holder.unwrap_or_else(|| "another run".to_owned()),
+        ))
+    }
+
+    fn busy(&self, name: &str, holder: &str) -> Error {
+        let store = self.link.shown();
+        let message =
+            format!("[{name}] of {store} is being refreshed by {holder}; nothing was sent");
+        Error::temporary(message).with_hint(Hint::fixed(
+            "run again later, or wait longer with --lock-timeout",
+            "请稍后重试，或用 --lock-timeout 延长等待时间",
+        ))
+    }
+}
+
+fn on_its_way(store: &str, name: &str) -> Error {
+    let message = format!(
+        "[{name}] of {store} is on its way here from a file, and that has not ended; nothing was sent"
+    );
+    Error::config(message).with_hint(Hint::fixed(
+        "run store import again, on the host and with the file that it comes from: feishu-refresh store import -c FILE",
+        "请在来源文件所在主机上对该文件重新运行：feishu-refresh store import -c 文件",
+    ))
+}
+
+/// The right to spend a login of the database; or a look at it, where another run has just refreshed it.
+pub(crate) struct PostgresClaim {
+    run: Rc<Run>,
+    stored: Stored,
+    /// None where it must be taken first.
+    lease: Option<Lease>,
+    had_company: bool,
+    is_for_login: bool,
+}
+
+impl PostgresClaim {
+    fn covers_a_request(&self) -> bool {
+        self.lease.as_ref().is_some_and(Lease::covers_a_request)
+    }
+}
+
+impl Claim for PostgresClaim {
+    type Reservation = PostgresReservation;
+
+    fn snapshot(&self) -> &Snapshot {
+        &self.stored.snapshot
+    }
+
+    fn had_company(&self) -> bool {
+        self.had_company
+    }
+
+    fn may_be_spent(&self, token: Fingerprint) -> bool {
+        let unanswered = self.stored.unanswered.as_ref();
+        unanswered.is_some_and(|(unanswered, _)| *unanswered == token)
+    }
+
+    fn has_made(&self) -> bool {
+        false
+    }
+
+    async fn look_again(&mut self) -> Result<()> {
+        let name = self.stored.snapshot.login.profile.clone();
+        let run = &self.run;
+        let found = run.look(&name, self.is_for_login, run.deadline()).await?;
+        self.stored = found.ok_or_else(|| no_login(run.link.shown(), &name))?;
+        Ok(())
+    }
+
+    async fn renew(&mut self) -> Result<bool> {
+        if self.covers_a_request() {
+            return Ok(false);
+        }
+        let name = self.stored.snapshot.login.profile.clone();
+        let deadline = self.run.deadline();
+        let lease = self.run.lease(&name, self.is_for_login, None, deadline);
+        (self.stored, self.lease) = lease.await?;
+        fail_point!("after-lease");
+        Ok(true)
+    }
+
+    async fn rest(&mut self, is_in_doubt: bool) {
+        self.run.release(is_in_doubt).await;
+        self.lease = None;
+        self.had_company = true;
+    }
+
+    async fn note_refusal(&mut self, token: Fingerprint, refusal: &Error) -> Result<bool> {
+        let login = &self.stored.snapshot.login;
+        let unanswered = self.stored.unanswered.as_ref();
+        if let Some((_, who)) = unanswered.filter(|(sent, _)| *sent == token) {
+            let (by, at) = (&who.by, second(who.at));
+            log::warn!("{login}: {by} sent this refresh token at {at}, and got no answer");
+        }
+        let (token, words) = (token.to_string(), refusal.to_string());
+        let is_dead = refusal.is_of_dead_token();
+        let parameters = [
+            text(&login.profile),
+            text(&token),
+            flag(&is_dead),
+            text(&words),
+        ];
+        let run = &self.run;
+        let noted = run
+            .link
+            .run(statements::NOTE_REFUSAL, &parameters, run.deadline());
+        Ok(!noted.await?.0.is_empty())
+    }
+
+    async fn reserve(
+        self,
+        origin: &Origin<'_>,
+        given: Given<'_>,
+        order: Option<&Order>,
+    ) -> Result<Reserved<Self>> {
+        let view = self.stored.snapshot.with(given)?;
+        if !self.covers_a_request() || order.is_some_and(|order| !view.holds(order)) {
+            return Ok(Reserved::Changed(self));
+        }
+        let facts = match origin {
+            Origin::Login => Facts::of_login(&view)?,
+            Origin::Refresh(_) => Facts::of_refresh(&view, &self.stored.owner)?,
+        };
+        fail_point!("after-reserve");
+        Ok(Reserved::Room(PostgresReservation {
+            store_id: self.run.link.store_id(self.run.deadline()).await?,
+            claim: self,
+            facts,
+        }))
+    }
+}
+
+/// The proof that a pair can be saved: a lease that outlasts the request.
+pub(crate) struct PostgresReservation {
+    claim: PostgresClaim,
+    store_id: String,
+    facts: Facts,
+}
+
+impl Reservation for PostgresReservation {
+    type Claim = PostgresClaim;
+    type Saved = PostgresSaved;
+
+    fn snapshot(&self) -> &Snapshot {
+        &self.claim.stored.snapshot
+    }
+
+    fn spent(&self) -> Vec<Fingerprint> {
+        self.claim.stored.spent.clone()
+    }
+
+    async fn save(
+        self,
+        successor: Successor,
+        is_hurried: &dyn Fn() -> bool,
+    ) -> Result<PostgresSaved> {
+        let run = &self.claim.run;
+        let saved = run.save(&self.store_id, &successor, &self.facts, is_hurried);
+        saved.await?;
+        let before = &self.snapshot().profile.pair.tokens;
+        let tokens = successor.tokens.or_access_token_of(before);
+        Ok(PostgresSaved { tokens })
+    }
+
+    fn keep_reply(&self, reply: &[u8]) -> Result<KeptReply> {
+        let login = &self.snapshot().login;
+        let keys = &self.claim.run.link.keys;
+        let reply = match std::str::from_utf8(reply) {
+            Ok(text) => text.to_owned(),
+            Err(_) => reply.escape_ascii().to_string(),
+        };
+        let sealed = keys.seal(journal::REPLY_OWNER, &reply.into())?;
+        let kept = journal::keep_reply(&self.store_id, &login.profile, &sealed);
+        let path = kept.map_err(|error| {
+            let message = format!(
+                "{login}: a reply that cannot be understood could be kept nowhere: {error}"
+            );
+            Error::new(Kind::Unsaved, message)
+                .with_unsaved(Tokens::default(), format!("{sealed}\n").into())
+                .with_doubt()
+                .with_hint(Hint::fixed(
+                    "keep the sealed line above: feishu-refresh store import - opens it",
+                    "请保存上面的密封行：可用 feishu-refresh store import - 打开",
+                ))
+        })?;
+        let hint = hint_to_open(&path);
+        Ok(KeptReply { path, hint })
+    }
+
+    fn release(self) -> PostgresClaim {
+        self.claim
+    }
+}
+
+fn hint_to_open(path: &Path) -> Hint {
+    let path = quoted(&path.display().to_string());
+    Hint::naming(
+        format!(
+            "it is sealed, and this prints it: feishu-refresh store import - < {path}; if it holds a refresh token, put that into a section of this name in an INI file, delete the login's row, and move it with feishu-refresh store import -c FILE; else log in again: feishu-refresh login"
+        ),
+        format!(
+            "内容已密封，可用此命令显示：feishu-refresh store import - < {path}；若其中有 refresh_token，请写入 INI 文件中同名的节，删除该登录的行，再用 feishu-refresh store import -c 文件 移入；否则请重新登录：feishu-refresh login"
+        ),
+    )
+}
+
+/// A pair in the database.
+pub(crate) struct PostgresSaved {
+    tokens: Tokens,
+}
+
+impl Saved for PostgresSaved {
+    fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Whoever comes next waits for nobody: the lease ended with the save.
+    fn lock_name(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,108 @@
+//! What belongs to a pair: the app and the addresses that are saved with it, and what its secrets are
+//! sealed for.
+
+use secrecy::SecretString;
+
+use crate::error::Result;
+use crate::profile::{Addresses, View};
+
+/// What is saved beside a pair.
+#[derive(Clone, Default)]
+pub(super) struct Facts {
+    /// Whether a consent brought the pair, so that all of this is saved with it.
+    pub(super) is_login: bool,
+    /// What the login's secrets are sealed for.
+    pub(super) owner: String,
+    pub(super) addresses: Addresses,
+    /// The app that the pair is of.
+    pub(super) app: Option<App>,
+}
+
+/// An app, as it is kept for its logins.
+#[derive(Clone)]
+pub(super) struct App {
+    pub(super) id: String,
+    pub(super) service: String,
+    pub(super) secret: Option<SecretString>,
+    pub(super) ticket: Option<SecretString>,
+}
+
+impl Facts {
+    /// What a consent saves with its pair: what the login is, as it is seen now.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if an address is none.
+    pub(super) fn of_login(view: &View<'_>) -> Result<Self> {
+        let app = App::of(view)?;
+        let addresses = view.kept()?.addresses;
+        let name = &view.snapshot().login.profile;
+        Ok(Facts {
+            is_login: true,
+            owner: login_owner(name, &addresses, app.as_ref().map(App::key)),
+            addresses,
+            app,
+        })
+    }
+
+    /// What belongs to the pair of a login whose secrets are sealed for this owner.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if an address is none.
+    pub(super) fn of_refresh(view: &View<'_>, owner: &str) -> Result<Self> {
+        // What came from outside for one run is not for the others.
+        let is_own = !view.is_for_another_app_or_host();
+        Ok(Facts {
+            owner: owner.to_owned(),
+            app: App::of(view)?.filter(|_| is_own),
+            ..Facts::default()
+        })
+    }
+}
+
+impl App {
+    /// The app of a login, as it is seen now.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if an address is none.
+    pub(super) fn of(view: &View<'_>) -> Result<Option<Self>> {
+        let kept = view.kept()?;
+        Ok(kept.app_id.map(|id| App {
+            id,
+            service: kept.service,
+            secret: kept.app_secret,
+            ticket: kept.app_ticket,
+        }))
+    }
+
+    /// Its id, and the host that knows it.
+    pub(super) fn key(&self) -> (&str, &str) {
+        (&self.id, &self.service)
+    }
+}
+
+/// What an app's secrets are sealed for.
+pub(super) fn app_owner((id, service): (&str, &str)) -> String {
+    format!("{id} at {service}")
+}
+
+/// What a login's secrets are sealed for: its name, and where they may go. Whoever can write to the database
+/// must not be able to send them elsewhere.
+pub(super) fn login_owner(name: &str, addresses: &Addresses, app: Option<(&str, &str)>) -> String {
+    let Addresses {
+        base,
+        accounts,
+        token,
+    } = addresses;
+    let (id, service) = app.unzip();
+    let address = |address: &Option<String>| address.clone().unwrap_or_default();
+    let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+    let parts = [
+        name.to_owned(),
+        address(base),
+        address(accounts),
+        address(token),
+        part(id),
+        part(service),
+    ];
+    parts.join("\n")
+}

@@ -1,0 +1,162 @@
+//! One run's dealings with the database: what it is called there, what it has seen, which leases it has.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+
+use super::link::Link;
+use super::row::{State, Stored};
+use super::sealing;
+use super::statements::{self, flag, text};
+use super::trouble::{Trouble, field};
+use crate::error::{Error, Hint, Result};
+use crate::platform::machine;
+use crate::profile::{LoginId, Profile, Snapshot};
+use crate::token::Fingerprint;
+
+/// No run waits for longer.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// What the claims of a run share.
+pub(crate) struct Run {
+    pub(super) link: Link,
+    /// Names this run among all that there are.
+    pub(super) id: String,
+    /// Where this run is, for people.
+    pub(super) holder: String,
+    /// How long one request may take.
+    pub(super) request: Duration,
+    /// How long another run is waited for, and a save that fails is tried again.
+    pub(super) patience: Duration,
+    /// What the first look came to: the login's token, or why there is none.
+    pub(super) seen: RefCell<Option<Result<Option<Fingerprint>>>>,
+    /// The logins whose lease this run may have.
+    pub(super) leased: RefCell<BTreeSet<String>>,
+}
+
+/// What a row knows of tokens, without its secrets.
+pub(super) struct TokensThere {
+    pub(super) state: State,
+    pub(super) held: Option<Fingerprint>,
+    /// Whether it names the token in question as spent.
+    pub(super) has_spent: bool,
+}
+
+impl Run {
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if the system gives no random numbers.
+    pub(super) fn new(link: Link, request: Duration, patience: Duration) -> Result<Self> {
+        let id = u128::from_be_bytes(sealing::random()?);
+        Ok(Run {
+            link,
+            id: format!("{id:032x}"),
+            holder: format!("{}, process {}", machine::name(), process::id()),
+            request,
+            patience: patience.min(FOR_EVER),
+            seen: RefCell::default(),
+            leased: RefCell::default(),
+        })
+    }
+
+    /// Until when something is tried that begins now.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
+    /// What the store says of a login; none if it has no such.
+    pub(super) async fn look(
+        &self,
+        name: &str,
+        is_for_login: bool,
+        deadline: Instant,
+    ) -> Result<Option<Stored>> {
+        let parameters = [text(&name)];
+        let found = self
+            .link
+            .logins(statements::LOOK, &parameters, is_for_login, deadline);
+        found.await?.pop().transpose()
+    }
+
+    /// Makes sure that a new login is not sealed with another store's key.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if something is sealed there, and none of it with one of these keys.
+    pub(super) async fn check_keys(&self, deadline: Instant) -> Result<()> {
+        let (rows, _) = self.link.run(statements::KEY_IDS, &[], deadline).await?;
+        let ids = rows.iter().filter_map(|row| row.try_get::<_, &str>(0).ok());
+        let ids: Vec<&str> = ids.filter(|id| sealing::is_key_id(id)).collect();
+        let keys = &self.link.keys;
+        if ids.is_empty() || ids.iter().any(|id| keys.has(id)) {
+            return Ok(());
+        }
+        let (store, given) = (self.link.shown(), keys.ids());
+        let message = format!(
+            "{store}: nothing there is sealed with the key given, {given}; nothing was sent"
+        );
+        Err(Error::config(message).with_hint(Hint::fixed(
+            "give the store's key, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE; if it is lost, so is all that is there: TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE, then log in again",
+            "请用 --store-key-file、FEISHU_STORE_KEY 或 FEISHU_STORE_KEY_FILE 提供该库的密钥；若密钥已丢失，库中内容也无法恢复：请执行 TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE 后重新登录",
+        )))
+    }
+
+    /// How a login stands, and which tokens it knows; none if there is no such.
+    ///
+    /// # Errors
+    /// What is wrong with the database.
+    pub(super) async fn tokens_there(
+        &self,
+        name: &str,
+        token: Option<Fingerprint>,
+    ) -> Result<Option<TokensThere>, Trouble> {
+        let token = token.map(|token| token.to_string());
+        let parameters = [text(&name), text(&token)];
+        let looked = self.link.try_once(statements::LOOK_AT_TOKENS, &parameters);
+        let (rows, _) = looked.await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let held: Option<&str> = field(row, 1)?;
+        Ok(Some(TokensThere {
+            state: State::named(field(row, 0)?),
+            held: held.and_then(Fingerprint::parse),
+            has_spent: field(row, 2)?,
+        }))
+    }
+
+    /// What the store says of a login that it does not have.
+    pub(super) fn nothing(&self, name: &str) -> Snapshot {
+        Snapshot {
+            login: LoginId {
+                profile: name.to_owned(),
+                store: self.link.shown().to_owned(),
+            },
+            exists: false,
+            profile: Profile::default(),
+            clock_ahead: SignedDuration::ZERO,
+            spent_by: Arc::default(),
+        }
+    }
+
+    /// Gives all leases back that this run has. One that cannot be given back comes to its end.
+    /// `is_in_doubt` says whether nobody knows what came of a token that was sent.
+    pub(super) async fn release(&self, is_in_doubt: bool) {
+        let leased = self.leased.take();
+        for name in leased {
+            let parameters = [text(&name), text(&self.id), flag(&is_in_doubt)];
+            let released = self.link.try_in_passing(statements::RELEASE, &parameters);
+            released.await;
+        }
+    }
+}
+
+/// The error for a login that is not there.
+pub(super) fn no_login(store: &str, name: &str) -> Error {
+    Error::config(format!("{store} has no login [{name}]; nothing was sent")).with_hint(Hint::fixed(
+        "feishu-refresh login makes it; feishu-refresh store import moves it here from a file; -p names another",
+        "可用 feishu-refresh login 创建，或用 feishu-refresh store import 从文件移入；-p 可另行指定",
+    ))
+}
