@@ -16,8 +16,8 @@ const CONSENT: Hint = Hint::fixed(
     "请重新登录：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
 );
 const STANDARD_CONSENT: Hint = Hint::fixed(
-    "get a new refresh token as this server's documents say, and give it once with -r; if another host, or a secret restored at each start, holds this one too, the live one is there",
-    "请按该服务器的文档重新获取 refresh_token，并用 -r 传入一次；若其他主机或每次启动时恢复的密钥也持有此令牌，有效的令牌在那里",
+    "get a new refresh token as this server's documents say, and give it once with -r (with a store: in a file, by store import); if another host, or a secret restored at each start, holds this one too, the live one is there",
+    "请按该服务器的文档重新获取 refresh_token，并用 -r 传入一次（使用数据库时：写入文件后用 store import 移入）；若其他主机或每次启动时恢复的密钥也持有此令牌，有效的令牌在那里",
 );
 const NOT_THIS_APP: Hint = Hint::fixed(
     "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",

@@ -117,6 +117,32 @@ fn a_key_is_changed_without_a_pause() {
     assert_eq!(shared.scene.server.spent_seen(), 0);
 }
 
+/// Else the app's secret would be sealed with a key that the other logins do not know.
+#[test]
+fn a_consent_needs_a_key_of_the_store() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    let other = new_key(&shared);
+    fs::write(&shared.key, &other).unwrap();
+    let app = shared.scene.app_flags();
+    let app: Vec<&str> = app.iter().map(String::as_str).collect();
+    for arguments in [
+        &[&["login", "--paste", "-p", "new"], &app[..]].concat()[..],
+        &["store", "import"],
+    ] {
+        let run = shared.run(arguments);
+        run.assert_failed(3, "nothing there is sealed with the key given");
+    }
+    // What the hint says helps whoever has lost the key.
+    shared
+        .database
+        .query("TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE");
+    let (login, page) = ask_in_store(&shared, &app);
+    assert_eq!(answer(&shared, login, &page).code, 0);
+    shared.run(&["-v", "--lock-timeout", "0"]).token();
+}
+
 #[test]
 fn what_is_sealed_opens_only_where_it_stood() {
     let Some(shared) = Shared::start() else {

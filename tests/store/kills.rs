@@ -221,6 +221,23 @@ fn a_run_that_waited_finds_what_the_other_left() {
     shared.assert_consistent(&host);
 }
 
+#[test]
+fn a_login_that_was_deleted_meanwhile_is_in_a_journal() {
+    let Some(shared) = Shared::start() else {
+        return;
+    };
+    shared.trust_everybody();
+    let host = Host::new();
+    let run = host.held(&shared, &[]);
+    shared.database.query("DELETE FROM feishu_refresh.login");
+    let run = run.let_go(&shared.scene);
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    assert!(run.stderr.contains("the login was deleted there"));
+    assert_eq!(host.leftovers().len(), 1);
+    host.run(&shared, &[])
+        .assert_failed(3, "has no login [TOKEN]");
+}
+
 /// Who is refused on another host must know that it may have been spent for nothing.
 #[test]
 fn a_reply_that_was_lost_is_known_to_the_other_hosts() {
