@@ -486,8 +486,14 @@ fn run_on<S: Store>(
             Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
             Err(error) => Err(error),
         };
-        let is_in_doubt = told.as_ref().is_err_and(Error::may_have_spent);
-        store.end(is_in_doubt).await;
+        // A pair that is saved nowhere is told of before anything else is waited for.
+        if !told
+            .as_ref()
+            .is_err_and(|error| error.kind() == Kind::Unsaved)
+        {
+            let is_in_doubt = told.as_ref().is_err_and(Error::may_have_spent);
+            store.end(is_in_doubt).await;
+        }
         told
     });
     or_saved(result.flatten(), view.as_ref(), options)

@@ -19,9 +19,7 @@ use clap_complete::Shell;
 use secrecy::SecretString;
 
 use super::usage::usage_error;
-use super::values::{
-    api_parser, duration, rate, retries, scope, seconds, secret, shell_command, timeout,
-};
+use super::values::{api_parser, duration, rate, retries, scope, secret, shell_command, timeout};
 use crate::error::Result;
 use crate::protocol::Api;
 
@@ -305,7 +303,7 @@ pub(super) struct LimitOptions {
     /// How long one attempt may take
     ///
     /// What takes longer counts as a temporary failure.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = timeout, hide_short_help = true)]
+    #[arg(long, value_name = "DURATION", default_value = "30", value_parser = timeout, hide_short_help = true)]
     pub(super) timeout: Duration,
 
     /// Further attempts after a temporary failure
@@ -317,13 +315,13 @@ pub(super) struct LimitOptions {
     /// The longest wait that a rate limit may ask for
     ///
     /// A longer one ends the run with exit code 5.
-    #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds, hide_short_help = true)]
+    #[arg(long, value_name = "DURATION", default_value = "90", value_parser = duration, hide_short_help = true)]
     pub(super) max_wait: Duration,
 
     /// How long to wait for another run on the same file
     ///
     /// After that, the run ends with exit code 5.
-    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds, hide_short_help = true)]
+    #[arg(long, value_name = "DURATION", default_value = "180", value_parser = duration, hide_short_help = true)]
     pub(super) lock_timeout: Duration,
 
     /// With --all: refreshes a second

@@ -59,8 +59,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     if let Ok(time) = seconds(text) {
         return Ok(time);
     }
-    let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
-    let time = Duration::try_from(span).map_err(|_| NO_DURATION)?;
+    let days = text.strip_suffix('d').map(seconds);
+    let time = if let Some(Ok(days)) = days {
+        days.saturating_mul(24 * 3600)
+    } else {
+        let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
+        Duration::try_from(span).map_err(|_| NO_DURATION)?
+    };
     // A year, as for seconds.
     Some(time)
         .filter(|time| time.as_secs() <= 31_536_000)
@@ -68,7 +73,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// Seconds, with or without a fraction.
-pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     const NOT_SECONDS: &str = "not a number of seconds";
     let seconds: f64 = text.parse().map_err(|_| NOT_SECONDS)?;
     // A year: more is a mistake.
@@ -79,7 +84,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub(super) fn timeout(text: &str) -> Result<Duration, &'static str> {
-    let time = seconds(text)?;
+    let time = duration(text)?;
     if time.is_zero() {
         Err("must be more than 0 seconds")
     } else {

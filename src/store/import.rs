@@ -78,6 +78,7 @@ async fn move_one(
         Found::Spent => return Err(old_copy(file, store, name)),
         Found::Other(why) => return Err(conflict(file, store, name, why)),
     }
+    store.run.check_opens(name, deadline).await?;
     emptying.take_out(name, token, store.shown())?;
     fail_point!("before-free");
     store.run.free(name, &known, deadline).await?;
@@ -99,6 +100,7 @@ async fn go_on(
     if !store.run.holds_back(name, known, deadline).await? {
         return Ok(None);
     }
+    store.run.check_opens(name, deadline).await?;
     emptying.finish(name)?;
     store.run.free(name, known, deadline).await?;
     Ok(Some(Moved::Now))

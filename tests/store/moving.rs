@@ -455,6 +455,25 @@ fn an_old_copy_of_the_file_brings_nothing_back() {
         run.stderr
     );
     place.assert_moved("a copy");
+    // A row that does not open is no copy of it.
+    place.scene().write(&second);
+    let print = fingerprint(&place.scene().value("refresh_token"));
+    let broken = format!(
+        "UPDATE feishu_refresh.login SET previous_fingerprint = NULL, refresh_fingerprint = '{print}'"
+    );
+    let row = place
+        .shared
+        .value("(previous_fingerprint, refresh_fingerprint)::text");
+    place.shared.database.query(&broken);
+    let before = place.text();
+    place
+        .import()
+        .assert_failed(3, "is not the one of its refresh_fingerprint");
+    assert_eq!(place.text(), before);
+    let back = row.trim_matches(['(', ')']).replace(',', "', '");
+    place.shared.database.query(&format!(
+        "UPDATE feishu_refresh.login SET (previous_fingerprint, refresh_fingerprint) = ('{back}')"
+    ));
     // By now the store has another: nothing is guessed.
     place.scene().write(&second);
     let run = place.import();

@@ -12,7 +12,7 @@ use super::lease::Lease;
 use super::link::Pauses;
 use super::row::{State, Stored};
 use super::run::{Run, no_login};
-use super::saving::PutBack;
+use super::saving::{Outcome, PutBack};
 use super::statements::{self, flag, text};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs::quoted;
@@ -318,7 +318,18 @@ impl Reservation for PostgresReservation {
     ) -> Result<PostgresSaved> {
         let run = &self.claim.run;
         let saved = run.save(&self.store_id, &successor, &self.facts, is_hurried);
-        saved.await?;
+        let is_rotated = successor.fingerprint() != successor.predecessor;
+        if let Outcome::WasThere = saved.await?
+            && !is_rotated
+        {
+            // The claim was another's by then, and what that one got stands there.
+            let name = &successor.profile;
+            let there = run.look(name, false, run.deadline()).await?;
+            let there = there.map(|stored| stored.snapshot.profile.pair.tokens);
+            return Ok(PostgresSaved {
+                tokens: there.unwrap_or_default(),
+            });
+        }
         let before = &self.snapshot().profile.pair.tokens;
         let tokens = successor.tokens.or_access_token_of(before);
         Ok(PostgresSaved { tokens })

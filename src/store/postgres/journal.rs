@@ -27,7 +27,7 @@ use crate::token::Fingerprint;
 const HEAD: &str = "; A pair that is perhaps not in its store yet: the next run of feishu-refresh on this host puts it there; elsewhere, feishu-refresh store import - takes it from stdin.";
 
 /// A longer file is no journal.
-const LONGEST: u64 = 1 << 20;
+const LONGEST: u64 = 8 << 20;
 
 /// So many runs of one login on one host can each have a journal.
 const MOST: usize = 8;

@@ -177,6 +177,18 @@ impl Run {
         Ok(there.state == State::Held && is_known)
     }
 
+    /// Makes sure that what stands there opens, before the file loses its own.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if it does not.
+    pub(crate) async fn check_opens(&self, name: &str, deadline: Instant) -> Result<()> {
+        let parameters = [text(&name)];
+        let looked = self.link.run(statements::LOOK, &parameters, deadline);
+        let (rows, connection) = looked.await?;
+        let reader = self.link.reader(&connection, false);
+        rows.iter().try_for_each(|row| reader.check(row))
+    }
+
     /// Frees a login that was held back with one of these tokens: from now on runs may claim it.
     ///
     /// # Errors

@@ -123,6 +123,16 @@ impl Reader<'_> {
         })
     }
 
+    /// Makes sure that a login's secrets open, be it held back or not.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if they do not.
+    pub(super) fn check(&self, row: &Row) -> Result<()> {
+        let name: String = self.get(row, "name")?;
+        let (place, owner) = self.place(row, &name)?;
+        self.profile(row, &place, &owner).map(drop)
+    }
+
     /// Where a login's requests go, and what its secrets are sealed for.
     fn place(&self, row: &Row, name: &str) -> Result<(Place, String)> {
         let id: Option<String> = self.get(row, "app_id")?;

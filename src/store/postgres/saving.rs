@@ -39,7 +39,7 @@ pub(super) enum Outcome {
 }
 
 impl Run {
-    /// Saves a pair: into a journal here, then into the database.
+    /// Saves a pair: into a journal here, then into the database. Says whether it was this run that did.
     ///
     /// # Errors
     /// [`Kind::Unsaved`], naming the journal that holds the pair, or with the sealed pair itself.
@@ -49,20 +49,21 @@ impl Run {
         pair: &Successor,
         facts: &Facts,
         is_hurried: &dyn Fn() -> bool,
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         fail_point!("before-record");
-        let line = journal::sealed(&self.link.keys, pair, facts)?;
+        let line = journal::sealed(&self.link.keys, pair, facts)
+            .map_err(|error| self.not_sealed(pair, &error))?;
         let journal = Journal::write(store_id, &pair.profile, &line);
         fail_point!("after-record");
         let outcome = self.save_again_and_again(pair, facts, journal.as_ref(), is_hurried);
         match outcome.await {
-            Ok(Outcome::Saved | Outcome::WasThere) => {
+            Ok(outcome @ (Outcome::Saved | Outcome::WasThere)) => {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
                 // The lease has ended with it.
                 self.forget_lease(&pair.profile);
                 self.save_app_token(pair, facts).await;
-                Ok(())
+                Ok(outcome)
             }
             Ok(Outcome::Conflict(why)) => Err(self.unsaved(pair, why, &line, journal, true)),
             Err(trouble) => {
@@ -302,6 +303,19 @@ impl Run {
             }
         }
         Ok(done)
+    }
+
+    /// The error for a pair that cannot even be sealed: then it is shown as it is, as losing it would be
+    /// worse.
+    fn not_sealed(&self, pair: &Successor, why: &Error) -> Error {
+        let place = format!("[{}] of {}", pair.profile, self.link.shown());
+        let message = format!("{place}: rotated, but the new pair could not be sealed: {why}");
+        Error::new(Kind::Unsaved, message)
+            .with_unsaved(pair.tokens.clone(), pair.lines())
+            .with_hint(Hint::fixed(
+                "put the lines above into a section of that name in an INI file, delete the login's row, and move it with feishu-refresh store import -c FILE",
+                "请将上面的各行写入 INI 文件中同名的节，删除该登录的行，再用 feishu-refresh store import -c 文件 移入",
+            ))
     }
 
     /// The error for a pair that the database did not take. What holds it is on disk, or in the error.

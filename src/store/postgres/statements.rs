@@ -89,7 +89,7 @@ pub(super) const CLAIM: &str = concat!(
        sent_at = CASE WHEN $5 THEN sent_at ELSE now() END, \
        lease_id = $2, lease_holder = $3, lease_until = now() + make_interval(secs => $4), \
        generation = generation + 1 \
-     WHERE name = $1 AND (lease_id IS NULL OR lease_id = $2 OR lease_until <= now()) \
+     WHERE name = $1 AND (lease_id IS NULL OR lease_id = $2 OR lease_until IS NULL OR lease_until <= now()) \
        AND ($5 OR state IN ('live', 'refused')) \
        AND ($6 IS NULL OR refresh_fingerprint IS NOT DISTINCT FROM $6) \
      RETURNING ",
