@@ -42,14 +42,32 @@ pub(crate) fn configuration<'p>(
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(roots, Arc::clone(&provider));
-    let unusable = |error: rustls::Error| Error::config(format!("cannot set up TLS: {error}"));
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?;
+        .map_err(|error| unusable(&error))?;
     Ok(builder
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier.map_err(unusable)?))
+        .with_custom_certificate_verifier(Arc::new(verifier.map_err(|error| unusable(&error))?))
         .with_no_client_auth())
+}
+
+/// A configuration for where no TLS is spoken.
+///
+/// # Errors
+/// [`crate::Kind::Config`] if TLS cannot be set up.
+#[cfg(feature = "postgres")]
+pub(crate) fn that_trusts_nobody() -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| unusable(&error))?;
+    Ok(builder
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
+}
+
+fn unusable(error: &rustls::Error) -> Error {
+    Error::config(format!("cannot set up TLS: {error}"))
 }
 
 /// The certificates in a PEM file.

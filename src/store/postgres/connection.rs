@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, Host, Name, is_loopback};
@@ -181,24 +181,28 @@ impl Connector {
                 }
             }
         }
+        config.ssl_mode(if host.has_tls {
+            SslMode::Require
+        } else {
+            SslMode::Disable
+        });
+        let tls = if host.has_tls {
+            self.tls()?
+        } else {
+            // It is not used, and a second kind of connection would cost more.
+            tls::that_trusts_nobody().map_err(|error| Trouble::unusable(&error))?
+        };
         let opening = async {
-            if host.has_tls {
-                config.ssl_mode(SslMode::Require);
-                let tls = MakeRustlsConnect::new(self.tls()?);
-                let opened = config.connect(tls).await;
-                opened.map(|(client, carrier)| (client, carry(carrier)))
-            } else {
-                config.ssl_mode(SslMode::Disable);
-                let opened = config.connect(NoTls).await;
-                opened.map(|(client, carrier)| (client, carry(carrier)))
-            }
-            .map_err(|error| match Trouble::of(&error, shown) {
-                // Nothing was there to break.
-                lost if lost.nature == Nature::Passing && error.as_db_error().is_none() => {
-                    Trouble::unreachable(shown, &super::trouble::root_cause(&error))
-                }
-                lost => lost,
-            })
+            let opened = config.connect(MakeRustlsConnect::new(tls)).await;
+            opened
+                .map(|(client, carrier)| (client, carry(carrier)))
+                .map_err(|error| match Trouble::of(&error, shown) {
+                    // Nothing was there to break.
+                    lost if lost.nature == Nature::Passing && error.as_db_error().is_none() => {
+                        Trouble::unreachable(shown, &super::trouble::root_cause(&error))
+                    }
+                    lost => lost,
+                })
         };
         let limit = known.get_connect_timeout().copied();
         let limit = limit.unwrap_or(CONNECT_LIMIT);
