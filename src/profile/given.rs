@@ -8,7 +8,7 @@ use crate::protocol::{Api, Authentication};
 use crate::token;
 
 /// What came from outside the store, by flag, environment or a caller's argument.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Given<'a> {
     pub(crate) app_access_token: Option<&'a SecretString>,
     pub(crate) refresh_token: Option<&'a SecretString>,
@@ -24,22 +24,6 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// Nothing came from outside.
-    #[cfg(feature = "postgres")]
-    pub(crate) const NOTHING: Given<'static> = Given {
-        app_access_token: None,
-        refresh_token: None,
-        app_id: None,
-        app_secret: None,
-        app_ticket: None,
-        scope: None,
-        api: None,
-        lark: false,
-        base_url: None,
-        accounts_url: None,
-        token_url: None,
-    };
-
     /// The endpoint, as far as what was given shows it.
     fn api(&self) -> Api {
         match (self.api, self.refresh_token) {

@@ -107,7 +107,7 @@ async fn go_on(
 }
 
 fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
-    let view = snapshot.with(Given::NOTHING)?;
+    let view = snapshot.with(Given::default())?;
     // In the store nobody could mend it.
     view.check_own_token()?;
     Ok(Luggage {

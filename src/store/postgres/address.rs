@@ -12,6 +12,7 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::{Host as Named, SslMode};
 
+use super::passfile::password_in;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::store::shown;
@@ -285,38 +286,6 @@ fn decoded(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Looks a password up in the text of a passfile.
-fn password_in(text: &str, wanted: [&str; 4]) -> Option<SecretString> {
-    text.lines().find_map(|line| {
-        let fields = fields(line);
-        let (password, fields) = fields.split_last()?;
-        let fits = |(field, wanted): (&String, &str)| field == "*" || field == wanted;
-        let is_it = fields.len() == wanted.len() && !line.starts_with('#');
-        let is_it = is_it && fields.iter().zip(wanted).all(fits);
-        is_it.then(|| password.as_str().into())
-    })
-}
-
-/// The fields of a line of a passfile: colons part them, a backslash takes what follows as it is.
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut chars = line.chars();
-    while let Some(char) = chars.next() {
-        let char = match char {
-            ':' if fields.len() < 5 => {
-                fields.push(String::new());
-                continue;
-            }
-            '\\' => chars.next().unwrap_or('\\'),
-            char => char,
-        };
-        if let Some(last) = fields.last_mut() {
-            last.push(char);
-        }
-    }
-    fields
-}
-
 fn reason(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     let source = error.source().map(ToString::to_string);
@@ -444,18 +413,5 @@ mod tests {
             let error = error.map(|error| error.to_string());
             assert!(error.is_some_and(|error| !error.contains("pw")), "{url}");
         }
-    }
-
-    #[test]
-    fn a_passfile_is_read_as_libpq_reads_it() {
-        let text =
-            "# db:1:x:u:no\nother:1:x:u:no\ndb:1:x:u\\:v:no\ndb:*:x:u:p\\:w:x\n*:*:*:*:any\n";
-        let password = |wanted| {
-            let found: Option<SecretString> = password_in(text, wanted);
-            found.map(|found| found.expose_secret().to_owned())
-        };
-        assert_eq!(password(["db", "1", "x", "u"]).unwrap(), "p:w:x");
-        assert_eq!(password(["db", "1", "y", "u"]).unwrap(), "any");
-        assert_eq!(password(["db", "1", "x", "u:v"]).unwrap(), "no");
     }
 }
