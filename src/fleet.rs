@@ -1,8 +1,10 @@
-//! Many logins in one run: the same story for each, side by side ([`Story::tell`]).
+//! Many logins in one run: the same story for each, side by side ([`Story::tell`]). The store says which are
+//! next: a file all at once, a database some at a time, since other runs work there, too.
 //!
 //! Promises:
 //! - Each pair is in the journal the moment it arrives, in the store soon after, and reported after
 //!   that (P2, P7).
+//! - So many logins are under way at once, and no more: the memory of a run does not grow with its store.
 //! - Requests to one app of one host are spaced evenly, and few are under way at once
 //!   ([`crate::refresh::pace`]). An app token is fetched once for each app.
 //! - One login's failure stops no other. Who listens slowly stops nothing: this thread tells, and
@@ -11,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -26,10 +29,12 @@ use crate::profile::{Snapshot, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
 use crate::refresh::{Caller, Following, News, Options, Outcome, Story, or_saved, outcome};
-use crate::store::file::FileStore;
-use crate::store::{Claim, ManyLogins, Named, Store, Wanted};
+use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted, on_store};
 use crate::token::Fingerprint;
 use crate::worker::{Worker, no_thread};
+
+/// How many logins of a store are under way in one run.
+const MOST_AT_ONCE: usize = 256;
 
 /// How long a listener may take for the last words before a signal does its work.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -54,18 +59,18 @@ impl From<Result<Outcome>> for Settled {
 
 /// Who hears what becomes of the logins. It may listen as slowly as it likes.
 pub(crate) trait Audience {
-    /// These are the logins, in the store's order.
-    fn expect(&mut self, names: Vec<String>);
+    /// There are so many logins, and this is their order. Not called for a store that has none.
+    fn expect(&mut self, all: usize);
     /// This is what became of one of them.
-    fn settled(&mut self, index: usize, settled: Settled);
+    fn settled(&mut self, index: usize, name: &str, settled: Settled);
     /// The run may end here: what was put off is to be said now.
     fn last_words(&mut self);
 }
 
 /// What the working thread has to say.
 enum Event {
-    Expect(Vec<String>),
-    Settled(usize, Settled),
+    Expect(usize),
+    Settled(usize, String, Settled),
     /// A signal will do its work once this is answered, or the listener is too slow for it.
     LastWords(mpsc::Sender<()>),
 }
@@ -92,34 +97,25 @@ pub(crate) trait Helper: Send {
     fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave>;
 }
 
-/// Refreshes all logins of a file, with at least `spacing` between two requests to one app. Signals
-/// wait when this is called, and still when it returns, if something must be told first.
+/// Refreshes all logins of a store that are due. Signals wait when this is called, and still when it returns,
+/// if something must be told first.
 ///
 /// # Errors
-/// [`Kind::Config`], [`Kind::Temporary`] if it cannot begin: then nothing was sent.
+/// [`Kind::Config`], [`Kind::Temporary`] if it cannot begin, or go on: then nothing was sent that was not
+/// told of.
 pub(crate) fn run(
     options: &Options,
-    spacing: Duration,
+    due: &Due,
     helper: Box<dyn Helper>,
     shield: fn(),
     audience: &mut dyn Audience,
 ) -> Result<()> {
     options.given().check()?;
-    let store = FileStore::new(&options.config_file, shield);
-    let before = store.look_at_all().unwrap_or_default();
-    let names: Vec<String> = before.iter().map(|(name, _)| name.clone()).collect();
-    let lasting = options
-        .min_ttl
-        .and_then(|least| valid_for(&before, options, least));
-    let tell_all = |audience: &mut dyn Audience, outcomes: Vec<Outcome>| {
-        audience.expect(names);
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            audience.settled(index, Ok(outcome).into());
-        }
-        Ok(())
-    };
-    if let Some(outcomes) = lasting {
-        return tell_all(audience, outcomes);
+    let before = on_store!(options, shield, |store| store.look_at_all());
+    let before = before.unwrap_or_default();
+    if let Some(settled) = all_left_out(&before, options, due) {
+        tell(audience, settled);
+        return Ok(());
     }
     let sound = before
         .iter()
@@ -130,19 +126,27 @@ pub(crate) fn run(
         let work = move || {
             shield();
             let mut helper = helper;
-            let ran = work(&store, known, options, spacing, shield, &mut helper, events);
-            match ran {
-                Ok(must_be_told) if must_be_told => {}
+            let ran = on_store!(options, shield, |store| work(
+                &store,
+                known,
+                options,
+                due,
+                shield,
+                &mut helper,
+                events
+            ));
+            match &ran {
+                Ok(done) if done.must_be_told => {}
                 _ => helper.let_signals_go(),
             }
-            ran.map(drop)
+            ran.and_then(|done| done.error.map_or(Ok(()), Err))
         };
         let worker = thread::Builder::new().spawn_scoped(scope, work);
         let worker = worker.map_err(|error| no_thread(&error))?;
         for event in news {
             match event {
-                Event::Expect(names) => audience.expect(names),
-                Event::Settled(index, settled) => audience.settled(index, settled),
+                Event::Expect(all) => audience.expect(all),
+                Event::Settled(index, name, settled) => audience.settled(index, &name, settled),
                 Event::LastWords(said) => {
                     audience.last_words();
                     let _ = said.send(());
@@ -157,66 +161,104 @@ pub(crate) fn run(
         ran => return ran,
     };
     // Nothing was sent, and what is saved may do.
-    let Some(outcomes) = valid_for(&before, options, Duration::ZERO) else {
+    let Some(settled) = all_valid(&before, options) else {
         return Err(error);
     };
     log::warn!("{error}; the saved tokens are still valid, and are used");
-    tell_all(audience, outcomes)
+    tell(audience, settled);
+    Ok(())
 }
 
-/// What there is to tell without a lock or a network, if the tokens of all logins are valid for longer
-/// than this.
-fn valid_for(
-    logins: &[Named<Snapshot>],
-    options: &Options,
-    least: Duration,
-) -> Option<Vec<Outcome>> {
-    let least = SignedDuration::try_from(least).unwrap_or(SignedDuration::MAX);
-    let valid = |(_, snapshot): &Named<Snapshot>| {
-        let view = snapshot.as_ref().ok()?.with(options.given()).ok()?;
-        let tokens = view.lasting(least)?;
-        outcome(tokens.clone(), view.api(), false).ok()
+type AllSettled = Vec<(String, Settled)>;
+
+fn tell(audience: &mut dyn Audience, all: AllSettled) {
+    audience.expect(all.len());
+    for (index, (name, settled)) in all.into_iter().enumerate() {
+        audience.settled(index, &name, settled);
+    }
+}
+
+/// What there is to tell without a lock or a network, if none of the logins is due.
+fn all_left_out(logins: &[Named<Snapshot>], options: &Options, due: &Due) -> Option<AllSettled> {
+    let settled = |(name, snapshot): &Named<Snapshot>| {
+        let snapshot = snapshot.as_ref().ok()?;
+        let view = snapshot.with(options.given()).ok()?;
+        due.leaves_out(&view)
+            .then(|| (name.clone(), left_out(snapshot, options)))
     };
-    let outcomes: Option<Vec<_>> = logins.iter().map(valid).collect();
-    outcomes.filter(|outcomes| !outcomes.is_empty())
+    let all: Option<AllSettled> = logins.iter().map(settled).collect();
+    all.filter(|all| !all.is_empty())
 }
 
-/// Claims all logins, and tells each one's story. Returns whether one of them has a pair that nothing
-/// but the telling keeps.
-fn work(
-    store: &FileStore,
+/// The same, if the tokens of all of them are valid still.
+fn all_valid(logins: &[Named<Snapshot>], options: &Options) -> Option<AllSettled> {
+    let settled = |(name, snapshot): &Named<Snapshot>| {
+        let view = snapshot.as_ref().ok()?.with(options.given()).ok()?;
+        let tokens = view.lasting(SignedDuration::ZERO)?;
+        let outcome = outcome(tokens.clone(), view.api(), false);
+        Some((name.clone(), outcome.into()))
+    };
+    let all: Option<AllSettled> = logins.iter().map(settled).collect();
+    all.filter(|all| !all.is_empty())
+}
+
+/// What became of a login that is left out: its token is told where it is known to live long enough.
+fn left_out(snapshot: &Snapshot, options: &Options) -> Settled {
+    let view = snapshot.with(options.given());
+    let lasting = view.ok().and_then(|view| {
+        let tokens = options.lasting(&view)?;
+        outcome(tokens.clone(), view.api(), false).ok()
+    });
+    Settled {
+        outcome: lasting,
+        error: None,
+    }
+}
+
+/// How a run ended.
+struct Done {
+    /// Whether a login has a pair that nothing but the telling keeps.
+    must_be_told: bool,
+    /// Why it could not go on.
+    error: Option<Error>,
+}
+
+/// Tells the story of each login that is due.
+fn work<S: ManyLogins>(
+    store: &S,
     before: HashMap<String, Snapshot>,
     options: &Options,
-    spacing: Duration,
+    due: &Due,
     shield: fn(),
     helper: &mut Box<dyn Helper>,
     events: mpsc::Sender<Event>,
-) -> Result<bool> {
+) -> Result<Done> {
     let driver = Driver::default();
     let hooks = Worker::start(shield)?;
-    let pace = Pace::new(spacing, options.max_wait);
+    let pace = Pace::new(due, store.slots());
     let services = Services::new(options, Some(pace), shield);
     // Nothing is at stake while this waits for others.
     helper.deliver_signals();
-    let claims = driver.run(store.claim_all(options.given(), options.lock_deadline()))??;
+    driver.run(store.begin(options.given(), due, options.lock_deadline()))??;
     helper.defer_signals();
     let signal = Arc::new(Notify::new());
     let tell = Arc::clone(&signal);
     helper.when_a_signal_waits(Box::new(move || tell.notify_one()))?;
-    let names = claims.iter().map(|(name, _)| name.clone()).collect();
-    let _ = events.send(Event::Expect(names));
     let fleet = Fleet {
         store,
         before,
         options,
+        due,
         services,
         hooks,
         events,
         helper: RefCell::new(helper),
+        owners: RefCell::default(),
         at_stake: Cell::new(0),
         changed: Notify::new(),
+        must_be_told: Cell::new(false),
     };
-    driver.run(fleet.refresh(claims, &signal))
+    driver.run(fleet.refresh(&signal))
 }
 
 /// A run over many logins.
@@ -225,59 +267,157 @@ struct Fleet<'f, S> {
     /// What the store said of each before this run queued for it.
     before: HashMap<String, Snapshot>,
     options: &'f Options,
+    due: &'f Due,
     services: Services,
     /// Where the commands run that follow a save.
     hooks: Worker,
     /// Where it is told what became of each.
     events: mpsc::Sender<Event>,
     helper: RefCell<&'f mut Box<dyn Helper>>,
+    /// Whose each refresh token is, where several logins hold one: the first's.
+    owners: RefCell<HashMap<Fingerprint, String>>,
     /// How many logins have something under way that a signal must not end.
     at_stake: Cell<usize>,
     /// That this has changed.
     changed: Notify,
+    /// Whether a login has a pair that nothing but the telling keeps.
+    must_be_told: Cell<bool>,
 }
 
-impl<S: Store> Fleet<'_, S> {
-    /// Tells all stories. Returns whether one of them has a pair that nothing but the telling keeps.
-    async fn refresh(&self, claims: Vec<Named<S::Claim>>, signal: &Notify) -> bool {
-        let owners = owners(&claims);
-        let must_be_told = Cell::new(false);
+/// What one of those that are under way came to.
+enum Step<C> {
+    Claimed(Result<More<C>>),
+    Settled,
+}
+
+type UnderWay<'f, C> = FuturesUnordered<Pin<Box<dyn Future<Output = Step<C>> + 'f>>>;
+
+impl<S: ManyLogins> Fleet<'_, S> {
+    /// Tells all stories.
+    async fn refresh(&self, signal: &Notify) -> Done {
+        let mut done = Ok(());
         let all = async {
-            let one = |(index, (name, claim)): (usize, Named<S::Claim>)| {
-                let owners = &owners;
-                async move { (index, self.one(&name, claim, owners).await) }
+            done = self.all().await;
+        };
+        let signals = self.heed(signal);
+        {
+            let (all, signals) = (std::pin::pin!(all), std::pin::pin!(signals));
+            // Signals are heeded as long as there is something to do.
+            select(all, signals).await;
+        }
+        self.store.close().await;
+        Done {
+            must_be_told: self.must_be_told.get(),
+            error: done.err(),
+        }
+    }
+
+    /// Tells one story after the other, many side by side, until the store has no more.
+    ///
+    /// # Errors
+    /// The store's, once all is done that was begun.
+    async fn all(&self) -> Result<()> {
+        let mut done = Ok(());
+        let mut under_way: UnderWay<'_, S::Claim> = FuturesUnordered::new();
+        let (mut has_more, mut is_asked, mut told) = (true, false, 0);
+        loop {
+            // The one that asks is no login.
+            let room = MOST_AT_ONCE.saturating_sub(under_way.len());
+            if has_more && !is_asked && room > 0 {
+                is_asked = true;
+                under_way.push(Box::pin(
+                    async move { Step::Claimed(self.more(room).await) },
+                ));
+            }
+            let more = match under_way.next().await {
+                None => return done,
+                Some(Step::Settled) => continue,
+                Some(Step::Claimed(more)) => more,
             };
-            let mut under_way: FuturesUnordered<_> =
-                claims.into_iter().enumerate().map(one).collect();
-            while let Some((index, settled)) = under_way.next().await {
-                let unsaved = settled.error.as_ref().and_then(Error::unsaved);
-                must_be_told.set(must_be_told.get() || unsaved.is_some());
-                // Who does not listen any more wants to hear nothing.
-                let _ = self.events.send(Event::Settled(index, settled));
+            is_asked = false;
+            match more {
+                Ok(More::Logins(logins)) => {
+                    self.learn_owners(&logins);
+                    if S::HAS_ORDER {
+                        let _ = self.events.send(Event::Expect(logins.len()));
+                    }
+                    for (name, next) in logins {
+                        under_way.push(Box::pin(self.settle(told, name, next)));
+                        told += 1;
+                    }
+                }
+                Ok(More::Later(pause)) => {
+                    is_asked = true;
+                    under_way.push(Box::pin(async move {
+                        tokio::time::sleep(pause).await;
+                        Step::Claimed(self.more(room).await)
+                    }));
+                }
+                Ok(More::Nothing) => has_more = false,
+                Err(error) => {
+                    has_more = false;
+                    done = Err(error);
+                }
+            }
+        }
+    }
+
+    /// Claims more, unless a signal waits.
+    async fn more(&self, room: usize) -> Result<More<S::Claim>> {
+        if let Some(pace) = self.services.pace() {
+            pace.is_open().await;
+        }
+        self.store.claim_more(self.due, room).await
+    }
+
+    fn learn_owners(&self, logins: &[Named<Next<S::Claim>>]) {
+        // A store without order makes sure of it itself.
+        if !S::HAS_ORDER {
+            return;
+        }
+        let mut owners = self.owners.borrow_mut();
+        for (name, next) in logins {
+            let token = match next {
+                Ok(Next::Refresh(claim)) => claim.snapshot().fingerprint(),
+                Ok(Next::LeftOut(snapshot)) => snapshot.fingerprint(),
+                Err(_) => None,
+            };
+            if let Some(token) = token {
+                owners.entry(token).or_insert_with(|| name.clone());
+            }
+        }
+    }
+
+    /// Finds out what becomes of one login, and tells.
+    async fn settle(
+        &self,
+        index: usize,
+        name: String,
+        next: Result<Next<S::Claim>>,
+    ) -> Step<S::Claim> {
+        let settled = match next {
+            Ok(Next::Refresh(claim)) => self.one(&name, claim).await,
+            Ok(Next::LeftOut(snapshot)) => left_out(&snapshot, self.options),
+            Err(error) => {
+                self.store.give_back(&name, Some(&error)).await;
+                Err(error).into()
             }
         };
-        let signals = self.heed(signal, &must_be_told);
-        let (all, signals) = (std::pin::pin!(all), std::pin::pin!(signals));
-        // Signals are heeded as long as there is something to do.
-        select(all, signals).await;
-        must_be_told.get()
+        let unsaved = settled.error.as_ref().and_then(Error::unsaved);
+        self.must_be_told
+            .set(self.must_be_told.get() || unsaved.is_some());
+        // Who does not listen any more wants to hear nothing.
+        let _ = self.events.send(Event::Settled(index, name, settled));
+        Step::Settled
     }
 
     /// What becomes of one login.
-    async fn one(
-        &self,
-        name: &str,
-        claim: Result<S::Claim>,
-        owners: &HashMap<Fingerprint, String>,
-    ) -> Settled {
-        let claim = match claim {
-            Ok(claim) => claim,
-            Err(error) => return Err(error).into(),
-        };
+    async fn one(&self, name: &str, claim: S::Claim) -> Settled {
         let snapshot = claim.snapshot().clone();
-        let owner = snapshot.fingerprint().and_then(|token| owners.get(&token));
-        if let Some(owner) = owner.filter(|owner| *owner != name) {
-            return Err(twin(&snapshot.login, owner)).into();
+        let owner = snapshot.fingerprint();
+        let owner = owner.and_then(|token| self.owners.borrow().get(&token).cloned());
+        if let Some(owner) = owner.filter(|owner| owner != name) {
+            return Err(twin(&snapshot.login, &owner)).into();
         }
         let given = self.options.given();
         let story = Story {
@@ -289,13 +429,20 @@ impl<S: Store> Fleet<'_, S> {
             },
             options: self.options,
             services: &self.services,
+            is_due: true,
         };
         let mut member = Member {
             fleet: self,
             has_stake: false,
             failure: None,
         };
-        let told = Box::pin(story.tell(claim, self.before.get(name), &mut member)).await;
+        let before = self.before.get(name).unwrap_or(&snapshot);
+        let told = story.tell(claim, Some(before), &mut member).await;
+        let error = told.as_ref().err();
+        // A pair that is saved nowhere is told of before anything else is waited for.
+        if error.is_none_or(|error| error.kind() != Kind::Unsaved) {
+            self.store.give_back(name, error).await;
+        }
         let settled = Settled::from(or_saved(
             told,
             snapshot.with(given).ok().as_ref(),
@@ -309,7 +456,7 @@ impl<S: Store> Fleet<'_, S> {
 
     /// Each time a signal waits: sends nothing more, waits until nothing is at stake, and lets it do
     /// its work; but for a pair that nothing but the telling keeps, only once that is told.
-    async fn heed(&self, signal: &Notify, must_be_told: &Cell<bool>) {
+    async fn heed(&self, signal: &Notify) {
         loop {
             signal.notified().await;
             log::warn!("a signal waits: what was sent is awaited and saved first");
@@ -318,10 +465,11 @@ impl<S: Store> Fleet<'_, S> {
             while self.at_stake.get() > 0 {
                 self.changed.notified().await;
             }
+            self.store.give_all_back().await;
             let (sender, said) = mpsc::channel();
             if self.events.send(Event::LastWords(sender)).is_ok() {
                 // Nothing is under way that could wait for this thread.
-                if must_be_told.get() {
+                if self.must_be_told.get() {
                     let _ = said.recv();
                 } else {
                     let _ = said.recv_timeout(LAST_WORDS);
@@ -335,18 +483,6 @@ impl<S: Store> Fleet<'_, S> {
             pace.into_iter().for_each(Pace::open);
         }
     }
-}
-
-/// Whose each refresh token is, where several logins hold one: the first's.
-fn owners<C: Claim>(claims: &[Named<C>]) -> HashMap<Fingerprint, String> {
-    let mut owners = HashMap::new();
-    for (name, claim) in claims {
-        let token = claim.as_ref().ok().and_then(|c| c.snapshot().fingerprint());
-        if let Some(token) = token {
-            owners.entry(token).or_insert_with(|| name.clone());
-        }
-    }
-    owners
 }
 
 /// One login's part in the run.

@@ -191,7 +191,8 @@ impl<'a, S: Store> Login<'a, S> {
         let tried = self.driver.run(async {
             let room = self.room(caller).await;
             let tried = room.map(|room| drop(room.release()));
-            self.store.end(false).await;
+            self.store.give_back(&self.options.profile, None).await;
+            self.store.close().await;
             caller.deliver_signals();
             tried
         });
@@ -209,6 +210,7 @@ impl<'a, S: Store> Login<'a, S> {
             },
             options: self.options,
             services: &self.services,
+            is_due: false,
         };
         let claim = story.claim(caller).await?;
         caller.defer_signals();
@@ -256,7 +258,8 @@ impl<'a, S: Store> Login<'a, S> {
     ) -> Result<Result<Outcome, Refusal>> {
         let done = self.driver.run(async {
             let done = self.exchange_in(request, secrets, judge, caller).await;
-            self.store.end(false).await;
+            self.store.give_back(&self.options.profile, None).await;
+            self.store.close().await;
             if let Ok(Err(_)) = &done {
                 caller.deliver_signals();
             }

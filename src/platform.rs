@@ -12,14 +12,10 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
-#[cfg(all(unix, feature = "postgres"))]
-pub(crate) use unix::machine;
 #[cfg(unix)]
-pub(crate) use unix::{files, programs, signals};
-#[cfg(all(windows, feature = "postgres"))]
-pub(crate) use windows::machine;
+pub(crate) use unix::{files, machine, programs, signals};
 #[cfg(windows)]
-pub(crate) use windows::{files, programs, signals};
+pub(crate) use windows::{files, machine, programs, signals};
 
 // Files without locks, or signals that cannot wait, would break the promises silently.
 #[cfg(not(any(unix, windows)))]

@@ -107,6 +107,8 @@ pub(crate) struct Story<'s, S> {
     pub(crate) wanted: Wanted<'s>,
     pub(crate) options: &'s Options,
     pub(crate) services: &'s Services,
+    /// Whether the login is refreshed however long it lives.
+    pub(crate) is_due: bool,
 }
 
 impl<S: Store> Story<'_, S> {
@@ -123,12 +125,13 @@ impl<S: Store> Story<'_, S> {
         caller: &mut dyn Caller,
     ) -> Result<Outcome> {
         let given = self.wanted.given;
-        let mut attempts = Attempts::new(self.options, self.services);
+        let mut attempts = Attempts::new(self.wanted.profile, self.options, self.services);
         loop {
             let view = claim.snapshot().with(given)?;
             let before = before.filter(|_| claim.had_company());
             let shared = before.and_then(|before| view.refreshed_since(before));
-            if let Some(saved) = shared.or_else(|| self.options.lasting(&view)) {
+            let lasting = || self.options.lasting(&view).filter(|_| !self.is_due);
+            if let Some(saved) = shared.or_else(lasting) {
                 return outcome(saved.clone(), view.api(), false);
             }
             if claim
@@ -142,7 +145,9 @@ impl<S: Store> Story<'_, S> {
             let order = view.order().map_err(|error| attempts.remember(error))?;
             let client = attempts.client(&order, claim.may_be_spent(order.fingerprint()))?;
             if let Some(app) = attempts.app_to_ask(&order) {
-                let pause = attempts.fetch(&client, &order, app).await?;
+                let pause = attempts
+                    .fetch(&client, &order, app, &mut claim, given)
+                    .await?;
                 claim = self.next_turn(claim, pause, caller, &attempts).await?;
                 continue;
             }
@@ -274,7 +279,7 @@ impl<S: Store> Story<'_, S> {
             self.claim(caller).await
         } else {
             if !pause.is_zero() {
-                claim.rest(attempts.is_in_doubt()).await;
+                claim.rest(pause, attempts.is_in_doubt()).await;
             }
             caller.deliver_signals();
             rest(pause).await;
@@ -403,6 +408,7 @@ fn run_on<S: Store>(
         wanted,
         options,
         services: &services,
+        is_due: false,
     };
     let result = driver.run(async {
         let told = match one.claim(caller).await {
@@ -414,8 +420,8 @@ fn run_on<S: Store>(
             .as_ref()
             .is_err_and(|error| error.kind() == Kind::Unsaved)
         {
-            let is_in_doubt = told.as_ref().is_err_and(Error::may_have_spent);
-            store.end(is_in_doubt).await;
+            store.give_back(wanted.profile, told.as_ref().err()).await;
+            store.close().await;
         }
         told
     });

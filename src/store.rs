@@ -17,14 +17,16 @@ pub(crate) mod postgres;
 mod record;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
 use crate::token::{Fingerprint, Tokens};
 
 /// A PostgreSQL database that keeps logins, and what their secrets are sealed with.
@@ -161,23 +163,99 @@ pub(crate) trait Store {
     /// [`crate::Kind::Temporary`] if another run holds it for longer.
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Self::Claim>;
 
-    /// Gives back what this run still holds. `is_in_doubt` says whether a token was sent, and nobody knows
-    /// what came of it. Another claim can follow.
-    async fn end(&self, _is_in_doubt: bool) {}
+    /// Gives back what this run still holds of a login, whose story ended in this error, if in any. Another
+    /// claim can follow.
+    async fn give_back(&self, _profile: &str, _error: Option<&Error>) {}
+
+    /// Takes leave of whatever it is in touch with.
+    async fn close(&self) {}
 }
 
-/// A store that gives all its logins to one run.
+/// A store that gives many logins to one run.
 pub(crate) trait ManyLogins: Store {
-    /// What it says of all logins that have a refresh token, in its order.
+    /// Whether it has all its logins to give at once, in an order that people know.
+    const HAS_ORDER: bool;
+
+    /// What it says of all logins that have a refresh token, in its order. None where it has no order.
     fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
 
-    /// Claims all of them.
-    async fn claim_all(
-        &self,
-        given: Given<'_>,
-        deadline: Instant,
-    ) -> Result<Vec<Named<Self::Claim>>>;
+    /// Waits for what must be waited for before anything is at stake, until `deadline`.
+    async fn begin(&self, given: Given<'_>, due: &Due, deadline: Instant) -> Result<()>;
+
+    /// Claims more of the logins that are due, and hardly more than `room` of them.
+    async fn claim_more(&self, due: &Due, room: usize) -> Result<More<Self::Claim>>;
+
+    /// Gives back all that this run still holds: it is about to end.
+    async fn give_all_back(&self) {}
+
+    /// The pace that all runs keep together, if they do.
+    fn slots(&self) -> Option<Rc<dyn Slots>> {
+        None
+    }
 }
+
+/// Which logins a run over many refreshes, and how fast.
+pub(crate) struct Due {
+    /// Those whose access token does not live for longer than this;
+    pub(crate) min_ttl: Option<Duration>,
+    /// and those whose refresh token does not. Without both, all.
+    pub(crate) keep_alive: Option<Duration>,
+    /// A store with many runs leaves out what was refreshed since then.
+    pub(crate) begun: Instant,
+    /// The time between two requests to one app.
+    pub(crate) spacing: Duration,
+    /// The longest wait that a server may ask for.
+    pub(crate) max_wait: Duration,
+}
+
+impl Due {
+    /// Whether a login lives long enough, so that it is left out.
+    pub(crate) fn leaves_out(&self, view: &View<'_>) -> bool {
+        let (min_ttl, keep_alive) = (self.min_ttl.map(signed), self.keep_alive.map(signed));
+        (min_ttl.is_some() || keep_alive.is_some())
+            && min_ttl.is_none_or(|least| view.lasting(least).is_some())
+            && keep_alive.is_none_or(|least| view.is_alive_for(least))
+    }
+}
+
+fn signed(time: Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
+}
+
+/// What there is to do for a run over many logins.
+pub(crate) enum More<C> {
+    /// These logins are next.
+    Logins(Vec<Named<Next<C>>>),
+    /// Nothing yet, but perhaps after this time.
+    Later(Duration),
+    /// Nothing any more.
+    Nothing,
+}
+
+/// What is next for a login.
+pub(crate) enum Next<C> {
+    Refresh(C),
+    /// It lives long enough.
+    LeftOut(Snapshot),
+}
+
+/// A pace that runs on many hosts keep together.
+pub(crate) trait Slots {
+    /// When the next request for a login's app may go out, by [`machine::uptime`]; none if nobody
+    /// keeps a pace for it. `spacing` lies between two.
+    ///
+    /// [`machine::uptime`]: crate::platform::machine::uptime
+    fn next<'a>(&'a self, login: &'a str, spacing: Duration) -> Slot<'a>;
+
+    /// The server wants no request for a login's app for so long.
+    fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a>;
+}
+
+/// A slot that is waited for.
+pub(crate) type Slot<'a> = Pin<Box<dyn Future<Output = Result<Option<Duration>>> + 'a>>;
+
+/// A hold that is on its way to the others.
+pub(crate) type Held<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// A login's name, and what came of asking for it.
 pub(crate) type Named<T> = (String, Result<T>);
@@ -220,9 +298,9 @@ pub(crate) trait Claim: Sized {
         Ok(false)
     }
 
-    /// Nothing is sent for a while: others may have the login until the claim is renewed. `is_in_doubt` says
+    /// Nothing is sent for so long: others may have the login until the claim is renewed. `is_in_doubt` says
     /// whether nobody knows what came of the token that was sent.
-    async fn rest(&mut self, _is_in_doubt: bool) {}
+    async fn rest(&mut self, _pause: Duration, _is_in_doubt: bool) {}
 
     /// Notes for other runs and for people that the server refused this token. Says whether the login
     /// still holds it: else it was renewed meanwhile.

@@ -6,6 +6,7 @@ mod faults;
 mod hosts;
 mod keys;
 mod kills;
+mod many;
 mod moving;
 mod together;
 

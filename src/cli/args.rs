@@ -223,7 +223,9 @@ pub(super) struct FileOptions {
     #[arg(short, long, value_name = "NAME")]
     pub(super) profile: Option<String>,
 
-    /// Every section that has a refresh_token, side by side
+    /// Every login that has a refresh token, side by side
+    ///
+    /// Of a store those that are due, from as many workers as run it.
     #[arg(long)]
     pub(super) all: bool,
 }
@@ -288,6 +290,12 @@ pub(super) struct RefreshOptions {
     /// While the saved token stays valid that long, it is printed, and nothing else is done.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) min_ttl: Option<Duration>,
+
+    /// With --all: leave out refresh tokens that live so long
+    ///
+    /// With --min-ttl, the access token must live long enough, too. One whose expiry is not known is refreshed.
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
+    pub(super) keep_alive: Option<Duration>,
 
     /// Run this after the save, with JSON on its stdin
     ///

@@ -21,7 +21,8 @@ const ERASE: &str = "\r\u{1b}[K";
 pub(super) struct Bar(Arc<Mutex<State>>);
 
 struct State {
-    all: usize,
+    /// How many there are, where that is known.
+    all: Option<usize>,
     done: usize,
     failed: usize,
     drawn: Option<Instant>,
@@ -29,16 +30,23 @@ struct State {
 }
 
 impl Bar {
-    pub(super) fn new(all: usize) -> Self {
+    pub(super) fn new() -> Self {
         let state = State {
-            all,
+            all: None,
             done: 0,
             failed: 0,
             drawn: None,
             has_ended: false,
         };
-        state.draw();
         Bar(Arc::new(Mutex::new(state)))
+    }
+
+    /// There are so many.
+    pub(super) fn expect(&self, all: usize) {
+        self.with(|state| {
+            state.all = Some(all);
+            state.draw();
+        });
     }
 
     /// One more is done; so many of all have failed.
@@ -77,22 +85,24 @@ impl Bar {
 
 impl State {
     fn draw(&self) {
-        if !self.has_ended {
+        let is_begun = self.all.is_some() || self.done > 0;
+        if is_begun && !self.has_ended {
             write(&format!("{ERASE}{}", self.text()));
         }
     }
 
     fn text(&self) -> String {
-        let filled = WIDTH * self.done / self.all.max(1);
-        let (full, empty) = ("█".repeat(filled), "░".repeat(WIDTH - filled));
         let failed = match self.failed {
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
-        format!(
-            "{full}{empty} {} of {} profiles{failed}",
-            self.done, self.all
-        )
+        let done = self.done;
+        let Some(all) = self.all else {
+            return format!("{done} profiles{failed}");
+        };
+        let filled = WIDTH * done / all.max(1);
+        let (full, empty) = ("█".repeat(filled), "░".repeat(WIDTH - filled));
+        format!("{full}{empty} {done} of {all} profiles{failed}")
     }
 }
 

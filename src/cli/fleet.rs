@@ -2,10 +2,12 @@
 //!
 //! With `-o json` stdout gets one object a line, in the order of the file, and stderr one for each
 //! failure at the end. Else a failure is one line on stderr, the moment it is known, and a summary the
-//! last; a terminal shows how far the run is.
+//! last; a terminal shows how far the run is. A store has no order, and may have no end of logins: there
+//! all is told the moment it is known, and nothing is kept.
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::time::Instant;
 
 use super::args::{Asked, Output};
 use super::bar::Bar;
@@ -14,7 +16,8 @@ use super::{Console, hook, log};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::fleet::{self, AfterSave, Audience, Helper, Settled};
 use crate::platform::signals::{Gate, Mask};
-use crate::refresh::{News, Options, Outcome};
+use crate::refresh::{News, Options};
+use crate::store::Due;
 use crate::worker::no_thread;
 
 /// Refreshes all profiles; returns the exit code.
@@ -25,16 +28,24 @@ pub(super) fn run(
     mask: &mut Mask,
     report: &Report,
 ) -> Result<u8> {
+    let due = Due {
+        min_ttl: options.min_ttl,
+        keep_alive: asked.keep_alive(),
+        begun: Instant::now(),
+        spacing: asked.spacing(),
+        max_wait: options.max_wait,
+    };
     let json = asked.output_given() == Some(Output::Json);
+    let is_watched = console.stderr_is_terminal && !asked.is_quiet() && !json;
     let mut board = Board {
         options,
         report,
         json,
-        has_bar: console.stderr_is_terminal && !asked.is_quiet() && !json,
+        has_order: options.store.is_none(),
+        bar: is_watched.then(Bar::new),
         stdout: &mut *console.stdout,
         stderr: &mut *console.stderr,
-        bar: None,
-        profiles: Vec::new(),
+        all: None,
         results: VecDeque::new(),
         printed: 0,
         stdout_works: true,
@@ -49,19 +60,27 @@ pub(super) fn run(
     };
     // The working thread lets them through until something is at stake.
     mask.defer();
+    log::draw_over(board.bar.clone());
     // A stderr that nobody reads must not hold up the work.
     log::from_a_thread();
     let ran = fleet::run(
         options,
-        asked.spacing(),
+        &due,
         Box::new(helper),
         Mask::shield_thread,
         &mut board,
     );
     log::end_thread();
     board.last_words();
-    ran?;
-    board.end(asked.is_quiet());
+    if let Err(error) = ran {
+        if board.counts.is_empty() {
+            return Err(error);
+        }
+        board.counts.fail(&error);
+        report.failure(board.stderr, &error, None);
+    }
+    let is_told = !asked.is_quiet() && (board.has_order || is_watched);
+    board.end(is_told);
     Ok(board.counts.exit_code())
 }
 
@@ -105,22 +124,36 @@ impl Helper for Hands {
 struct Counts {
     refreshed: usize,
     lasting: usize,
-    failed: Vec<Kind>,
+    failed: usize,
+    worst: Option<Kind>,
 }
 
+/// The kinds of failures, the worst first: that a token is in danger; last what passes by itself.
+const WORST_FIRST: [Kind; 6] = [
+    Kind::Unsaved,
+    Kind::Reauthorize,
+    Kind::Config,
+    Kind::Unexpected,
+    Kind::Hook,
+    Kind::Temporary,
+];
+
 impl Counts {
-    /// The worst of what occurred: first that a token is in danger, last what passes by itself.
+    fn is_empty(&self) -> bool {
+        self.refreshed + self.lasting + self.failed == 0
+    }
+
+    fn fail(&mut self, error: &Error) {
+        let badness = |kind| WORST_FIRST.iter().position(|known| *known == kind);
+        let is_worse = |worst| badness(error.kind()) < badness(worst);
+        self.failed += 1;
+        if self.worst.is_none_or(is_worse) {
+            self.worst = Some(error.kind());
+        }
+    }
+
     fn exit_code(&self) -> u8 {
-        let order = [
-            Kind::Unsaved,
-            Kind::Reauthorize,
-            Kind::Config,
-            Kind::Unexpected,
-            Kind::Hook,
-            Kind::Temporary,
-        ];
-        let worst = order.into_iter().find(|kind| self.failed.contains(kind));
-        worst.map_or(0, Kind::exit_code)
+        self.worst.map_or(0, Kind::exit_code)
     }
 }
 
@@ -129,11 +162,13 @@ struct Board<'b> {
     options: &'b Options,
     report: &'b Report,
     json: bool,
-    has_bar: bool,
+    /// Whether the results are told in the order of the file, and the failures after them.
+    has_order: bool,
     stdout: &'b mut dyn Write,
     stderr: &'b mut dyn Write,
     bar: Option<Bar>,
-    profiles: Vec<String>,
+    /// How many profiles there are, where that is known.
+    all: Option<usize>,
     /// The results from the first that is not printed yet, as far as they are known.
     results: VecDeque<Option<String>>,
     /// How many were printed, or had nothing to print.
@@ -143,35 +178,40 @@ struct Board<'b> {
     counts: Counts,
     /// What to do about the failures, each once.
     hints: Vec<Hint>,
-    /// The failures that are told at the end, with their places in the file.
-    failures: Vec<(usize, Error)>,
+    /// The failures that are told at the end, with their places in the file, and names.
+    failures: Vec<(usize, String, Error)>,
 }
 
 impl Audience for Board<'_> {
-    fn expect(&mut self, profiles: Vec<String>) {
-        self.results = profiles.iter().map(|_| None).collect();
-        self.profiles = profiles;
-        if self.has_bar {
-            self.bar = Some(Bar::new(self.profiles.len()));
-            log::draw_over(self.bar.clone());
+    fn expect(&mut self, all: usize) {
+        self.results = (0..all).map(|_| None).collect();
+        self.all = Some(all);
+        if let Some(bar) = &self.bar {
+            bar.expect(all);
         }
     }
 
-    fn settled(&mut self, index: usize, settled: Settled) {
+    fn settled(&mut self, index: usize, name: &str, settled: Settled) {
         let Settled { outcome, error } = settled;
-        if let Some(outcome) = &outcome {
-            self.count(outcome);
+        if outcome.as_ref().is_some_and(|outcome| outcome.refreshed) {
+            self.counts.refreshed += 1;
+        } else if error.is_none() {
+            self.counts.lasting += 1;
         }
         let line = outcome.filter(|_| self.json);
-        let line = line.map(|o| output::outcome_json(self.options, &self.profiles[index], &o));
-        self.results[index - self.printed] = Some(line.unwrap_or_default());
-        self.print_in_order();
+        let line = line.map(|o| output::outcome_json(self.options, name, &o));
+        if self.has_order {
+            self.results[index - self.printed] = Some(line.unwrap_or_default());
+            self.print_in_order();
+        } else if let Some(line) = line {
+            self.print(&line);
+        }
         if let Some(error) = error {
-            self.counts.failed.push(error.kind());
-            self.fail(index, error);
+            self.counts.fail(&error);
+            self.fail(index, name, error);
         }
         if let Some(bar) = &self.bar {
-            bar.advance(self.counts.failed.len());
+            bar.advance(self.counts.failed);
         }
     }
 
@@ -181,10 +221,9 @@ impl Audience for Board<'_> {
             log::draw_over(None);
             bar.end();
         }
-        self.failures.sort_by_key(|(index, _)| *index);
-        for (index, error) in self.failures.drain(..) {
-            let profile = Some(self.profiles[index].as_str());
-            self.report.object(self.stderr, &error, profile);
+        self.failures.sort_by_key(|(index, ..)| *index);
+        for (_, name, error) in self.failures.drain(..) {
+            self.report.object(self.stderr, &error, Some(&name));
         }
         for hint in self.hints.drain(..) {
             self.report.hint(self.stderr, &hint);
@@ -193,37 +232,37 @@ impl Audience for Board<'_> {
 }
 
 impl Board<'_> {
-    fn count(&mut self, outcome: &Outcome) {
-        if outcome.refreshed {
-            self.counts.refreshed += 1;
-        } else {
-            self.counts.lasting += 1;
-        }
-    }
-
     /// Prints what comes next in the order of the file.
     fn print_in_order(&mut self) {
-        while let Some(Some(line)) = self.results.front() {
-            // The pairs are saved: what cannot be printed any more is no reason to stop.
-            if self.json
-                && self.stdout_works
-                && !line.is_empty()
-                && let Err(error) = output::print(self.stdout, line)
-            {
-                self.stdout_works = false;
-                self.counts.failed.push(error.kind());
-                self.report.object(self.stderr, &error, None);
-            }
-            self.results.pop_front();
+        while self.results.front().is_some_and(Option::is_some) {
+            let line = self.results.pop_front().flatten().unwrap_or_default();
+            self.print(&line);
             self.printed += 1;
         }
     }
 
-    fn fail(&mut self, index: usize, error: Error) {
+    fn print(&mut self, line: &str) {
+        // The pairs are saved: what cannot be printed any more is no reason to stop.
+        if self.json
+            && self.stdout_works
+            && !line.is_empty()
+            && let Err(error) = output::print(self.stdout, line)
+        {
+            self.stdout_works = false;
+            self.counts.fail(&error);
+            self.report.object(self.stderr, &error, None);
+        }
+    }
+
+    fn fail(&mut self, index: usize, name: &str, error: Error) {
         if self.json {
             // A pair that nothing holds is shown at once.
             output::unsaved(self.stderr, &error);
-            self.failures.push((index, error));
+            if self.has_order {
+                self.failures.push((index, name.to_owned(), error));
+            } else {
+                self.report.object(self.stderr, &error, Some(name));
+            }
             return;
         }
         if let Some(hint) = error.hint().filter(|hint| !self.hints.contains(hint)) {
@@ -233,7 +272,7 @@ impl Board<'_> {
         let mut tell = || {
             output::unsaved(stderr, &error);
             let message = error.to_string();
-            let name = format!("[{}]", self.profiles[index]);
+            let name = format!("[{name}]");
             // What is wrong with the file is wrong for each.
             if message.contains(&name) {
                 output::say(stderr, &message);
@@ -248,21 +287,22 @@ impl Board<'_> {
     }
 
     /// Tells how it ended.
-    fn end(&mut self, is_quiet: bool) {
-        if is_quiet || self.json || self.profiles.is_empty() {
+    fn end(&mut self, is_told: bool) {
+        if !is_told || self.json || self.all == Some(0) {
             return;
         }
-        let (all, file) = (self.profiles.len(), self.options.config_file.display());
+        let keeper = self.options.keeper();
         let Counts {
             refreshed,
             lasting,
             failed,
-        } = &self.counts;
-        let mut summary = format!("{refreshed} of {all} profiles of {file} refreshed");
-        for (count, what) in [
-            (*lasting, "had a token that lasts"),
-            (failed.len(), "failed"),
-        ] {
+            ..
+        } = self.counts;
+        let mut summary = match self.all {
+            Some(all) => format!("{refreshed} of {all} profiles of {keeper} refreshed"),
+            None => format!("{refreshed} logins of {keeper} refreshed"),
+        };
+        for (count, what) in [(lasting, "had a token that lasts"), (failed, "failed")] {
             if count > 0 {
                 summary.push_str(&format!(", {count} {what}"));
             }

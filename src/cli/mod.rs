@@ -28,7 +28,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Error, Hint, Kind, Result};
+use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
 use crate::refresh::{self, Caller, Following, News, Options, Outcome};
@@ -93,7 +93,6 @@ fn dispatch(
     let store = asked.store_arguments(&options, console);
     report.is_about(asked.login_arguments(&options, console), store);
     let done = match asked.task() {
-        Task::Refresh if is_for_all && options.store.is_some() => Err(no_fleet_in_store()),
         Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),
         Task::Status => {
@@ -120,15 +119,6 @@ fn dispatch(
         Task::Completions { .. } => Ok(()),
     };
     done.map(|()| 0)
-}
-
-/// The error for all logins of a store: that is for many workers, who must keep to the limits together.
-fn no_fleet_in_store() -> Error {
-    let message = "--all does not work on a store yet; nothing was sent";
-    Error::new(Kind::Usage, message).with_hint(Hint::fixed(
-        "name one login with -p; for all logins of a file, -c names it",
-        "请用 -p 指定一个登录；若要刷新文件中的所有登录，请用 -c 指定该文件",
-    ))
 }
 
 /// Whether an environment variable is set and not empty.

@@ -1,7 +1,6 @@
 //! Unix: Linux, macOS and their kin.
 
 pub(crate) mod files;
-#[cfg(feature = "postgres")]
 pub(crate) mod machine;
 pub(crate) mod programs;
 pub(crate) mod signals;

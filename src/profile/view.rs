@@ -112,6 +112,13 @@ impl<'v> View<'v> {
         (lasts && is_own && self.scope_fits("")).then_some(&pair.tokens)
     }
 
+    /// Whether the refresh token lives longer than `least`.
+    pub(crate) fn is_alive_for(&self, least: SignedDuration) -> bool {
+        let now = self.snapshot.now();
+        let end = self.refresh_expires_at(now);
+        end.is_some_and(|end| end.duration_since(now) > least)
+    }
+
     /// The saved tokens, if they are valid, others than those seen `before`, and what this run asks
     /// for (P4).
     pub(crate) fn refreshed_since(&self, before: &Snapshot) -> Option<&'v Tokens> {

@@ -18,10 +18,11 @@ use super::{Options, failure};
 use crate::client::{Client, Settings};
 use crate::error::{Error, Result};
 use crate::exchange::{self, Judged};
-use crate::profile::{AppProof, Order};
+use crate::profile::{AppProof, Given, Order};
 use crate::protocol::{
     Address, Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token,
 };
+use crate::store::Claim;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// What a refresh brought.
@@ -84,6 +85,7 @@ impl Services {
 
 /// The requests for one login.
 pub(super) struct Attempts<'s> {
+    login: &'s str,
     services: &'s Services,
     retries: Retries,
     /// The token that was sent without a clear answer, if there is one.
@@ -99,8 +101,9 @@ pub(super) struct Attempts<'s> {
 }
 
 impl<'s> Attempts<'s> {
-    pub(super) fn new(options: &Options, services: &'s Services) -> Self {
+    pub(super) fn new(login: &'s str, options: &Options, services: &'s Services) -> Self {
         Attempts {
+            login,
             services,
             retries: Retries::new(options),
             maybe_spent: None,
@@ -112,9 +115,9 @@ impl<'s> Attempts<'s> {
     }
 
     /// Learns from a refusal, or from there being none.
-    fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
+    async fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
         if let Some(pace) = &self.services.pace {
-            pace.learn(order, refusal);
+            pace.learn(self.login, order, refusal).await;
         }
     }
 
@@ -126,7 +129,7 @@ impl<'s> Attempts<'s> {
         let Some(pace) = &self.services.pace else {
             return Ok(None);
         };
-        let turn = pace.turn(order, self.is_again()).await;
+        let turn = pace.turn(self.login, order, self.is_again()).await;
         turn.map(Some).map_err(|error| self.remember(error))
     }
 
@@ -185,6 +188,8 @@ impl<'s> Attempts<'s> {
         client: &Client,
         order: &Order,
         app: &App,
+        claim: &mut impl Claim,
+        given: Given<'_>,
     ) -> Result<Duration> {
         let known = self.services.app_tokens.of(order, app);
         let mut known = known.lock().await;
@@ -199,7 +204,10 @@ impl<'s> Attempts<'s> {
             |refusal: &&Refusal| known.is_final() || self.can_do_without(order, refusal);
         let refusal = match known.refusal().filter(is_enough) {
             Some(refusal) => refusal.clone(),
-            None => match self.ask_for_app_token(client, order, app).await? {
+            None => match self
+                .ask_for_app_token(client, order, app, claim, given)
+                .await?
+            {
                 Ok(token) => {
                     known.learn(&token);
                     self.app_token = Some(token);
@@ -220,14 +228,21 @@ impl<'s> Attempts<'s> {
         }
     }
 
-    /// Asks for an app token, once.
+    /// Asks for an app token, once; unless another run has fetched one while this waited for its turn.
     async fn ask_for_app_token(
         &self,
         client: &Client,
         order: &Order,
         app: &App,
+        claim: &mut impl Claim,
+        given: Given<'_>,
     ) -> Result<Result<AppToken, Refusal>> {
-        let _turn = self.turn(order).await?;
+        let turn = self.turn(order).await?;
+        if turn.is_some()
+            && let Some(token) = self.app_token_of_others(claim, given).await
+        {
+            return Ok(Ok(token));
+        }
         let sent_at = Timestamp::now();
         let secrets = &app.secrets();
         let sent = exchange::send(client, &app_token::request(app), secrets).await;
@@ -243,8 +258,28 @@ impl<'s> Attempts<'s> {
                 ..exchange::no_reply(lost, secrets)
             }),
         };
-        self.learn(order, asked.as_ref().err());
+        self.learn(order, asked.as_ref().err()).await;
         Ok(asked)
+    }
+
+    /// The app token that another run has put into the store.
+    async fn app_token_of_others(
+        &self,
+        claim: &mut impl Claim,
+        given: Given<'_>,
+    ) -> Option<AppToken> {
+        claim.look_again().await.ok()?;
+        let snapshot = claim.snapshot();
+        let order = snapshot.with(given).ok()?.order().ok()?;
+        let AppProof::Token { token, .. } = order.app else {
+            return None;
+        };
+        let refused = self.refused_app_token.as_ref();
+        let is_refused = refused.is_some_and(|refused| token::same(refused, &token));
+        (!is_refused).then_some(AppToken {
+            token,
+            expires_at: snapshot.profile.app_expires_at,
+        })
     }
 
     /// Whether a token that is about to end must do, where no other can be had.
@@ -274,12 +309,12 @@ impl<'s> Attempts<'s> {
         .await;
         let refusal = match reply {
             Reply::Rotated(rotation) => {
-                self.learn(order, None);
+                self.learn(order, None).await;
                 return Ok(self.received(client, order, rotation, unread, sent_at));
             }
             Reply::Refused(refusal) => refusal,
         };
-        self.learn(order, Some(&refusal));
+        self.learn(order, Some(&refusal)).await;
         let is_renewable = order.app.renewable().is_some();
         let refused = match grant.credentials {
             Credentials::AppToken(token) if is_renewable => Some(token),

@@ -4,6 +4,8 @@
 //! - Between two requests to one app of one host lies at least the spacing, which keeps a run within
 //!   the documented limits: 50 a second, 1,000 a minute. Where the server asks to wait, the whole app
 //!   waits.
+//! - Where runs on many hosts share a store, they share the pace of each app, too: each request has a slot
+//!   of its own, and one that was missed is not used late.
 //! - Few requests are under way to one host, and so few connections. A host that answers none of them
 //!   is given up.
 //! - Who asks again goes before those that have not asked yet: a reply may have been lost.
@@ -16,11 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{Error, Hint, Result};
+use crate::platform::machine;
 use crate::profile::{AppProof, Order};
 use crate::protocol::Refusal;
+use crate::store::{Due, Slots};
 use crate::token::Fingerprint;
 
 /// How many requests to one host may be under way.
@@ -29,9 +33,15 @@ const MOST_UNDER_WAY: usize = 16;
 /// A host that left so many requests in a row without an answer is asked no more.
 const MOST_SILENT: u32 = 48;
 
+/// A shared slot that is missed by more than this is not used: those that come after it are due by then, and
+/// all together would be too many for a minute.
+const LATEST: Duration = Duration::from_millis(900);
+
 /// The pace of a run over many logins.
 pub(crate) struct Pace {
     spacing: Duration,
+    /// What runs on many hosts share.
+    slots: Option<Rc<dyn Slots>>,
     /// The longest wait that a server may ask for.
     max_wait: Duration,
     hosts: RefCell<HashMap<String, Rc<Host>>>,
@@ -65,10 +75,11 @@ pub(super) struct Turn {
 }
 
 impl Pace {
-    pub(crate) fn new(spacing: Duration, max_wait: Duration) -> Self {
+    pub(crate) fn new(due: &Due, slots: Option<Rc<dyn Slots>>) -> Self {
         Pace {
-            spacing,
-            max_wait,
+            spacing: due.spacing,
+            slots,
+            max_wait: due.max_wait,
             hosts: RefCell::default(),
             apps: RefCell::default(),
             is_closed: Cell::new(false),
@@ -76,29 +87,37 @@ impl Pace {
         }
     }
 
-    /// Waits for the turn of an order; `is_again` if it was sent before.
+    /// Waits for the turn of a login's order; `is_again` if it was sent before.
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the server is not to be asked any more.
-    pub(super) async fn turn(&self, order: &Order, is_again: bool) -> Result<Turn> {
+    pub(super) async fn turn(&self, login: &str, order: &Order, is_again: bool) -> Result<Turn> {
         let (lane, host) = (self.lane(order), self.host(order));
-        let _queue = if is_again {
-            None
-        } else {
-            Some(lane.queue.lock().await)
-        };
+        let mut queue = None;
         loop {
             self.way_is_free(order, &lane, &host).await?;
-            let start = lane.next.get().max(Instant::now());
-            lane.next.set(start + self.spacing);
-            if !self.spacing.is_zero() {
-                sleep_until(start).await;
+            let slot = self.shared_slot(login).await?;
+            if let Some(slot) = slot {
+                sleep(slot.saturating_sub(machine::uptime())).await;
+            } else {
+                if queue.is_none() && !is_again {
+                    queue = Some(lane.queue.lock().await);
+                    continue;
+                }
+                let start = lane.next.get().max(Instant::now());
+                lane.next.set(start + self.spacing);
+                if !self.spacing.is_zero() {
+                    sleep_until(start).await;
+                }
             }
             // It is never closed.
             let permit = Arc::clone(&host.permits).acquire_owned().await.ok();
             let now = Instant::now();
-            let is_close = now < lane.last.get() + self.spacing && !self.spacing.is_zero();
-            if is_close || self.is_closed.get() || lane.held_until.get() > now {
+            let has_missed = match slot {
+                Some(slot) => machine::uptime() > slot + LATEST,
+                None => now < lane.last.get() + self.spacing && !self.spacing.is_zero(),
+            };
+            if has_missed || self.is_closed.get() || lane.held_until.get() > now {
                 // Not with a permit in hand, which other apps could use.
                 continue;
             }
@@ -106,6 +125,14 @@ impl Pace {
             lane.last.set(now);
             lane.next.set(lane.next.get().max(now + self.spacing));
             return Ok(Turn { _permit: permit });
+        }
+    }
+
+    /// A slot that no other run has, where runs share them.
+    async fn shared_slot(&self, login: &str) -> Result<Option<Duration>> {
+        match &self.slots {
+            Some(slots) if !self.spacing.is_zero() => slots.next(login, self.spacing).await,
+            _ => Ok(None),
         }
     }
 
@@ -131,8 +158,8 @@ impl Pace {
         }
     }
 
-    /// Learns from what came of a request.
-    pub(super) fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
+    /// Learns from what came of a login's request.
+    pub(super) async fn learn(&self, login: &str, order: &Order, refusal: Option<&Refusal>) {
         let host = self.host(order);
         let silent = if refusal.is_none_or(|refusal| refusal.is_answer) {
             0
@@ -145,12 +172,22 @@ impl Pace {
             let lane = self.lane(order);
             let until = Instant::now() + wait;
             lane.held_until.set(lane.held_until.get().max(until));
+            if let Some(slots) = &self.slots {
+                slots.hold(login, wait).await;
+            }
         }
     }
 
     /// Lets nobody send.
     pub(crate) fn close(&self) {
         self.is_closed.set(true);
+    }
+
+    /// Waits until somebody may send.
+    pub(crate) async fn is_open(&self) {
+        while self.is_closed.get() {
+            self.opened.notified().await;
+        }
     }
 
     /// Whether nobody may send.

@@ -39,7 +39,10 @@ use std::time::Instant;
 
 use secrecy::ExposeSecret;
 
-use super::{Claim, KeptReply, ManyLogins, Named, Reservation, Reserved, Saved, Store, Wanted};
+use super::{
+    Claim, Due, KeptReply, ManyLogins, More, Named, Next, Reservation, Reserved, Saved, Store,
+    Wanted,
+};
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
@@ -62,6 +65,8 @@ pub(crate) struct FileStore {
     shield: fn(),
     /// What the file said when it was looked at.
     seen: RefCell<Option<Arc<Text>>>,
+    /// What a run over all logins has not taken yet.
+    claims: RefCell<Option<Vec<Named<Next<FileClaim>>>>>,
 }
 
 impl FileStore {
@@ -73,6 +78,7 @@ impl FileStore {
             path,
             shield,
             seen: RefCell::default(),
+            claims: RefCell::default(),
         }
     }
 
@@ -217,17 +223,16 @@ impl Store for FileStore {
 }
 
 impl ManyLogins for FileStore {
+    const HAS_ORDER: bool = true;
+
     fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
         let text = self.read()?;
         let text = text.ok_or_else(|| io::does_not_exist(&self.path))?;
         Ok(self.snapshots(&text, text.logins()))
     }
 
-    async fn claim_all(
-        &self,
-        given: Given<'_>,
-        deadline: Instant,
-    ) -> Result<Vec<Named<FileClaim>>> {
+    /// Locks the file: all its logins are this run's then.
+    async fn begin(&self, given: Given<'_>, due: &Due, deadline: Instant) -> Result<()> {
         given.check()?;
         let saver = Worker::start(self.shield)?;
         let missing = Some(given.missing());
@@ -251,15 +256,28 @@ impl ManyLogins for FileStore {
         };
         session.prove_all(&sound().filter_map(known).collect::<Vec<_>>());
         let session = Rc::new(session);
-        let claim = |(name, snapshot): Named<Snapshot>| {
-            let claim = snapshot.map(|snapshot| FileClaim {
-                had_company: !session.was_put_back(&name),
-                session: Rc::clone(&session),
-                snapshot,
+        let next = |(name, snapshot): Named<Snapshot>| {
+            let next = snapshot.map(|snapshot| {
+                let view = snapshot.with(given);
+                if view.is_ok_and(|view| due.leaves_out(&view)) {
+                    return Next::LeftOut(snapshot);
+                }
+                Next::Refresh(FileClaim {
+                    had_company: !session.was_put_back(&name),
+                    session: Rc::clone(&session),
+                    snapshot,
+                })
             });
-            (name, claim)
+            (name, next)
         };
-        Ok(snapshots.into_iter().map(claim).collect())
+        let claims = snapshots.into_iter().map(next).collect();
+        self.claims.replace(Some(claims));
+        Ok(())
+    }
+
+    async fn claim_more(&self, _: &Due, _: usize) -> Result<More<FileClaim>> {
+        let claims = self.claims.take();
+        Ok(claims.map_or(More::Nothing, More::Logins))
     }
 }
 

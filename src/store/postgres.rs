@@ -27,11 +27,13 @@ mod lease;
 mod link;
 mod moving;
 mod passfile;
+mod round;
 mod row;
 mod run;
 mod saving;
 pub(crate) mod schema;
 pub(crate) mod sealing;
+mod slots;
 mod statements;
 mod survey;
 mod trouble;
@@ -41,11 +43,11 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use super::{Store, Wanted};
+use super::{Due, ManyLogins, More, Named, Slots, Store, Wanted};
 use crate::client::Settings;
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Snapshot, check_name};
+use crate::profile::{Given, Snapshot, check_name};
 use address::Address;
 use claim::PostgresClaim;
 use connection::Connector;
@@ -132,9 +134,42 @@ impl Store for PostgresStore {
         self.run.claim(wanted, seen, deadline).await
     }
 
-    async fn end(&self, is_in_doubt: bool) {
-        self.run.release(is_in_doubt).await;
+    async fn give_back(&self, profile: &str, error: Option<&Error>) {
+        let is_in_doubt = error.is_some_and(Error::may_have_spent);
+        let has_failed = error.is_some();
+        self.run.release(profile, is_in_doubt, has_failed).await;
+        let app = self.run.forget_lease(profile);
+        if let Some((app, error)) = app.zip(error) {
+            self.run.round.has_failed(&app, error);
+        }
+    }
+
+    async fn close(&self) {
         self.run.link.disconnect().await;
+    }
+}
+
+impl ManyLogins for PostgresStore {
+    const HAS_ORDER: bool = false;
+
+    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
+        Ok(Vec::new())
+    }
+
+    async fn begin(&self, _: Given<'_>, due: &Due, deadline: Instant) -> Result<()> {
+        self.run.begin_round(due, deadline).await
+    }
+
+    async fn claim_more(&self, due: &Due, room: usize) -> Result<More<PostgresClaim>> {
+        self.run.claim_more(due, room).await
+    }
+
+    async fn give_all_back(&self) {
+        self.run.end_round().await;
+    }
+
+    fn slots(&self) -> Option<Rc<dyn Slots>> {
+        Some(Rc::<Run>::clone(&self.run))
     }
 }
 

@@ -25,7 +25,7 @@ pub use authority::{Authority, Term, configuration};
 pub use postgres::{PgBouncer, Postgres};
 pub use proxy::Proxy;
 use vendor::Vendor;
-pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, SCOPE, STANDARD_PATH, V3_PATH};
+pub use vendor::{APP_ID, APP_SECRET, APP_TICKET, OTHER_APP_ID, SCOPE, STANDARD_PATH, V3_PATH};
 
 const FAULT_PATH: &str = "/sandbox/fault/";
 const CONSENT_PATH: &str = "/open-apis/authen/v1/authorize?";

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 
 use super::Recorded;
 
-/// The one app that the stand-in knows.
+/// The app that the stand-in knows, and another one with the same secret.
 pub const APP_ID: &str = "cli_sandbox0a1b2c3d4e5f";
+pub const OTHER_APP_ID: &str = "cli_sandbox9f8e7d6c5b4a";
 pub const APP_SECRET: &str = "sandbox0-secret-Qm7xV2kPz9LwT4";
 /// What the event brings to that app, were it one from the store.
 pub const APP_TICKET: &str = "sandbox0-ticket-h5Rd8yNc3Jf6Bs";
@@ -97,6 +98,10 @@ type Answer = (u16, Value);
 
 fn refused(code: i64, msg: &str) -> Answer {
     (200, json!({ "code": code, "msg": msg }))
+}
+
+fn is_app(id: &Value) -> bool {
+    *id == APP_ID || *id == OTHER_APP_ID
 }
 
 fn refused_by_v2(code: i64, error: &str, description: &str) -> Answer {
@@ -208,7 +213,7 @@ impl Vendor {
     }
 
     fn app_token(&mut self, body: &Value, from_store: bool) -> Answer {
-        if body["app_id"] != APP_ID {
+        if !is_app(&body["app_id"]) {
             return refused(10003, "invalid app_id");
         }
         if body["app_secret"] != APP_SECRET {
@@ -309,7 +314,7 @@ impl Vendor {
     }
 
     fn refresh_v2(&mut self, body: &Value) -> Answer {
-        if body["client_id"] != APP_ID {
+        if !is_app(&body["client_id"]) {
             return refused_by_v2(20048, "invalid_client", "The specified app does not exist.");
         }
         if body["client_secret"] != APP_SECRET {

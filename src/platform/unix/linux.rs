@@ -8,13 +8,11 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-#[cfg(feature = "postgres")]
 use rustix::time::ClockId;
 
 use crate::platform::Fixed;
 
 /// The clock that runs while the machine sleeps.
-#[cfg(feature = "postgres")]
 pub(super) const CLOCK_THAT_RUNS_IN_SLEEP: ClockId = ClockId::Boottime;
 
 /// Takes away the permission to dump, which a program gets back when another takes its place.

@@ -45,5 +45,4 @@ pub(super) fn fixed(_path: &Path) -> Option<Fixed> {
 }
 
 /// The clock that runs while the machine sleeps: on macOS this one does.
-#[cfg(feature = "postgres")]
 pub(super) const CLOCK_THAT_RUNS_IN_SLEEP: rustix::time::ClockId = rustix::time::ClockId::Monotonic;

@@ -11,7 +11,7 @@ use super::journal;
 use super::lease::Lease;
 use super::link::Pauses;
 use super::row::{State, Stored};
-use super::run::{Run, no_login};
+use super::run::{AppKey, Run, no_login};
 use super::saving::{Outcome, PutBack};
 use super::statements::{self, flag, text};
 use crate::error::{Error, Hint, Kind, Result};
@@ -50,14 +50,12 @@ impl Run {
         if wanted.is_for_login {
             self.make_place(name, deadline).await?;
         }
-        let (stored, lease) = self
-            .lease(name, wanted.is_for_login, seen, deadline)
-            .await?;
+        let stored = self.lease(name, wanted.is_for_login, seen, deadline);
         Ok(PostgresClaim {
             run: Rc::clone(self),
-            stored,
-            lease,
+            stored: stored.await?,
             had_company: !is_own,
+            may_have_leftovers: false,
             is_for_login: wanted.is_for_login,
         })
     }
@@ -80,11 +78,11 @@ impl Run {
         is_for_login: bool,
         seen: Option<Fingerprint>,
         deadline: Instant,
-    ) -> Result<(Stored, Option<Lease>)> {
+    ) -> Result<Stored> {
         let begun = Instant::now();
         let mut has_told = false;
         let mut pauses = Pauses::default();
-        self.leased.borrow_mut().insert(name.to_owned());
+        self.note_lease(name, None, AppKey::default());
         loop {
             let lease = Lease::asked_for(self.request);
             let claimed = self
@@ -96,13 +94,14 @@ impl Run {
                 if may_be_left && self.put_back(name, deadline).await? != PutBack::Nothing {
                     continue;
                 }
-                return Ok((stored, Some(lease)));
+                self.note_lease(name, Some(lease), stored.app.clone());
+                return Ok(stored);
             }
             let found = self.look(name, is_for_login, deadline).await?;
             let found = found.ok_or_else(|| no_login(self.link.shown(), name))?;
             let holder = match self.waiting_for(found, is_for_login, seen)? {
                 Waiting::For(holder) => holder,
-                Waiting::Over(stored) => return Ok((*stored, None)),
+                Waiting::Over(stored) => return Ok(*stored),
             };
             let pause = pauses.next();
             if Instant::now() + pause > deadline {
@@ -113,7 +112,9 @@ impl Run {
                 log::warn!("[{name}] of {}: waiting for {holder}", self.link.shown());
             }
             // Whoever holds the lease may need the connection.
-            self.link.disconnect().await;
+            if self.leased.borrow().len() == 1 {
+                self.link.disconnect().await;
+            }
             tokio::time::sleep(pause).await;
         }
     }
@@ -189,15 +190,27 @@ fn on_its_way(store: &str, name: &str) -> Error {
 pub(crate) struct PostgresClaim {
     run: Rc<Run>,
     stored: Stored,
-    /// None where it must be taken first.
-    lease: Option<Lease>,
     had_company: bool,
+    /// Whether it must be looked yet whether a dead run left something for the login on this host.
+    may_have_leftovers: bool,
     is_for_login: bool,
 }
 
 impl PostgresClaim {
+    /// One of many, which was claimed with others.
+    pub(super) fn of_many(run: Rc<Run>, stored: Stored) -> Self {
+        PostgresClaim {
+            run,
+            stored,
+            had_company: true,
+            may_have_leftovers: true,
+            is_for_login: false,
+        }
+    }
+
     fn covers_a_request(&self) -> bool {
-        self.lease.as_ref().is_some_and(Lease::covers_a_request)
+        let login = &self.stored.snapshot.login.profile;
+        self.run.covers_a_request(login, Duration::ZERO)
     }
 }
 
@@ -230,21 +243,32 @@ impl Claim for PostgresClaim {
     }
 
     async fn renew(&mut self) -> Result<bool> {
+        let name = self.stored.snapshot.login.profile.clone();
+        let deadline = self.run.deadline();
+        if std::mem::take(&mut self.may_have_leftovers)
+            && self.run.put_back(&name, deadline).await? != PutBack::Nothing
+        {
+            // That pair has ended the lease.
+            self.run.forget_lease(&name);
+            self.look_again().await?;
+            return Ok(true);
+        }
         if self.covers_a_request() {
             return Ok(false);
         }
-        let name = self.stored.snapshot.login.profile.clone();
-        let deadline = self.run.deadline();
-        let lease = self.run.lease(&name, self.is_for_login, None, deadline);
-        (self.stored, self.lease) = lease.await?;
+        let leased = self.run.lease(&name, self.is_for_login, None, deadline);
+        self.stored = leased.await?;
         fail_point!("after-lease");
         Ok(true)
     }
 
-    async fn rest(&mut self, is_in_doubt: bool) {
-        self.run.release(is_in_doubt).await;
-        self.lease = None;
-        self.had_company = true;
+    async fn rest(&mut self, pause: Duration, is_in_doubt: bool) {
+        let login = &self.stored.snapshot.login.profile;
+        // Others would only come to the same refusal.
+        if !self.run.covers_a_request(login, pause) {
+            self.run.release(login, is_in_doubt, false).await;
+            self.had_company = true;
+        }
     }
 
     async fn note_refusal(&mut self, token: Fingerprint, refusal: &Error) -> Result<bool> {

@@ -13,6 +13,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// What a lease lasts beyond that, so that it need not be renewed at once.
 const SPARE: Duration = Duration::from_secs(15);
 
+/// The same for one that lasts until its request's slot has come.
+const SPARE_AFTER_SLOT: Duration = Duration::from_secs(5);
+
 /// No request takes longer: a year.
 const LONGEST_REQUEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -39,9 +42,28 @@ impl Lease {
         }
     }
 
-    /// Whether it outlasts a request that is sent now.
-    pub(super) fn covers_a_request(&self) -> bool {
-        machine::uptime().saturating_add(self.needed) <= self.ends
+    /// How long a lease must last from the last slot that was taken with it.
+    pub(super) fn length_after_slot(request: Duration) -> Duration {
+        request.min(LONGEST_REQUEST) + MARGIN + SPARE_AFTER_SLOT
+    }
+
+    /// A lease that was asked for at this uptime, and ends some time after its slot.
+    pub(super) fn until_after_slot(
+        asked_at: Duration,
+        until_slot: Duration,
+        request: Duration,
+    ) -> Self {
+        let until_slot = until_slot.saturating_add(Lease::length_after_slot(request));
+        Lease {
+            ends: asked_at.saturating_add(until_slot),
+            needed: request.min(LONGEST_REQUEST) + MARGIN,
+        }
+    }
+
+    /// Whether it outlasts a request that is sent after this pause.
+    pub(super) fn covers_a_request(&self, pause: Duration) -> bool {
+        let sent_at = machine::uptime().saturating_add(pause);
+        sent_at.saturating_add(self.needed) <= self.ends
     }
 }
 
@@ -53,9 +75,9 @@ mod tests {
     fn a_lease_covers_a_request_until_too_little_is_left() {
         let request = Duration::from_secs(30);
         let mut lease = Lease::asked_for(request);
-        assert!(lease.covers_a_request());
+        assert!(lease.covers_a_request(Duration::ZERO));
         lease.ends = lease.ends.checked_sub(SPARE).unwrap_or_default();
-        assert!(!lease.covers_a_request());
-        assert!(Lease::asked_for(Duration::MAX).covers_a_request());
+        assert!(!lease.covers_a_request(Duration::ZERO));
+        assert!(Lease::asked_for(Duration::MAX).covers_a_request(Duration::ZERO));
     }
 }

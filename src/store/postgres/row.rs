@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use super::facts::{app_owner, login_owner};
+use super::run::AppKey;
 use super::sealing::{Keys, Owner};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Addresses, LoginId, Pair, Profile, Snapshot, SpentTokens, StatedApi};
@@ -23,6 +24,8 @@ pub(super) const APP_TOKEN: &str = "app_access_token";
 pub(super) struct Stored {
     pub(super) snapshot: Snapshot,
     pub(super) state: State,
+    /// The app that its requests are of.
+    pub(super) app: AppKey,
     /// What its secrets are sealed for.
     pub(super) owner: String,
     /// The tokens that were spent for the one that stands there, as far back as is known.
@@ -109,6 +112,7 @@ impl Reader<'_> {
                 spent_by: Arc::new(HashMap::new()),
             },
             state,
+            app: place.app.unwrap_or_default(),
             owner,
             spent: self.spent(row)?,
             lease: self.lease(row)?,

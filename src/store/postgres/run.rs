@@ -1,17 +1,19 @@
 //! One run's dealings with the database: what it is called there, what it has seen, which leases it has.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
+use super::lease::Lease;
 use super::link::Link;
+use super::round::Round;
 use super::row::{State, Stored};
 use super::sealing;
-use super::statements::{self, flag, text};
+use super::statements::{self, flag, text, texts};
 use super::trouble::{Trouble, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
@@ -34,9 +36,21 @@ pub(crate) struct Run {
     pub(super) patience: Duration,
     /// What the first look came to: the login's token, or why there is none.
     pub(super) seen: RefCell<Option<Result<Option<Fingerprint>>>>,
-    /// The logins whose lease this run may have.
-    pub(super) leased: RefCell<BTreeSet<String>>,
+    /// The logins that are under way, and whose lease this run may have.
+    pub(super) leased: RefCell<BTreeMap<String, Leased>>,
+    /// Where a run over many logins stands.
+    pub(super) round: Round,
 }
+
+/// What a run knows of a login that it has under way.
+pub(super) struct Leased {
+    /// Its lease; none while it is not known to be this run's.
+    pub(super) lease: Option<Lease>,
+    pub(super) app: AppKey,
+}
+
+/// What names an app in the store, its id and service; empty where a login has none.
+pub(super) type AppKey = (String, String);
 
 /// What a row knows of tokens, without its secrets.
 pub(super) struct TokensThere {
@@ -59,6 +73,7 @@ impl Run {
             patience: patience.min(FOR_EVER),
             seen: RefCell::default(),
             leased: RefCell::default(),
+            round: Round::default(),
         })
     }
 
@@ -141,15 +156,67 @@ impl Run {
         }
     }
 
-    /// Gives all leases back that this run has. One that cannot be given back comes to its end.
-    /// `is_in_doubt` says whether nobody knows what came of a token that was sent.
-    pub(super) async fn release(&self, is_in_doubt: bool) {
-        let leased = self.leased.take();
-        for name in leased {
-            let parameters = [text(&name), text(&self.id), flag(&is_in_doubt)];
-            let released = self.link.try_in_passing(statements::RELEASE, &parameters);
-            released.await;
+    /// This run has a login under way from now on, and may have its lease.
+    pub(super) fn note_lease(&self, login: &str, lease: Option<Lease>, app: AppKey) {
+        let leased = Leased { lease, app };
+        self.leased.borrow_mut().insert(login.to_owned(), leased);
+    }
+
+    /// This run has no more to do with a login. Gives its app.
+    pub(super) fn forget_lease(&self, login: &str) -> Option<AppKey> {
+        let leased = self.leased.borrow_mut().remove(login);
+        leased.map(|leased| leased.app)
+    }
+
+    /// Whether this run has a lease of a login that outlasts a request which is sent after this pause.
+    pub(super) fn covers_a_request(&self, login: &str, pause: Duration) -> bool {
+        let leased = self.leased.borrow();
+        let lease = leased.get(login).and_then(|leased| leased.lease.as_ref());
+        lease.is_some_and(|lease| lease.covers_a_request(pause))
+    }
+
+    /// The logins that this run has under way.
+    pub(super) fn under_way(&self) -> Vec<String> {
+        self.leased.borrow().keys().cloned().collect()
+    }
+
+    /// Gives the lease of a login back that this run has under way. One that cannot be given back comes to its
+    /// end. `is_in_doubt` says whether nobody knows what came of a token that was sent, `has_failed` whether
+    /// it must not be tried at once again.
+    pub(super) async fn release(&self, login: &str, is_in_doubt: bool, has_failed: bool) {
+        let is_under_way = match self.leased.borrow_mut().get_mut(login) {
+            Some(leased) => {
+                leased.lease = None;
+                true
+            }
+            None => false,
+        };
+        if is_under_way {
+            let names = vec![login.to_owned()];
+            self.give_back(names, is_in_doubt, has_failed).await;
         }
+    }
+
+    /// Gives all leases back that this run may have.
+    pub(super) async fn release_all(&self) {
+        for leased in self.leased.borrow_mut().values_mut() {
+            leased.lease = None;
+        }
+        let names = self.under_way();
+        if !names.is_empty() {
+            self.give_back(names, false, false).await;
+        }
+    }
+
+    async fn give_back(&self, names: Vec<String>, is_in_doubt: bool, has_failed: bool) {
+        let parameters = [
+            texts(&names),
+            text(&self.id),
+            flag(&is_in_doubt),
+            flag(&has_failed),
+        ];
+        let released = self.link.try_in_passing(statements::RELEASE, &parameters);
+        released.await;
     }
 }
 

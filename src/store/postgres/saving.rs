@@ -61,7 +61,9 @@ impl Run {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
                 // The lease has ended with it.
-                self.forget_lease(&pair.profile);
+                if let Some(app) = self.forget_lease(&pair.profile) {
+                    self.round.has_worked(&app);
+                }
                 self.save_app_token(pair, facts).await;
                 Ok(outcome)
             }
@@ -73,11 +75,6 @@ impl Run {
                 Err(self.unsaved(pair, &trouble.words, &line, journal, false))
             }
         }
-    }
-
-    /// This run has no more to do with the lease of a login.
-    fn forget_lease(&self, login: &str) {
-        self.leased.borrow_mut().remove(login);
     }
 
     async fn save_again_and_again(

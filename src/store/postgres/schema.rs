@@ -12,14 +12,14 @@ use tokio_postgres::Client;
 use super::trouble::{Trouble, field};
 
 /// The version of the tables that this program works with: as many steps as there are.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 
 /// How long setting up may take: others may use the tables meanwhile.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The steps, each from one version to the next. Two who set up at once may both take one: it does nothing
 /// the second time.
-const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Whether this server can only be read.
 pub(super) const IS_READ_ONLY: &str =

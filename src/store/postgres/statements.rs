@@ -22,9 +22,27 @@ pub(super) fn moment(value: &Option<jiff::Timestamp>) -> Parameter<'_> {
     (value, Type::TIMESTAMPTZ)
 }
 
+/// A number of seconds as a parameter.
+#[expect(clippy::ref_option, reason = "a parameter is a reference to the whole")]
+pub(super) fn seconds(value: &Option<f64>) -> Parameter<'_> {
+    (value, Type::FLOAT8)
+}
+
+/// Texts as a parameter.
+pub(super) fn texts(value: &Vec<String>) -> Parameter<'_> {
+    (value, Type::TEXT_ARRAY)
+}
+
 /// A yes or no as a parameter.
 pub(super) fn flag(value: &bool) -> Parameter<'_> {
     (value, Type::BOOL)
+}
+
+/// When a login that failed is tried again: later each time, at most after a day.
+macro_rules! next_try {
+    () => {
+        "now() + least(interval '1 day', interval '1 minute' * power(2, least(failures, 11)))"
+    };
 }
 
 /// All that a row says, and its app's.
@@ -74,22 +92,51 @@ pub(super) const LOOK_AT_ALL: &str = concat!(
 pub(super) const MAKE_PLACE: &str =
     "INSERT INTO feishu_refresh.login (name) VALUES ($1) ON CONFLICT DO NOTHING";
 
+/// What a lease changes in a row: the run, where it is, when it ends, whether it is for a consent.
+macro_rules! lease {
+    ($run:literal, $holder:literal, $end:expr, $is_for_login:literal) => {
+        concat!(
+            "unanswered_fingerprint = CASE WHEN lease_id <> ",
+            $run,
+            " AND sent_fingerprint IS NOT NULL \
+               THEN sent_fingerprint ELSE unanswered_fingerprint END, \
+             unanswered_by = CASE WHEN lease_id <> ",
+            $run,
+            " AND sent_fingerprint IS NOT NULL \
+               THEN sent_by ELSE unanswered_by END, \
+             unanswered_at = CASE WHEN lease_id <> ",
+            $run,
+            " AND sent_fingerprint IS NOT NULL \
+               THEN sent_at ELSE unanswered_at END, \
+             sent_fingerprint = CASE WHEN ",
+            $is_for_login,
+            " THEN NULL ELSE refresh_fingerprint END, \
+             sent_by = CASE WHEN ",
+            $is_for_login,
+            " THEN sent_by ELSE ",
+            $holder,
+            " END, \
+             sent_at = CASE WHEN ",
+            $is_for_login,
+            " THEN sent_at ELSE now() END, \
+             lease_id = ",
+            $run,
+            ", lease_holder = ",
+            $holder,
+            ", lease_until = ",
+            $end,
+            ", \
+             generation = generation + 1 "
+        )
+    };
+}
+
 /// Takes the lease, or prolongs it. $1 name, $2 the run, $3 where it is, $4 seconds, $5 whether it is for
 /// a consent, $6 the token that must stand there, if that matters.
 pub(super) const CLAIM: &str = concat!(
-    "UPDATE feishu_refresh.login l SET \
-       unanswered_fingerprint = CASE WHEN lease_id <> $2 AND sent_fingerprint IS NOT NULL \
-         THEN sent_fingerprint ELSE unanswered_fingerprint END, \
-       unanswered_by = CASE WHEN lease_id <> $2 AND sent_fingerprint IS NOT NULL \
-         THEN sent_by ELSE unanswered_by END, \
-       unanswered_at = CASE WHEN lease_id <> $2 AND sent_fingerprint IS NOT NULL \
-         THEN sent_at ELSE unanswered_at END, \
-       sent_fingerprint = CASE WHEN $5 THEN NULL ELSE refresh_fingerprint END, \
-       sent_by = CASE WHEN $5 THEN sent_by ELSE $3 END, \
-       sent_at = CASE WHEN $5 THEN sent_at ELSE now() END, \
-       lease_id = $2, lease_holder = $3, lease_until = now() + make_interval(secs => $4), \
-       generation = generation + 1 \
-     WHERE name = $1 AND (lease_id IS NULL OR lease_id = $2 OR lease_until IS NULL OR lease_until <= now()) \
+    "UPDATE feishu_refresh.login l SET ",
+    lease!("$2", "$3", "now() + make_interval(secs => $4)", "$5"),
+    "WHERE name = $1 AND (lease_id IS NULL OR lease_id = $2 OR lease_until IS NULL OR lease_until <= now()) \
        AND ($5 OR state IN ('live', 'refused')) \
        AND ($6 IS NULL OR refresh_fingerprint IS NOT DISTINCT FROM $6) \
      RETURNING ",
@@ -97,13 +144,121 @@ pub(super) const CLAIM: &str = concat!(
     durably!()
 );
 
-/// Gives the lease back: $1 name, $2 the run, $3 whether nobody knows what came of the token that it sent.
-pub(super) const RELEASE: &str = "UPDATE feishu_refresh.login SET \
+/// When a run began that has lasted $1 seconds, by the database's clock.
+pub(super) const BEGAN: &str = "SELECT clock_timestamp() - make_interval(secs => $1)";
+
+/// Logins of an app that are due. $1 seconds that an access token must live to be left out, $2 seconds that a
+/// refresh token must, $3 when this run began, $4 the same if neither is said, $5 how many are wanted, $6 the run,
+/// $7 the logins that it has under way. Each part reads one index, from its begin to the first that is not due. A
+/// lease of this run that it does not know of is from a claim whose answer was lost.
+macro_rules! due {
+    ($app:literal, $service:literal, $also:literal, $lock:literal) => {
+        concat!(
+            due!(@part $app, $service, $also, $lock, "retry_at IS NULL \
+                AND COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1)",
+                "COALESCE(access_expires_at, '-infinity')"),
+            " UNION ALL ",
+            due!(@part $app, $service, $also, $lock, "retry_at IS NULL \
+                AND COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2)",
+                "COALESCE(refresh_expires_at, '-infinity')"),
+            " UNION ALL ",
+            due!(@part $app, $service, $also, $lock, "retry_at IS NULL \
+                AND COALESCE(refreshed_at, '-infinity') < $4",
+                "COALESCE(refreshed_at, '-infinity')"),
+            " UNION ALL ",
+            due!(@part $app, $service, $also, $lock, "retry_at <= now() AND ($4 IS NOT NULL \
+                OR COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1) \
+                OR COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2))",
+                "retry_at")
+        )
+    };
+    (@part $app:literal, $service:literal, $also:literal, $lock:literal, $is_due:literal, $order:literal) => {
+        concat!(
+            "SELECT name FROM (SELECT name FROM feishu_refresh.login \
+               WHERE COALESCE(app_id, '') = ", $app, " AND COALESCE(service, '') = ", $service, " \
+                 AND state = 'live' AND (lease_until IS NULL OR lease_until <= now() OR lease_id = $6) \
+                 AND name <> ALL ($7) AND COALESCE(refreshed_at, '-infinity') < $3 AND ", $is_due, $also, " \
+               ORDER BY ", $order, " LIMIT $5 ", $lock, ") AS part"
+        )
+    };
+}
+
+/// Which apps have logins that are due, how many of them up to $5, and how many seconds from now the app's next
+/// free slot is: $1 to $7 as for the logins.
+pub(super) const DUE_APPS: &str = concat!(
+    "SELECT COALESCE(a.app_id, ''), COALESCE(a.service, ''), due.logins, \
+       EXTRACT(epoch FROM p.next_slot - clock_timestamp())::float8 \
+     FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
+     LEFT JOIN feishu_refresh.pace p ON (p.app_id, p.service) = (a.app_id, a.service) \
+     CROSS JOIN LATERAL (SELECT count(*) AS logins FROM (SELECT name FROM (",
+    due!("COALESCE(a.app_id, '')", "COALESCE(a.service, '')", "", ""),
+    ") AS all_parts LIMIT $5) AS due_logins) AS due \
+     WHERE due.logins > 0 ORDER BY random()"
+);
+
+/// Takes slots of an app, and leases as many logins of it as are due, until the last slot and some time more. $1 to $7
+/// as for the logins, $8 and $9 the app, $10 where the run is, $11 the seconds of a lease beyond the slots, $12 the
+/// seconds between two slots, none if there are to be no slots, $13 how many seconds the queue may be long.
+/// Always gives one row: without a login if there is none to be had.
+pub(super) const CLAIM_DUE: &str = concat!(
+    "WITH turn AS (UPDATE feishu_refresh.pace \
+       SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => $12 * $5) \
+       WHERE app_id = $8 AND service = $9 AND $12 IS NOT NULL \
+         AND next_slot < clock_timestamp() + make_interval(secs => $13) \
+       RETURNING next_slot AS ends), \
+     due AS (SELECT name FROM (",
+    due!(
+        "$8",
+        "$9",
+        " AND ($12 IS NULL OR EXISTS (SELECT FROM turn))",
+        "FOR UPDATE SKIP LOCKED"
+    ),
+    ") AS all_parts LIMIT $5), \
+     claimed AS (UPDATE feishu_refresh.login l SET ",
+    lease!(
+        "$6",
+        "$10",
+        "COALESCE((SELECT ends FROM turn), now()) + make_interval(secs => $11)",
+        "false"
+    ),
+    "FROM due WHERE l.name = due.name RETURNING l.*) \
+     SELECT t.ends AS slots_end, EXTRACT(epoch FROM t.ends - clock_timestamp())::float8 AS until_slots_end, ",
+    columns!(),
+    durably!(),
+    " FROM (SELECT (SELECT ends FROM turn) AS ends) t LEFT JOIN claimed l ON true"
+);
+
+/// Gives slots back that nobody uses, if no other run has taken any since: $1 app, $2 service, $3 where they
+/// end, $4 their seconds.
+pub(super) const GIVE_SLOTS_BACK: &str = "UPDATE feishu_refresh.pace \
+       SET next_slot = next_slot - make_interval(secs => $4) \
+     WHERE app_id = $1 AND service = $2 AND next_slot = $3";
+
+/// Takes one slot, and says in how many seconds it is: $1 app, $2 service, $3 the seconds to the next.
+pub(super) const TAKE_SLOT: &str = "UPDATE feishu_refresh.pace \
+       SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => $3) \
+     WHERE app_id = $1 AND service = $2 \
+     RETURNING EXTRACT(epoch FROM next_slot - clock_timestamp())::float8 - $3";
+
+/// Lets an app have no slot for a while: $1 app, $2 service, $3 seconds.
+pub(super) const HOLD_SLOTS: &str = "UPDATE feishu_refresh.pace \
+       SET next_slot = greatest(next_slot, clock_timestamp() + make_interval(secs => $3)) \
+     WHERE app_id = $1 AND service = $2";
+
+/// Gives leases back: $1 names, $2 the run, $3 whether nobody knows what came of the token that it sent, $4 whether
+/// it failed, so that it is not tried at once again.
+pub(super) const RELEASE: &str = concat!(
+    "UPDATE feishu_refresh.login SET \
        unanswered_fingerprint = CASE WHEN $3 THEN sent_fingerprint ELSE unanswered_fingerprint END, \
        unanswered_by = CASE WHEN $3 THEN sent_by ELSE unanswered_by END, \
        unanswered_at = CASE WHEN $3 THEN sent_at ELSE unanswered_at END, \
-       lease_id = NULL, lease_holder = NULL, lease_until = NULL, sent_fingerprint = NULL \
-     WHERE name = $1 AND lease_id = $2";
+       lease_id = NULL, lease_holder = NULL, lease_until = NULL, sent_fingerprint = NULL, \
+       failures = CASE WHEN $4 AND COALESCE(retry_at <= now(), true) THEN failures + 1 ELSE failures END, \
+       retry_at = CASE WHEN $4 AND COALESCE(retry_at <= now(), true) THEN ",
+    next_try!(),
+    " ELSE retry_at END \
+     WHERE name = ANY ($1) AND lease_id = $2"
+);
 
 /// Saves a successor. The predecessor in the row is the fence. A lease that was for the predecessor ends with
 /// it, whoever has it: a run that died left it, or one whose request can only be refused. $1 name, $2 predecessor, $3 successor,
@@ -158,11 +313,13 @@ pub(super) const SAVE_LOGIN: &str = concat!(
 
 /// Notes a refusal, if the refused token still stands there: $1 name, $2 that token, $3 whether it is
 /// dead, $4 in which words.
-pub(super) const NOTE_REFUSAL: &str = "UPDATE feishu_refresh.login SET \
+pub(super) const NOTE_REFUSAL: &str = concat!(
+    "UPDATE feishu_refresh.login SET \
        state = CASE WHEN $3 AND state = 'live' THEN 'refused' ELSE state END, \
-       refused_at = now(), refusal = $4, failures = failures + 1, \
-       retry_at = now() + least(interval '1 day', interval '1 minute' * power(2, least(failures, 11))) \
-     WHERE name = $1 AND refresh_fingerprint = $2 RETURNING 1";
+       refused_at = now(), refusal = $4, failures = failures + 1, retry_at = ",
+    next_try!(),
+    " WHERE name = $1 AND refresh_fingerprint = $2 RETURNING 1"
+);
 
 /// An app with its secrets, in the place of those that were there: $1 id, $2 service, $3 secret, $4 ticket.
 pub(super) const SAVE_APP: &str = "INSERT INTO feishu_refresh.app AS a \
