@@ -83,6 +83,26 @@ pub(crate) struct Notes {
     pub(crate) is_held: bool,
 }
 
+/// How many logins of a store stand how.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) all: i64,
+    /// Their access token lives.
+    pub(crate) valid: i64,
+    /// It has ended, or its end is not known.
+    pub(crate) due: i64,
+    /// Their refresh token ends within a week.
+    pub(crate) ending: i64,
+    /// It has ended.
+    pub(crate) ended: i64,
+    /// They failed, and are tried again later.
+    pub(crate) failing: i64,
+    /// The server calls their token dead.
+    pub(crate) refused: i64,
+    /// They are on their way from a file.
+    pub(crate) held: i64,
+}
+
 /// A database's address without what is secret in it. What is none is not shown.
 pub(crate) fn shown(url: &str) -> String {
     let is_one = |(scheme, _): &(&str, &str)| matches!(*scheme, "postgres" | "postgresql");
@@ -236,7 +256,7 @@ pub(crate) enum More<C> {
 pub(crate) enum Next<C> {
     Refresh(C),
     /// It lives long enough.
-    LeftOut(Snapshot),
+    LeftOut(Box<Snapshot>),
 }
 
 /// A pace that runs on many hosts keep together.

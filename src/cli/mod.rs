@@ -34,7 +34,7 @@ use crate::platform::signals::Mask;
 use crate::refresh::{self, Caller, Following, News, Options, Outcome};
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
-use status::Survey;
+use status::Form;
 
 /// The world around a run, so that a run can be had in any.
 pub struct Console<'a> {
@@ -98,13 +98,14 @@ fn dispatch(
         Task::Status => {
             let one = !is_for_all && asked.names_profile(console.env);
             profile.take_if(|_| !one);
-            let survey = Survey::of(&options, one)?;
-            let text = match asked.output() {
-                Output::Json => survey.json(),
-                _ => survey.table(console.stdout_is_terminal && !has(console.env, "NO_COLOR")),
+            let form = match asked.output() {
+                Output::Json => Form::Json,
+                _ => Form::Table {
+                    has_colour: console.stdout_is_terminal && !has(console.env, "NO_COLOR"),
+                },
             };
-            output::print(console.stdout, &text)?;
-            survey.verdict()
+            let named = Some(options.profile.as_str()).filter(|_| one);
+            status::show(&options, named, is_for_all, form, console.stdout)
         }
         Task::Login(login) => login::run(login, &asked, &options, console, mask),
         Task::Exec { command } => {

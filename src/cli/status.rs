@@ -1,15 +1,17 @@
 //! `status`: how the logins of a file or a store stand. Fingerprints stand in for secrets.
 //!
 //! A table for people, one JSON object a line for programs. Those that need a person come first in
-//! the table; the file's order is kept in the JSON.
+//! the table; the file's order is kept in the JSON. Of a store, which may hold very many, people are
+//! told how many stand how, and programs get one after the other.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::output::line;
+use super::output::{line, print};
 #[cfg(feature = "postgres")]
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
@@ -22,7 +24,7 @@ use crate::refresh::Options;
 use crate::store::file::FileStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
-use crate::store::{Database, Mention, Named, Notes, Refused};
+use crate::store::{Counts, Database, Mention, Named, Notes, Refused};
 use crate::text::printable;
 use crate::token::{later, second};
 
@@ -72,7 +74,7 @@ struct HeldJson {
 }
 
 /// What `status` found.
-pub(super) struct Survey {
+struct Survey {
     profiles: Vec<Status>,
     keeper: Keeper,
     now: Timestamp,
@@ -92,17 +94,109 @@ enum Keeper {
     },
 }
 
-impl Survey {
-    /// Looks at one profile, or at all that there are.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] if the file or the store cannot be read or understood, or has no login.
-    pub(super) fn of(options: &Options, one: bool) -> Result<Self> {
-        let named = Some(options.profile.as_str()).filter(|_| one);
-        let (logins, keeper) = match &options.store {
-            None => file(options, named)?,
-            Some(database) => stored(database, options, named)?,
+/// Shows one profile, or all that there are; of a store in words, without `all`, only how many stand how.
+///
+/// # Errors
+/// [`Kind::Config`] if the file or the store cannot be read or understood, or has no login;
+/// [`Kind::Reauthorize`] if one of them cannot be refreshed.
+pub(super) fn show(
+    options: &Options,
+    named: Option<&str>,
+    all: bool,
+    form: Form,
+    stdout: &mut dyn Write,
+) -> Result<()> {
+    let mut stuck = Stuck::default();
+    match (&options.store, form) {
+        (None, _) => {
+            let (logins, keeper) = file(options, named)?;
+            let survey = Survey::of(options, logins, keeper)?;
+            stuck.add(&survey);
+            print(stdout, &survey.shown(form))?;
+        }
+        (Some(database), Form::Table { .. }) if named.is_none() && !all => {
+            let counts = counts(database, options)?;
+            print(stdout, &counts.words(&database.shown()))?;
+            return counts.verdict(&database.shown());
+        }
+        (Some(database), _) => {
+            // A table is as wide as its widest row.
+            let size = match form {
+                Form::Json => PAGE,
+                Form::Table { .. } => i64::MAX,
+            };
+            pages(database, options, named, size, |logins, keeper| {
+                let survey = Survey::of(options, logins, keeper)?;
+                stuck.add(&survey);
+                print(stdout, &survey.shown(form))
+            })?;
+        }
+    }
+    stuck.verdict(&options.keeper())
+}
+
+/// What is printed.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Json,
+    Table { has_colour: bool },
+}
+
+/// So many logins of a store are looked at together: what is known at once does not grow with it.
+const PAGE: i64 = 500;
+
+/// Those that cannot be refreshed.
+#[derive(Default)]
+struct Stuck {
+    count: usize,
+    /// The first of them.
+    names: Vec<String>,
+    needs_consent: bool,
+}
+
+/// So many are named.
+const MOST_NAMED: usize = 20;
+
+impl Stuck {
+    fn add(&mut self, survey: &Survey) {
+        for status in survey.profiles.iter().filter(|s| !s.next.can_work()) {
+            self.count += 1;
+            if self.names.len() < MOST_NAMED {
+                self.names.push(format!("[{}]", status.profile));
+            }
+            let needs_consent =
+                matches!(status.next, Next::NoToken | Next::Expired | Next::Refused);
+            self.needs_consent |= needs_consent;
+        }
+    }
+
+    fn verdict(&self, keeper: &str) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let hint = if self.needs_consent {
+            Hint::fixed(
+                "have a user consent: feishu-refresh login -p NAME (115: get a new refresh token as its documents say)",
+                "请由用户重新授权：feishu-refresh login -p 名称（115：请按其文档重新获取 refresh_token）",
+            )
+        } else {
+            Hint::fixed(
+                "mend what a next run would fail for",
+                "请修正导致下次运行失败的问题",
+            )
         };
+        let names = self.names.join(", ");
+        let more = match self.count - self.names.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!("{names}{more} of {keeper} cannot be refreshed");
+        Err(Error::new(Kind::Reauthorize, message).with_hint(hint))
+    }
+}
+
+impl Survey {
+    fn of(options: &Options, logins: Logins, keeper: Keeper) -> Result<Self> {
         let given = |profile: &str| {
             let mut given = options.given();
             // A token from outside is for one profile alone.
@@ -119,11 +213,7 @@ impl Survey {
         });
         let mut profiles: Vec<Status> = profiles.collect::<Result<_>>()?;
         if profiles.is_empty() {
-            let message = format!("{} has no login", keeper.shown());
-            return Err(Error::config(message).with_hint(Hint::fixed(
-                "a profile is a section with a refresh_token, or a login of the store; feishu-refresh login makes one",
-                "profile 是含有 refresh_token 的节，或数据库中的一个登录；可用 feishu-refresh login 创建",
-            )));
+            return Err(no_login(&keeper.shown()));
         }
         if let Keeper::Store { notes, .. } = &keeper {
             for (status, notes) in profiles.iter_mut().zip(notes) {
@@ -137,37 +227,15 @@ impl Survey {
         })
     }
 
-    /// An error if one of the profiles cannot be refreshed.
-    ///
-    /// # Errors
-    /// [`Kind::Reauthorize`].
-    pub(super) fn verdict(&self) -> Result<()> {
-        let stuck = self.profiles.iter().filter(|s| !s.next.can_work());
-        let stuck: Vec<_> = stuck.collect();
-        if stuck.is_empty() {
-            return Ok(());
+    fn shown(&self, form: Form) -> String {
+        match form {
+            Form::Json => self.json(),
+            Form::Table { has_colour } => self.table(has_colour),
         }
-        let needs_consent =
-            |s: &&Status| matches!(s.next, Next::NoToken | Next::Expired | Next::Refused);
-        let hint = if stuck.iter().copied().any(|s| needs_consent(&s)) {
-            Hint::fixed(
-                "have a user consent: feishu-refresh login -p NAME (115: get a new refresh token as its documents say)",
-                "请由用户重新授权：feishu-refresh login -p 名称（115：请按其文档重新获取 refresh_token）",
-            )
-        } else {
-            Hint::fixed(
-                "mend what a next run would fail for",
-                "请修正导致下次运行失败的问题",
-            )
-        };
-        let names: Vec<_> = stuck.iter().map(|s| format!("[{}]", s.profile)).collect();
-        let (names, keeper) = (names.join(", "), self.keeper.shown());
-        let message = format!("{names} of {keeper} cannot be refreshed");
-        Err(Error::new(Kind::Reauthorize, message).with_hint(hint))
     }
 
     /// One JSON object a line, in the order of the file.
-    pub(super) fn json(&self) -> String {
+    fn json(&self) -> String {
         let held = |held: &Held| HeldJson {
             fingerprint: held.fingerprint.to_string(),
             expires_at: held.expires_at.map(|end| end.to_string()),
@@ -204,7 +272,7 @@ impl Survey {
     }
 
     /// A table, with colour if it is for a terminal.
-    pub(super) fn table(&self, colour: bool) -> String {
+    fn table(&self, colour: bool) -> String {
         let paint = |text: String, code: &str| {
             if colour && !code.is_empty() {
                 format!("\u{1b}[{code}m{text}\u{1b}[0m")
@@ -279,31 +347,118 @@ fn file(options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
 
 type Logins = Vec<Named<Snapshot>>;
 
-/// The logins of a store.
+/// The logins of a store, or the one that is named, some at a time.
 #[cfg(feature = "postgres")]
-fn stored(database: &Database, options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
-    let settings = options.connection(Mask::shield_thread);
-    let store = PostgresStore::open(
+fn pages(
+    database: &Database,
+    options: &Options,
+    named: Option<&str>,
+    size: i64,
+    mut show: impl FnMut(Logins, Keeper) -> Result<()>,
+) -> Result<()> {
+    let (store, driver) = (open(database, options)?, Driver::default());
+    let mut last = None;
+    loop {
+        let page = driver.run(store.survey(named, last.as_deref(), size))??;
+        let is_last = named.is_some() || i64::try_from(page.len()).is_ok_and(|len| len < size);
+        if page.is_empty() && last.is_some() {
+            return Ok(());
+        }
+        let logins = page
+            .into_iter()
+            .map(|(notes, snapshot)| ((notes.name.clone(), snapshot), notes));
+        let (logins, notes): (Logins, Vec<Notes>) = logins.unzip();
+        last = notes.last().map(|notes| notes.name.clone());
+        let address = store.shown().to_owned();
+        show(logins, Keeper::Store { address, notes })?;
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// How many of a store's logins stand how.
+#[cfg(feature = "postgres")]
+fn counts(database: &Database, options: &Options) -> Result<Counts> {
+    let store = open(database, options)?;
+    let counts = Driver::default().run(store.counts())??;
+    if counts.all == 0 {
+        return Err(no_login(store.shown()));
+    }
+    Ok(counts)
+}
+
+#[cfg(feature = "postgres")]
+fn open(database: &Database, options: &Options) -> Result<PostgresStore> {
+    PostgresStore::open(
         database,
-        &settings,
+        &options.connection(Mask::shield_thread),
         options.lock_timeout,
         options.refresh_token.as_ref(),
-    )?;
-    let surveyed = Driver::default().run(store.survey(named))??;
-    let logins = surveyed
-        .into_iter()
-        .map(|(notes, snapshot)| ((notes.name.clone(), snapshot), notes));
-    let (logins, notes) = logins.unzip();
-    let keeper = Keeper::Store {
-        address: store.shown().to_owned(),
-        notes,
-    };
-    Ok((logins, keeper))
+    )
 }
 
 #[cfg(not(feature = "postgres"))]
-fn stored(_: &Database, _: &Options, _: Option<&str>) -> Result<(Logins, Keeper)> {
+fn pages(
+    _: &Database,
+    _: &Options,
+    _: Option<&str>,
+    _: i64,
+    _: impl FnMut(Logins, Keeper) -> Result<()>,
+) -> Result<()> {
     Err(crate::store::no_postgres())
+}
+
+#[cfg(not(feature = "postgres"))]
+fn counts(_: &Database, _: &Options) -> Result<Counts> {
+    Err(crate::store::no_postgres())
+}
+
+fn no_login(keeper: &str) -> Error {
+    Error::config(format!("{keeper} has no login")).with_hint(Hint::fixed(
+        "a profile is a section with a refresh_token, or a login of the store; feishu-refresh login makes one",
+        "profile 是含有 refresh_token 的节，或数据库中的一个登录；可用 feishu-refresh login 创建",
+    ))
+}
+
+impl Counts {
+    fn words(&self, keeper: &str) -> String {
+        let keeper = printable(keeper);
+        let lines = [
+            (self.valid, "valid: their access tokens live"),
+            (self.due, "due: their access tokens have ended, or may have"),
+            (
+                self.ending,
+                "to be refreshed within a week: their refresh tokens end then",
+            ),
+            (self.failing, "failed, and are tried again later"),
+            (self.ended, "ended: a user must log in again"),
+            (
+                self.refused,
+                "refused by the server: a user must log in again",
+            ),
+            (self.held, "held back: store import must be run again"),
+        ];
+        let mut text = format!("{} logins in {keeper}\n", self.all);
+        for (count, what) in lines {
+            text.push_str(&format!("{count:>9}  {what}\n"));
+        }
+        text
+    }
+
+    fn verdict(&self, keeper: &str) -> Result<()> {
+        let stuck = self.ended + self.refused + self.held;
+        if stuck == 0 {
+            return Ok(());
+        }
+        let message = format!("{stuck} logins of {keeper} cannot be refreshed");
+        Err(
+            Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
+                "feishu-refresh status --all names them",
+                "可用 feishu-refresh status --all 查看",
+            )),
+        )
+    }
 }
 
 impl Keeper {

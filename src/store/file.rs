@@ -260,7 +260,7 @@ impl ManyLogins for FileStore {
             let next = snapshot.map(|snapshot| {
                 let view = snapshot.with(given);
                 if view.is_ok_and(|view| due.leaves_out(&view)) {
-                    return Next::LeftOut(snapshot);
+                    return Next::LeftOut(Box::new(snapshot));
                 }
                 Next::Refresh(FileClaim {
                     had_company: !session.was_put_back(&name),

@@ -84,7 +84,7 @@ fn init_makes_the_tables_once_and_prints_what_it_does() {
     assert_eq!(schema("feishu"), schema("other"));
     assert!(schema("other").contains(&"CREATE TABLE feishu_refresh.login (".to_owned()));
     let versions = "SELECT version FROM feishu_refresh.meta";
-    assert_eq!(database.query_at(&other, versions).unwrap(), "1");
+    assert_eq!(database.query_at(&other, versions).unwrap(), "2");
     // A run works on the tables that psql made.
     let mut program = shared.program();
     program
@@ -115,7 +115,7 @@ fn tables_that_are_not_known_are_left_alone() {
         &["exec", "--", "echo", "started"],
     ] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "have the version 99, and this program knows 1");
+        run.assert_failed(3, "have the version 99, and this program knows 2");
         assert!(run.stderr.contains("install a newer"), "{}", run.stderr);
     }
     database.query("UPDATE feishu_refresh.meta SET version = 0");
@@ -126,7 +126,7 @@ fn tables_that_are_not_known_are_left_alone() {
         "{}",
         run.stderr
     );
-    database.query("UPDATE feishu_refresh.meta SET version = 1");
+    database.query("UPDATE feishu_refresh.meta SET version = 2");
     assert_eq!(shared.value("login.*::text"), row);
     assert!(shared.scene.server.requests().is_empty());
     shared.run(&[]).token();
@@ -312,7 +312,7 @@ fn status_tells_how_the_logins_stand() {
     assert_eq!(before["lease"], Value::Null);
     assert_eq!(before["refused"], Value::Null);
     assert_eq!(before["can_refresh"], json!(true));
-    let table = shared.run(&["status"]);
+    let table = shared.run(&["status", "--all"]);
     assert!(table.stdout.contains("TOKEN    v1"), "{}", table.stdout);
     assert!(
         table.stdout.ends_with(&format!("\n{address}\n")),
@@ -329,7 +329,7 @@ fn status_tells_how_the_logins_stand() {
         lease["host"].as_str().unwrap().ends_with(&holder),
         "{lease}"
     );
-    let table = shared.run(&["status"]).stdout;
+    let table = shared.run(&["status", "--all"]).stdout;
     assert!(
         table.contains(&format!("{holder} refreshes it, until ")),
         "{table}"
@@ -479,16 +479,7 @@ fn the_place_that_was_named_last_and_nearest_counts() {
     // Two places for one login.
     let run = shared.scene.run([&flags[..], &["-c", &file]].concat());
     run.assert_failed(2, "--store and -c name two places");
-    // All logins of a store are not refreshed yet; those of a file are.
-    for arguments in [&["--all"][..], &["--all", "-o", "json"]] {
-        shared
-            .run(arguments)
-            .assert_failed(2, "--all does not work on a store");
-        let run = shared.scene.run([&flags[..], arguments].concat());
-        run.assert_failed(2, "--all does not work on a store");
-    }
-    assert_eq!(shared.run(&["status", "--all"]).code, 0);
-    assert_eq!(rotations(), (3, 2));
+    // The same for all logins.
     assert_eq!(shared.run(&["--all", "-c", &file]).code, 0);
     assert_eq!(rotations(), (3, 3));
     // A refresh token from outside is for a file alone, also the one that stands there.

@@ -186,6 +186,11 @@ impl Wire {
         Host::with_address(address.replace(&direct, &format!(":{}/", self.port)))
     }
 
+    /// Whether it was closed, or has cut itself.
+    pub fn is_closed(&self) -> bool {
+        *lock(&self.mode) == Mode::Closed
+    }
+
     pub fn turn(&self, mode: Mode) {
         *lock(&self.mode) = mode;
     }

@@ -8,12 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Shared;
-use super::hosts::{Host, wait_for};
+use super::hosts::{Host, Mode, Wire, wait_for};
 use crate::harness::{HeldRun, Run, send_signal};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, OTHER_APP_ID, Recorded};
-
-/// Both documented limits, with a little room.
-const SPACING: Duration = Duration::from_millis(62);
 
 impl Shared {
     /// A store with so many logins of an app, `p0` and so on.
@@ -26,8 +23,12 @@ impl Shared {
 
     /// Moves so many new logins of an app into the store.
     fn add_many(&self, api: &str, app_id: &str, name: &str, logins: usize) {
+        self.add_many_at(&self.scene.server.base_url(), api, app_id, name, logins);
+    }
+
+    /// The same for an app of another server.
+    fn add_many_at(&self, base_url: &str, api: &str, app_id: &str, name: &str, logins: usize) {
         let server = &self.scene.server;
-        let base_url = server.base_url();
         let head =
             format!("[ID]\napp_id = {app_id}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\n");
         let numbers: Vec<_> = (0..logins).collect();
@@ -81,32 +82,33 @@ fn most_within(window: Duration, times: &[Instant]) -> usize {
     times.iter().map(within).max().unwrap_or_default()
 }
 
+/// Starts a worker.
+fn start(shared: &Shared, host: &Host, arguments: &[&str]) -> Child {
+    let mut program = host.program(shared);
+    program.arg("--all").args(arguments);
+    program.stdout(Stdio::piped()).stderr(Stdio::piped());
+    program.spawn().unwrap()
+}
+
+fn end(worker: Child) -> Run {
+    Run::of(worker.wait_with_output().unwrap())
+}
+
 #[test]
-fn workers_share_what_is_due() {
-    let start = Instant::now();
+fn four_workers_refresh_each_login_once() {
     let Some(shared) = Shared::with_many("v2", 600) else {
         return;
     };
-    eprintln!("filled in {:?}", start.elapsed());
     let hosts: Vec<_> = (0..4).map(|_| Host::new()).collect();
-    let start = Instant::now();
-    let workers = hosts.iter().map(|host| {
-        let mut program = host.program(&shared);
-        program.args(["--all", "--rate", "200", "-o", "json"]);
-        program.stdout(Stdio::piped()).stderr(Stdio::piped());
-        program.spawn().unwrap()
-    });
+    let arguments = ["--rate", "200", "-o", "json"];
+    let workers = hosts.iter().map(|host| start(&shared, host, &arguments));
     let workers: Vec<Child> = workers.collect();
-    let runs = workers
-        .into_iter()
-        .map(|worker| Run::of(worker.wait_with_output().unwrap()));
-    let runs: Vec<Run> = runs.collect();
-    eprintln!("took {:?}", start.elapsed());
+    let runs: Vec<Run> = workers.into_iter().map(end).collect();
     let mut all = Vec::new();
     for run in &runs {
         run.assert_done();
         assert_eq!(run.stderr, "");
-        eprintln!("{}", names(run).len());
+        assert!(names(run).len() > 30, "one worker did all");
         all.extend(names(run));
     }
     assert_eq!(all.len(), 600);
@@ -115,4 +117,505 @@ fn workers_share_what_is_due() {
     for host in &hosts {
         shared.assert_all_sound(host);
     }
+}
+
+#[test]
+fn workers_that_are_killed_leave_their_logins_to_the_others() {
+    const LOGINS: usize = 200;
+    let Some(shared) = Shared::with_many("v2", LOGINS) else {
+        return;
+    };
+    let host = Host::new();
+    let arguments = ["--rate", "40", "--timeout", "1", "-q"];
+    let mut workers: Vec<_> = (0..4).map(|_| start(&shared, &host, &arguments)).collect();
+    let begun = Instant::now();
+    let mut kills = 0;
+    wait_for("the last login", || {
+        thread::sleep(Duration::from_millis(300));
+        if begun.elapsed() < Duration::from_secs(4) {
+            let mut worker = workers.remove(0);
+            worker.kill().unwrap();
+            worker.wait().unwrap();
+            kills += 1;
+        }
+        workers.retain_mut(|worker| worker.try_wait().unwrap().is_none());
+        while workers.len() < 4 {
+            workers.push(start(&shared, &host, &arguments));
+        }
+        shared.count("refreshed_at IS NULL AND state = 'live'") == 0
+    });
+    for worker in workers {
+        end(worker);
+    }
+    assert!(kills > 5);
+    let server = &shared.scene.server;
+    // A reply that nobody had read when its worker was killed is asked for again, and refused.
+    let lost = server.spent_seen();
+    assert!(
+        lost <= kills,
+        "{lost} tokens were sent twice, after {kills} kills"
+    );
+    let refused = shared.count("state = 'refused'");
+    assert_eq!(refused, lost);
+    // Those that were refreshed while none was left to do were new workers' from their begin.
+    let rotations = shared.count("previous_fingerprint IS NOT NULL");
+    assert_eq!(rotations, LOGINS - refused);
+    let leases = "lease_id IS NOT NULL AND lease_until > now() + interval '14 s'";
+    assert_eq!(shared.count(leases), 0);
+}
+
+/// When the requests of an app came.
+fn times_of(shared: &Shared, app_id: &str) -> Vec<Instant> {
+    let requests = shared.scene.server.requests();
+    let of_app = |request: &&Recorded| request.body.contains(app_id);
+    requests
+        .iter()
+        .filter(of_app)
+        .map(|request| request.at)
+        .collect()
+}
+
+#[test]
+fn workers_keep_to_the_documented_limits_together() {
+    const LOGINS: usize = 160;
+    let Some(shared) = Shared::with_many("v2", LOGINS) else {
+        return;
+    };
+    shared.add_many("v2", OTHER_APP_ID, "q", LOGINS);
+    let host = Host::new();
+    for workers in [3, 1] {
+        shared.set("refreshed_at = NULL");
+        let seen = shared.scene.server.requests().len();
+        let workers: Vec<_> = (0..workers)
+            .map(|_| start(&shared, &host, &["-q"]))
+            .collect();
+        // One that is stopped for a while sends nothing late, and the others go on.
+        if workers.len() > 1 {
+            wait_for("a request", || {
+                shared.scene.server.requests().len() > seen + 20
+            });
+            send_signal(&workers[0], "STOP");
+            thread::sleep(Duration::from_secs(2));
+            send_signal(&workers[0], "CONT");
+        }
+        let is_one = workers.len() == 1;
+        for worker in workers {
+            end(worker).assert_done();
+        }
+        for app_id in [APP_ID, OTHER_APP_ID] {
+            let times = times_of(&shared, app_id);
+            let times = &times[times.len() - LOGINS..];
+            assert!(most_within(Duration::from_secs(1), times) <= 36);
+            // Three more than evenly spaced ones.
+            let most = most_within(Duration::from_secs(5), times);
+            assert!(most <= 81 + 17, "{most} within five seconds");
+            if is_one {
+                let took = *times.last().unwrap() - times[0];
+                let allowed = Duration::from_millis(60 * (LOGINS as u64 - 1));
+                let used = allowed.as_secs_f64() / took.as_secs_f64();
+                assert!((0.95..1.0).contains(&used), "{used} of the rate is used");
+            }
+        }
+    }
+    assert_eq!(shared.scene.server.requests().len(), 4 * LOGINS);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn each_way_of_being_due_takes_what_is_due_and_no_more() {
+    let Some(shared) = Shared::with_many("v2", 6) else {
+        return;
+    };
+    let host = Host::new();
+    let all = |arguments: &[&str]| {
+        let run = host.run(
+            &shared,
+            &[&["--all", "--rate", "0", "-o", "json"], arguments].concat(),
+        );
+        run.assert_done();
+        assert_eq!(run.stderr, "");
+        let mut names = names(&run);
+        names.sort();
+        names.join(" ")
+    };
+    let set = |name: &str, what: &str| {
+        let sql = format!("UPDATE feishu_refresh.login SET {what} WHERE name = '{name}'");
+        shared.database.query(&sql);
+    };
+    // Neither: whatever was not refreshed since the run began.
+    assert_eq!(all(&[]), "p0 p1 p2 p3 p4 p5");
+    assert_eq!(all(&[]), "p0 p1 p2 p3 p4 p5");
+    // The access token, or the refresh token, or either; none that is known counts as none that lives.
+    assert_eq!(all(&["--min-ttl", "10m"]), "");
+    assert_eq!(all(&["--keep-alive", "2d"]), "");
+    let is_due = "now() + interval";
+    set("p0", &format!("access_expires_at = {is_due} '9 min'"));
+    set("p1", "access_expires_at = NULL");
+    set("p2", &format!("refresh_expires_at = {is_due} '47 h'"));
+    set("p3", "refresh_expires_at = NULL");
+    set(
+        "p4",
+        &format!("access_expires_at = {is_due} '11 min', refresh_expires_at = {is_due} '49 h'"),
+    );
+    assert_eq!(all(&["--min-ttl", "10m"]), "p0 p1");
+    assert_eq!(all(&["--keep-alive", "2d"]), "p2 p3");
+    set("p0", &format!("access_expires_at = {is_due} '9 min'"));
+    set("p2", &format!("refresh_expires_at = {is_due} '47 h'"));
+    assert_eq!(all(&["--min-ttl", "10m", "--keep-alive", "2d"]), "p0 p2");
+    // What is longer than any token lives is due each time, but once in a run.
+    assert_eq!(all(&["--min-ttl", "365d"]), "p0 p1 p2 p3 p4 p5");
+    assert_eq!(all(&["--keep-alive", "365d"]), "p0 p1 p2 p3 p4 p5");
+    // Who is held back, refused, or leased by somebody is left alone.
+    set("p0", "state = 'held'");
+    set(
+        "p1",
+        "state = 'refused', refused_at = now(), refusal = 'dead'",
+    );
+    set(
+        "p2",
+        "lease_id = 'other', lease_until = now() + interval '1 min'",
+    );
+    set(
+        "p3",
+        "lease_id = 'other', lease_until = now() - interval '1 s'",
+    );
+    assert_eq!(all(&[]), "p3 p4 p5");
+    // One with a name can be asked for all the same.
+    host.run(&shared, &["-p", "p1"]).token();
+    assert_eq!(all(&[]), "p1 p3 p4 p5");
+    assert_eq!(shared.scene.server.spent_seen(), 0);
+}
+
+#[test]
+fn a_login_that_failed_is_tried_again_later_and_later() {
+    let Some(shared) = Shared::with_many("v2", 3) else {
+        return;
+    };
+    let host = Host::new();
+    let arguments = ["--all", "--rate", "0", "--retries", "0", "-o", "json"];
+    let pause = "floor(extract(epoch FROM retry_at - now()) / 60) || ',' || failures";
+    let failing = |column: &str| {
+        let sql = format!("SELECT {column} FROM feishu_refresh.login WHERE failures > 0");
+        shared.database.query(&sql)
+    };
+    for (failures, minutes) in [(1, 0), (2, 1), (3, 3)] {
+        shared.scene.server.fail_next(Fault::reply(503, ""));
+        let run = host.run(&shared, &arguments);
+        assert_eq!(run.code, 5, "{}", run.stderr);
+        let object: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(object["error"]["kind"], "temporary");
+        assert_eq!(names(&run).len(), if failures == 1 { 2 } else { 0 });
+        assert_eq!(failing(pause), format!("{minutes},{failures}"));
+        // Not before that: there is nothing to do, and nothing failed.
+        let run = host.run(&shared, &[&arguments[..], &["--min-ttl", "1m"]].concat());
+        assert_eq!(
+            (run.code, run.stdout.as_str(), run.stderr.as_str()),
+            (0, "", "")
+        );
+        shared.set("retry_at = now() WHERE failures > 0");
+        shared.set("refreshed_at = now() + interval '1 h' WHERE failures = 0");
+    }
+    // At most a day.
+    shared.set("failures = 40 WHERE failures > 0");
+    shared.scene.server.fail_next(Fault::reply(503, ""));
+    assert_eq!(host.run(&shared, &arguments).code, 5);
+    assert_eq!(failing(pause), "1439,41");
+    // Once it works again, all is as before.
+    shared.set("retry_at = now() WHERE failures > 0");
+    let run = host.run(&shared, &arguments);
+    run.assert_done();
+    assert_eq!(names(&run).len(), 1);
+    assert_eq!(shared.count("failures > 0 OR retry_at IS NOT NULL"), 0);
+    // A token that the server calls dead is not tried again, and the run says so.
+    shared.set("refreshed_at = NULL");
+    shared.scene.server.fail_next(Fault::reply(
+        400,
+        r#"{"code":20037,"error":"invalid_grant"}"#,
+    ));
+    let run = host.run(&shared, &arguments);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert_eq!(names(&run).len(), 2);
+    assert_eq!(shared.count("state = 'refused'"), 1);
+    shared.set("retry_at = NULL");
+    assert_eq!(names(&host.run(&shared, &arguments)).len(), 2);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn an_app_token_is_fetched_once_for_all_workers() {
+    let Some(shared) = Shared::with_many("v1", 40) else {
+        return;
+    };
+    let hosts: Vec<_> = (0..4).map(|_| Host::new()).collect();
+    let workers: Vec<_> = hosts
+        .iter()
+        .map(|host| start(&shared, host, &["-q"]))
+        .collect();
+    for worker in workers {
+        end(worker).assert_done();
+    }
+    let requests = shared.scene.server.requests();
+    let fetched = requests
+        .iter()
+        .filter(|request| request.path.contains("app_access_token"));
+    assert_eq!(fetched.count(), 1);
+    assert_eq!(requests.len(), 41);
+    shared.assert_all_sound(&hosts[0]);
+}
+
+#[test]
+fn a_wait_that_the_server_asks_for_is_for_all_workers() {
+    let Some(shared) = Shared::with_many("v2", 60) else {
+        return;
+    };
+    let (host, other) = (Host::new(), Host::new());
+    shared.scene.server.fail_next(Fault::Reply {
+        status: 429,
+        headers: vec![("x-ogw-ratelimit-reset", "3".to_owned())],
+        body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
+    });
+    let first = start(&shared, &host, &["-q", "--rate", "20"]);
+    wait_for("the refusal", || !shared.scene.server.requests().is_empty());
+    let next_slot = "SELECT next_slot > now() + interval '1500 ms' FROM feishu_refresh.pace";
+    wait_for("the hold", || shared.database.query(next_slot) == "t");
+    // Another one comes, and waits, too; or does not, if it is not to.
+    let impatient = host.run(&shared, &["--all", "--max-wait", "0", "-p", "p0"]);
+    assert_eq!(impatient.code, 2);
+    let impatient = other.run(&shared, &["--all", "--max-wait", "0"]);
+    impatient.assert_failed(5, "as its server asked");
+    let second = start(&shared, &other, &["-q", "--rate", "20"]);
+    end(first).assert_done();
+    end(second).assert_done();
+    let requests = shared.scene.server.requests();
+    assert_eq!(requests.len(), 61);
+    let held = requests[0].at + Duration::from_millis(2900);
+    let early = requests.iter().skip(1).filter(|request| request.at < held);
+    // What was on its way already.
+    assert!(early.count() <= 1);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn an_app_whose_server_is_gone_is_left_alone_and_the_others_are_not() {
+    let Some(shared) = Shared::with_many("v2", 100) else {
+        return;
+    };
+    // Nobody listens there.
+    let gone = "http://127.0.0.1:9";
+    shared.add_many_at(gone, "v2", APP_ID, "q", 120);
+    let host = Host::new();
+    let run = host.run(&shared, &["--all", "--rate", "0", "--retries", "0"]);
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("its others were left for the next run"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(shared.scene.server.rotations(), 100);
+    let failed = shared.count("failures > 0");
+    assert!((32..=96).contains(&failed), "{failed} failed");
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn a_signal_ends_a_worker_cleanly() {
+    let Some(shared) = Shared::with_many("v2", 60) else {
+        return;
+    };
+    let host = Host::new();
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let server = &shared.scene.server;
+        let before = server.rotations();
+        server.fail_next(Fault::Hold);
+        let mut program = host.program(&shared);
+        let run = HeldRun::spawn(program.args(["--all", "--rate", "50", "-v", "-o", "json"]));
+        server.wait_until_held();
+        wait_for("more leases", || shared.count("lease_id IS NOT NULL") > 5);
+        send_signal(&run.child, signal);
+        let mut run = run;
+        run.read_until("a signal waits");
+        let sent = server.requests().len();
+        let run = run.let_go(&shared.scene);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        // What was held is saved and told of, and no more was sent.
+        assert!(server.requests().len() <= sent + 1);
+        assert_eq!(names(&run).len(), server.rotations() - before);
+        assert!(server.rotations() > before);
+        assert_eq!(shared.count("failures > 0"), 0);
+        shared.assert_all_sound(&host);
+    }
+    // Nothing stands in the way of the next.
+    let run = host.run(&shared, &["--all", "--rate", "0", "-o", "json"]);
+    run.assert_done();
+    assert_eq!(names(&run).len(), 60);
+}
+
+#[test]
+fn a_worker_with_another_key_spoils_nothing() {
+    let Some(shared) = Shared::with_many("v2", 5) else {
+        return;
+    };
+    let rows = || {
+        shared
+            .database
+            .query("SELECT l.*::text FROM feishu_refresh.login l ORDER BY name")
+    };
+    let host = Host::new();
+    let key = host.run(&shared, &["store", "key"]).stdout;
+    let mut program = host.program(&shared);
+    program.env_remove("FEISHU_STORE_KEY_FILE");
+    program.env("FEISHU_STORE_KEY", key.trim()).arg("--all");
+    let run = Run::of(program.output().unwrap());
+    run.assert_failed(3, "is sealed with the key");
+    assert_eq!(shared.count("failures > 0 OR lease_id IS NOT NULL"), 0);
+    assert!(shared.scene.server.requests().is_empty());
+    // A single row that does not open is one login's failure.
+    shared.set("access_token = refresh_token WHERE name = 'p3'");
+    let before = rows();
+    let run = host.run(&shared, &["--all", "--rate", "0"]);
+    run.assert_failed(3, "[p3]");
+    assert_eq!(shared.scene.server.rotations(), 4);
+    assert_ne!(rows(), before);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn a_claim_whose_answer_is_lost_is_made_again() {
+    let Some(shared) = Shared::with_many("v2", 10) else {
+        return;
+    };
+    for mode in [Mode::CutBefore, Mode::CutAfter] {
+        let wire = Wire::to(shared.database.port());
+        let host = wire.host(&shared);
+        wire.turn(mode("WITH turn AS"));
+        let worker = start(&shared, &host, &["-o", "json", "--rate", "50"]);
+        wait_for("the cut", || wire.is_closed());
+        wire.turn(Mode::Open);
+        let run = end(worker);
+        run.assert_done();
+        assert_eq!(names(&run).len(), 10);
+        shared.assert_all_sound(&host);
+    }
+    assert_eq!(shared.scene.server.requests().len(), 20);
+}
+
+#[test]
+fn a_database_that_goes_away_costs_no_login() {
+    let Some(shared) = Shared::with_many("v2", 60) else {
+        return;
+    };
+    let host = Host::new();
+    for mode in ["immediate", "fast"] {
+        let seen = shared.scene.server.rotations();
+        let worker = start(&shared, &host, &["-q", "--rate", "30"]);
+        wait_for("some", || shared.scene.server.rotations() > seen + 10);
+        shared.database.stop(mode).unwrap();
+        shared.database.start_again().unwrap();
+        end(worker).assert_done();
+        assert_eq!(shared.scene.server.rotations(), seen + 60);
+        shared.assert_all_sound(&host);
+    }
+}
+
+#[test]
+fn what_a_dead_worker_left_on_this_host_is_saved_and_not_asked_for_again() {
+    let Some(shared) = Shared::with_many("v2", 3) else {
+        return;
+    };
+    let host = Host::new();
+    let mut program = host.program(&shared);
+    program.env("FEISHU_REFRESH_FAIL", "after-record=abort");
+    let run = Run::of(program.args(["--all", "--rate", "5"]).output().unwrap());
+    assert_ne!(run.code, 0);
+    assert_eq!(shared.scene.server.rotations(), 1);
+    assert_eq!(host.leftovers().len(), 1);
+    shared.set("lease_until = now() - interval '1 s'");
+    let run = host.run(&shared, &["--all", "--rate", "0", "-o", "json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(names(&run).len(), 3);
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    assert_eq!(shared.scene.server.rotations(), 3);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn status_counts_the_logins_of_a_store_or_tells_one_after_the_other() {
+    let Some(shared) = Shared::with_many("v2", 12) else {
+        return;
+    };
+    let host = Host::new();
+    host.run(&shared, &["--all", "--rate", "0"]).assert_done();
+    let set = |names: &str, what: &str| shared.set(&format!("{what} WHERE name IN ({names})"));
+    shared.set("refresh_expires_at = now() + interval '8 days'");
+    set("'p0', 'p1'", "access_expires_at = now() - interval '1 s'");
+    set("'p2'", "access_expires_at = NULL");
+    set(
+        "'p3', 'p4'",
+        "refresh_expires_at = now() + interval '6 days'",
+    );
+    set("'p5'", "retry_at = now() + interval '1 h', failures = 7");
+    let counts = |run: &Run| {
+        let lines = run.stdout.lines().skip(1);
+        let numbers = lines.map(|line| line.split_whitespace().next().unwrap().to_owned());
+        numbers.collect::<Vec<_>>().join(" ")
+    };
+    let run = host.run(&shared, &["status"]);
+    run.assert_done();
+    assert!(
+        run.stdout.starts_with("12 logins in postgres://"),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(counts(&run), "9 3 2 1 0 0 0");
+    set(
+        "'p6'",
+        "refresh_expires_at = now() - interval '1 s', access_expires_at = NULL",
+    );
+    set(
+        "'p7', 'p8'",
+        "state = 'refused', refused_at = now(), refusal = 'dead'",
+    );
+    set("'p9'", "state = 'held'");
+    let run = host.run(&shared, &["status"]);
+    assert_eq!(run.code, 4);
+    assert!(run.stderr.contains("4 logins of postgres://"));
+    assert!(run.stderr.contains("status --all"), "{}", run.stderr);
+    assert_eq!(counts(&run), "5 3 2 1 1 2 1");
+    // For a program, or with --all or a name, each.
+    for arguments in [
+        &["status", "-o", "json"][..],
+        &["status", "-o", "json", "--all"],
+    ] {
+        let run = host.run(&shared, arguments);
+        assert_eq!(run.code, 4);
+        let stuck = "[p6], [p7], [p8], [p9] of postgres://";
+        assert!(run.stderr.contains(stuck), "{}", run.stderr);
+        let expected = [
+            "p0", "p1", "p10", "p11", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9",
+        ];
+        assert_eq!(names(&run), expected);
+    }
+    let run = host.run(&shared, &["status", "--all"]);
+    assert_eq!(run.stdout.matches("fail: ").count(), 4);
+    let run = host.run(&shared, &["status", "-p", "p0"]);
+    run.assert_done();
+    assert!(run.stdout.contains("ended"), "{}", run.stdout);
+}
+
+#[test]
+fn status_streams_more_logins_than_it_looks_at_together() {
+    let Some(shared) = Shared::with_many("v2", 4) else {
+        return;
+    };
+    // None of them opens under its name but the first ones: that is told of each.
+    shared.database.query(
+        "INSERT INTO feishu_refresh.login \
+         SELECT (jsonb_populate_record(l, jsonb_build_object('name', 'x' || n))).* \
+         FROM feishu_refresh.login l, generate_series(1, 1300) n WHERE name = 'p0'",
+    );
+    let run = Host::new().run(&shared, &["status", "-o", "json"]);
+    assert_eq!(run.code, 4);
+    let stuck = " and 1280 more of postgres://";
+    assert!(run.stderr.contains(stuck), "{}", run.stderr);
+    assert_eq!(names(&run).iter().collect::<HashSet<_>>().len(), 1304);
 }

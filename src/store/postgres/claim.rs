@@ -95,6 +95,7 @@ impl Run {
                     continue;
                 }
                 self.note_lease(name, Some(lease), stored.app.clone());
+                fail_point!("after-lease");
                 return Ok(stored);
             }
             let found = self.look(name, is_for_login, deadline).await?;
@@ -258,7 +259,6 @@ impl Claim for PostgresClaim {
         }
         let leased = self.run.lease(&name, self.is_for_login, None, deadline);
         self.stored = leased.await?;
-        fail_point!("after-lease");
         Ok(true)
     }
 

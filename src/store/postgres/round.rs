@@ -59,7 +59,7 @@ pub(super) struct Round {
     /// Why an app is left alone that has logins which are due.
     left_alone: RefCell<Option<Error>>,
     /// The slots of each app that this run has, by [`machine::uptime`].
-    pub(super) slots: RefCell<HashMap<AppKey, VecDeque<Duration>>>,
+    slots: RefCell<HashMap<AppKey, VecDeque<Duration>>>,
     /// Whoever claims has it.
     claiming: Mutex<()>,
 }
@@ -78,6 +78,17 @@ impl Round {
         } else {
             failures.remove(app);
         }
+    }
+
+    /// The next slot of an app that came with a claim.
+    pub(super) fn own_slot(&self, app: &AppKey) -> Option<Duration> {
+        let mut slots = self.slots.borrow_mut();
+        slots.get_mut(app).and_then(VecDeque::pop_front)
+    }
+
+    fn keep_slots(&self, app: &AppKey, kept: impl Iterator<Item = Duration>) {
+        let mut slots = self.slots.borrow_mut();
+        slots.entry(app.clone()).or_default().extend(kept);
     }
 
     fn is_given_up(&self, app: &AppKey) -> bool {
@@ -247,7 +258,7 @@ impl Run {
         apps.map_err(|trouble| trouble.error(self.link.shown()))
     }
 
-    /// Claims logins of an app, as many as are wanted, due and free.
+    /// Claims logins of an app that are due and free, and keeps the slots that came with them.
     async fn claim_due(
         self: &Rc<Self>,
         app: &AppKey,
@@ -258,7 +269,7 @@ impl Run {
         let _claiming = self.round.claiming.lock().await;
         let asked = self.asked(due, most);
         let lease = Some(Lease::length_after_slot(self.request).as_secs_f64());
-        let spacing = is_paced.then(|| due.spacing.as_secs_f64());
+        let spacing = Some(due.spacing.as_secs_f64()).filter(|_| is_paced);
         let longest_queue = Some(LONGEST_QUEUE.as_secs_f64());
         let mut parameters = asked.parameters();
         parameters.extend([
@@ -274,25 +285,21 @@ impl Run {
             .link
             .run(statements::CLAIM_DUE, &parameters, self.deadline());
         let (mut rows, connection) = claimed.await?;
-        let broken = |trouble: Trouble| trouble.error(self.link.shown());
-        let until_end = rows.first().map(|row| field(row, 1)).transpose();
-        let until_end: Option<f64> = until_end.map_err(broken)?.flatten();
-        let slots_end = rows.first().map(|row| field(row, 0)).transpose();
-        let slots_end: Option<Timestamp> = slots_end.map_err(broken)?.flatten();
-        rows.retain(|row| row.try_get::<_, &str>("name").is_ok());
-        if let Some(until_end) = until_end {
-            let slots = Slots {
-                end: machine::uptime().saturating_add(span(until_end)),
-                taken: most,
-                used: rows.len(),
-            };
-            self.keep_slots(app, &slots, slots_end, due.spacing).await;
+        let end = rows.first().map(slots_end).transpose();
+        let end = end.map_err(|trouble| trouble.error(self.link.shown()))?;
+        rows.retain(|row| name(row).is_some());
+        if let Some((until_end, end)) = end.flatten() {
+            let first = until_end.saturating_sub(times(due.spacing, most));
+            let first = machine::uptime().saturating_add(first);
+            let kept = (0..rows.len()).map(|number| first + times(due.spacing, number));
+            self.round.keep_slots(app, kept);
+            let unused = times(due.spacing, most.saturating_sub(rows.len()));
+            self.give_slots_back(app, end, unused).await;
         }
-        let lease = Lease::until_after_slot(
-            asked_at,
-            until_end.map_or(Duration::ZERO, span),
-            self.request,
-        );
+        let until_end = end
+            .flatten()
+            .map_or(Duration::ZERO, |(until_end, _)| until_end);
+        let lease = Lease::until_after_slot(asked_at, until_end, self.request);
         for name in rows.iter().filter_map(name) {
             self.note_lease(name, Some(lease), app.clone());
         }
@@ -313,28 +320,11 @@ impl Run {
         Ok(rows.iter().filter_map(next).collect())
     }
 
-    /// Keeps the slots that the logins claimed will need, and gives back the others.
-    async fn keep_slots(
-        &self,
-        app: &AppKey,
-        slots: &Slots,
-        slots_end: Option<Timestamp>,
-        spacing: Duration,
-    ) {
-        let first = slots.end.saturating_sub(times(spacing, slots.taken));
-        let kept = (0..slots.used).map(|number| first.saturating_add(times(spacing, number)));
-        let mut all = self.round.slots.borrow_mut();
-        all.entry(app.clone()).or_default().extend(kept);
-        drop(all);
-        let unused = slots.taken.saturating_sub(slots.used);
-        if unused > 0 {
-            let unused = Some(times(spacing, unused).as_secs_f64());
-            let parameters = [
-                text(&app.0),
-                text(&app.1),
-                moment(&slots_end),
-                seconds(&unused),
-            ];
+    /// Gives back the slots that nobody here uses; `end` is where they end.
+    async fn give_slots_back(&self, app: &AppKey, end: Timestamp, unused: Duration) {
+        if !unused.is_zero() {
+            let (end, unused) = (Some(end), Some(unused.as_secs_f64()));
+            let parameters = [text(&app.0), text(&app.1), moment(&end), seconds(&unused)];
             let given_back = self
                 .link
                 .try_in_passing(statements::GIVE_SLOTS_BACK, &parameters);
@@ -361,14 +351,6 @@ impl Run {
     }
 }
 
-/// The slots that came with a claim.
-struct Slots {
-    /// Where they end, by [`machine::uptime`].
-    end: Duration,
-    taken: usize,
-    used: usize,
-}
-
 /// How many slots are taken at once: as many as are due within the longest queue.
 fn batch(spacing: Duration) -> usize {
     let fitting = LONGEST_QUEUE.as_micros() / spacing.as_micros().max(1);
@@ -390,6 +372,12 @@ pub(super) fn span(seconds: f64) -> Duration {
 fn spread(pause: Duration) -> Duration {
     let [chance] = sealing::random().unwrap_or([128]);
     pause + NEXT_LOOK.mul_f64(f64::from(chance) / 255.0)
+}
+
+/// How long it is until the last slot ends that came with a claim, and when that is by the database's clock.
+fn slots_end(row: &Row) -> Result<Option<(Duration, Timestamp)>, Trouble> {
+    let (end, until_end): (Option<Timestamp>, Option<f64>) = (field(row, 0)?, field(row, 1)?);
+    Ok(until_end.map(span).zip(end))
 }
 
 fn name(row: &Row) -> Option<&str> {

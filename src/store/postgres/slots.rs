@@ -16,13 +16,7 @@ impl Slots for Run {
             let Some(app) = self.app_of(login) else {
                 return Ok(None);
             };
-            let own = self
-                .round
-                .slots
-                .borrow_mut()
-                .get_mut(&app)
-                .and_then(|own| own.pop_front());
-            match own {
+            match self.round.own_slot(&app) {
                 Some(slot) => Ok(Some(slot)),
                 None => self.take_slot(&app, spacing).await,
             }

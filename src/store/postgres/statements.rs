@@ -82,11 +82,26 @@ pub(super) const LOOK: &str = concat!(
     " FROM feishu_refresh.login l WHERE name = $1"
 );
 
-pub(super) const LOOK_AT_ALL: &str = concat!(
+/// Logins in the order of their names: $1 the name that they come after, $2 how many.
+pub(super) const LOOK_AT_SOME: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM feishu_refresh.login l WHERE state <> 'empty' ORDER BY name"
+    " FROM feishu_refresh.login l WHERE state <> 'empty' AND ($1 IS NULL OR name > $1) \
+     ORDER BY name LIMIT $2"
 );
+
+/// How many logins stand how.
+pub(super) const COUNTS: &str = "SELECT count(*), \
+       count(*) FILTER (WHERE state = 'live' AND access_expires_at > now()), \
+       count(*) FILTER (WHERE state = 'live' AND COALESCE(access_expires_at <= now(), true) \
+         AND COALESCE(refresh_expires_at > now(), true)), \
+       count(*) FILTER (WHERE state = 'live' AND refresh_expires_at > now() \
+         AND refresh_expires_at <= now() + interval '7 days'), \
+       count(*) FILTER (WHERE state = 'live' AND refresh_expires_at <= now()), \
+       count(*) FILTER (WHERE state = 'live' AND retry_at > now()), \
+       count(*) FILTER (WHERE state = 'refused'), \
+       count(*) FILTER (WHERE state = 'held') \
+     FROM feishu_refresh.login WHERE state <> 'empty'";
 
 /// A place for a login that is not there yet.
 pub(super) const MAKE_PLACE: &str =

@@ -2,16 +2,22 @@
 
 use std::time::Instant;
 
+use tokio_postgres::types::Type;
+
 use super::PostgresStore;
 use super::row::{State, Stored};
 use super::run::no_login;
 use super::statements::{self, text};
+use super::trouble::{Trouble, field};
 use crate::error::Result;
 use crate::profile::Snapshot;
-use crate::store::Notes;
+use crate::store::{Counts, Notes};
+
+/// So many logins show whether the key is the store's.
+const SAMPLE: i64 = 10;
 
 impl PostgresStore {
-    /// All logins, or the one of this name, for who only looks.
+    /// The login of this name, or so many of those that come after the `last` one, for who only looks.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if there is none of that name, or the database cannot be used as it is;
@@ -19,12 +25,17 @@ impl PostgresStore {
     pub(crate) async fn survey(
         &self,
         name: Option<&str>,
+        last: Option<&str>,
+        most: i64,
     ) -> Result<Vec<(Notes, Result<Snapshot>)>> {
         let link = &self.run.link;
         let now = Instant::now();
         let asked = name.as_ref().map(|name| text(name));
         let (rows, connection) = match &asked {
-            None => link.run(statements::LOOK_AT_ALL, &[], now).await?,
+            None => {
+                let parameters = [text(&last), (&most as _, Type::INT8)];
+                link.run(statements::LOOK_AT_SOME, &parameters, now).await?
+            }
             Some(name) => {
                 let name = std::slice::from_ref(name);
                 link.run(statements::LOOK, name, now).await?
@@ -41,13 +52,44 @@ impl PostgresStore {
             .collect();
         // Where none opens, the key is wrong: that is one error, and no state of logins.
         let opens = all.iter().any(|(_, stored)| stored.is_ok());
-        if !opens && let Some((_, Err(error))) = all.pop() {
+        if !opens
+            && last.is_none()
+            && let Some((_, Err(error))) = all.pop()
+        {
             return Err(error);
         }
         match name {
             Some(name) if all.is_empty() => Err(no_login(link.shown(), name)),
             _ => Ok(all.into_iter().map(noted).collect()),
         }
+    }
+
+    /// How many logins stand how.
+    ///
+    /// # Errors
+    /// As of [`Self::survey`].
+    pub(crate) async fn counts(&self) -> Result<Counts> {
+        let link = &self.run.link;
+        // Whoever has another key is told so.
+        self.survey(None, None, SAMPLE).await?;
+        let (rows, _) = link.run(statements::COUNTS, &[], Instant::now()).await?;
+        let number = |index| {
+            let row = rows.first().ok_or_else(Trouble::no_tables)?;
+            field::<i64>(row, index)
+        };
+        let counts = || {
+            Ok(Counts {
+                all: number(0)?,
+                valid: number(1)?,
+                due: number(2)?,
+                ending: number(3)?,
+                ended: number(4)?,
+                failing: number(5)?,
+                refused: number(6)?,
+                held: number(7)?,
+            })
+        };
+        counts().map_err(|trouble: Trouble| trouble.error(link.shown()))
     }
 }
 
