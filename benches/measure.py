@@ -252,7 +252,8 @@ def database():
         assert line, "no PostgreSQL here: " + said
         said += line
     try:
-        yield dict(re.findall(r"export (\S+)=(\S+)", said))
+        environment = dict(re.findall(r"export (\S+)=(\S+)", said))
+        yield environment | {"SUPERUSER": re.search(r"psql -x '(\S+)'", said).group(1)}
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.wait()

@@ -31,6 +31,7 @@ const FAULT_PATH: &str = "/sandbox/fault/";
 const CONSENT_PATH: &str = "/open-apis/authen/v1/authorize?";
 const LOGIN_PATH: &str = "/sandbox/login";
 const COUNTS_PATH: &str = "/sandbox/counts";
+const FORGET_PATH: &str = "/sandbox/forget";
 const LIVE_PATH: &str = "/sandbox/live/";
 const SETTLED_PATH: &str = "/sandbox/settled";
 
@@ -433,6 +434,10 @@ fn controlled(path: &str, shared: &Shared) -> Option<(u16, String)> {
     if path == COUNTS_PATH {
         return Some((200, counts(&shared.state()).to_string()));
     }
+    if path == FORGET_PATH {
+        shared.state().requests.clear();
+        return Some((200, "forgotten".to_owned()));
+    }
     if let Some(token) = path.strip_prefix(LIVE_PATH) {
         let is_live = shared.state().vendor.is_live(token);
         return Some((200, if is_live { "yes" } else { "no" }.to_owned()));
@@ -535,7 +540,22 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
 
 /// What was asked so far, and how much of it within a second and a minute at most.
 fn counts(state: &State) -> Value {
-    let times: Vec<_> = state.requests.iter().map(|request| request.at).collect();
+    let all: Vec<_> = state.requests.iter().collect();
+    let mut counts = counts_of(&all);
+    counts["rotations"] = json!(state.vendor.rotations);
+    counts["spent_tokens_sent"] = json!(state.vendor.spent_seen);
+    counts["connections"] = json!(state.connections);
+    for app_id in [APP_ID, OTHER_APP_ID] {
+        let of_app = |request: &&Recorded| request.body.contains(app_id);
+        let requests: Vec<_> = state.requests.iter().filter(of_app).collect();
+        counts["apps"][app_id] = counts_of(&requests);
+    }
+    counts
+}
+
+/// How many requests these are, and how close they came.
+fn counts_of(requests: &[&Recorded]) -> Value {
+    let times: Vec<_> = requests.iter().map(|request| request.at).collect();
     let most_within = |seconds| {
         let mut first = 0;
         let within = times.iter().enumerate().map(|(last, time)| {
@@ -546,13 +566,15 @@ fn counts(state: &State) -> Value {
         });
         within.max().unwrap_or_default()
     };
+    let took = match (times.first(), times.last()) {
+        (Some(first), Some(last)) => *last - *first,
+        _ => Duration::ZERO,
+    };
     json!({
         "requests": times.len(),
         "within_a_second": most_within(1),
         "within_a_minute": most_within(60),
-        "connections": state.connections,
-        "rotations": state.vendor.rotations,
-        "spent_tokens_sent": state.vendor.spent_seen,
+        "seconds": took.as_secs_f64(),
     })
 }
 

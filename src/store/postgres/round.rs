@@ -2,12 +2,12 @@
 //!
 //! Promises:
 //! - No two runs claim one login. What is claimed has a slot of its app's shared pace, and a lease that
-//!   outlasts it ([`statements::CLAIM_DUE`]): so all runs together keep to the app's limits.
+//!   outlasts it ([`ManyStatements::claim_due`]): so all runs together keep to the app's limits.
 //! - Little is claimed at once, and only while the app's queue is short: a run that dies leaves few logins
 //!   leased and few slots unused, and what a run knows does not grow with the store.
 //! - An app that answers for none of its logins is left alone until the next run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use super::lease::Lease;
 use super::row::Reader;
 use super::run::{AppKey, Run};
 use super::sealing;
-use super::statements::{self, Parameter, moment, seconds, text, texts};
+use super::statements::{self, ManyStatements, Parameter, moment, seconds, text, texts};
 use super::trouble::{Trouble, field};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::machine;
@@ -62,6 +62,7 @@ pub(super) struct Round {
     slots: RefCell<HashMap<AppKey, VecDeque<Duration>>>,
     /// Whoever claims has it.
     claiming: Mutex<()>,
+    statements: OnceCell<ManyStatements>,
 }
 
 impl Round {
@@ -78,6 +79,11 @@ impl Round {
         } else {
             failures.remove(app);
         }
+    }
+
+    fn statements(&self, due: &Due) -> &ManyStatements {
+        let new = || ManyStatements::new(due.min_ttl.is_some(), due.keep_alive.is_some());
+        self.statements.get_or_init(new)
     }
 
     /// The next slot of an app that came with a claim.
@@ -114,7 +120,6 @@ struct Asked<'r> {
     access: Option<f64>,
     refresh: Option<f64>,
     began: Option<Timestamp>,
-    age: Option<Timestamp>,
     most: i64,
     under_way: Vec<String>,
 }
@@ -125,7 +130,6 @@ impl Asked<'_> {
             seconds(&self.access),
             seconds(&self.refresh),
             moment(&self.began),
-            moment(&self.age),
             (&self.most, Type::INT8),
             text(&self.run.id),
             texts(&self.under_way),
@@ -225,25 +229,23 @@ impl Run {
 
     fn asked(&self, due: &Due, most: usize) -> Asked<'_> {
         let span = |time: Duration| time.min(LONGEST).as_secs_f64();
-        let began = self.round.began.get();
-        let is_any = due.min_ttl.is_none() && due.keep_alive.is_none();
         Asked {
             run: self,
             access: due.min_ttl.map(span),
             refresh: due.keep_alive.map(span),
-            began,
-            age: began.filter(|_| is_any),
+            began: self.round.began.get(),
             most: i64::try_from(most).unwrap_or(i64::MAX),
             under_way: self.under_way(),
         }
     }
 
     async fn due_apps(&self, due: &Due) -> Result<Vec<DueApp>> {
+        let statements = self.round.statements(due);
         let asked = self.asked(due, MOST_AT_ONCE);
         let parameters = asked.parameters();
         let found = self
             .link
-            .run(statements::DUE_APPS, &parameters, self.deadline());
+            .run(&statements.due_apps, &parameters, self.deadline());
         let (rows, _) = found.await?;
         let apps = rows.iter().map(|row| {
             let logins: i64 = field(row, 2)?;
@@ -267,6 +269,7 @@ impl Run {
         due: &Due,
     ) -> Result<Vec<Named<Next<PostgresClaim>>>> {
         let _claiming = self.round.claiming.lock().await;
+        let statements = self.round.statements(due);
         let asked = self.asked(due, most);
         let lease = Some(Lease::length_after_slot(self.request).as_secs_f64());
         let spacing = Some(due.spacing.as_secs_f64()).filter(|_| is_paced);
@@ -283,7 +286,7 @@ impl Run {
         let asked_at = machine::uptime();
         let claimed = self
             .link
-            .run(statements::CLAIM_DUE, &parameters, self.deadline());
+            .run(&statements.claim_due, &parameters, self.deadline());
         let (mut rows, connection) = claimed.await?;
         let end = rows.first().map(slots_end).transpose();
         let end = end.map_err(|trouble| trouble.error(self.link.shown()))?;

@@ -45,8 +45,8 @@ macro_rules! next_try {
     };
 }
 
-/// All that a row says, and its app's.
-macro_rules! columns {
+/// All that a row says but what it holds of its app.
+macro_rules! own_columns {
     () => {
         "l.name, l.state, l.api, l.base_url, l.accounts_url, l.token_url, l.app_id, l.service, l.scope, \
          l.app_access_token AS own_app_access_token, \
@@ -55,15 +55,24 @@ macro_rules! columns {
          l.refresh_fingerprint, l.previous_fingerprint, l.older_fingerprints, \
          l.lease_id, l.lease_holder, l.lease_until, l.lease_until > now() AS is_leased, \
          l.sent_by, l.sent_at, \
-         l.unanswered_fingerprint, l.unanswered_by, l.unanswered_at, l.refused_at, l.refusal, \
-         (SELECT a.app_secret FROM feishu_refresh.app a \
-           WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_secret, \
-         (SELECT a.app_ticket FROM feishu_refresh.app a \
-           WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_ticket, \
-         (SELECT a.app_access_token FROM feishu_refresh.app a \
-           WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_access_token, \
-         (SELECT a.app_access_token_expires_at FROM feishu_refresh.app a \
-           WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_access_token_expires_at"
+         l.unanswered_fingerprint, l.unanswered_by, l.unanswered_at, l.refused_at, l.refusal, "
+    };
+}
+
+/// All that a row says, and its app's.
+macro_rules! columns {
+    () => {
+        concat!(
+            own_columns!(),
+            "(SELECT a.app_secret FROM feishu_refresh.app a \
+               WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_secret, \
+             (SELECT a.app_ticket FROM feishu_refresh.app a \
+               WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_ticket, \
+             (SELECT a.app_access_token FROM feishu_refresh.app a \
+               WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_access_token, \
+             (SELECT a.app_access_token_expires_at FROM feishu_refresh.app a \
+               WHERE (a.app_id, a.service) = (l.app_id, l.service)) AS app_access_token_expires_at"
+        )
     };
 }
 
@@ -162,86 +171,118 @@ pub(super) const CLAIM: &str = concat!(
 /// When a run began that has lasted $1 seconds, by the database's clock.
 pub(super) const BEGAN: &str = "SELECT clock_timestamp() - make_interval(secs => $1)";
 
-/// Logins of an app that are due. $1 seconds that an access token must live to be left out, $2 seconds that a
-/// refresh token must, $3 when this run began, $4 the same if neither is said, $5 how many are wanted, $6 the run,
-/// $7 the logins that it has under way. Each part reads one index, from its begin to the first that is not due. A
-/// lease of this run that it does not know of is from a claim whose answer was lost.
-macro_rules! due {
-    ($app:literal, $service:literal, $also:literal, $lock:literal) => {
-        concat!(
-            due!(@part $app, $service, $also, $lock, "retry_at IS NULL \
-                AND COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1)",
-                "COALESCE(access_expires_at, '-infinity')"),
-            " UNION ALL ",
-            due!(@part $app, $service, $also, $lock, "retry_at IS NULL \
-                AND COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2)",
-                "COALESCE(refresh_expires_at, '-infinity')"),
-            " UNION ALL ",
-            due!(@part $app, $service, $also, $lock, "retry_at IS NULL \
-                AND COALESCE(refreshed_at, '-infinity') < $4",
-                "COALESCE(refreshed_at, '-infinity')"),
-            " UNION ALL ",
-            due!(@part $app, $service, $also, $lock, "retry_at <= now() AND ($4 IS NOT NULL \
-                OR COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1) \
-                OR COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2))",
-                "retry_at")
-        )
-    };
-    (@part $app:literal, $service:literal, $also:literal, $lock:literal, $is_due:literal, $order:literal) => {
-        concat!(
-            "SELECT name FROM (SELECT name FROM feishu_refresh.login \
-               WHERE COALESCE(app_id, '') = ", $app, " AND COALESCE(service, '') = ", $service, " \
-                 AND state = 'live' AND (lease_until IS NULL OR lease_until <= now() OR lease_id = $6) \
-                 AND name <> ALL ($7) AND COALESCE(refreshed_at, '-infinity') < $3 AND ", $is_due, $also, " \
-               ORDER BY ", $order, " LIMIT $5 ", $lock, ") AS part"
-        )
-    };
+/// A way of being due: the words for it, and the order in which one index has the logins. $1 seconds that an access
+/// token must live to be left out, $2 seconds that a refresh token must, $3 when this run began.
+struct Way {
+    is_due: &'static str,
+    order: &'static str,
 }
 
-/// Which apps have logins that are due, how many of them up to $5, and how many seconds from now the app's next
-/// free slot is: $1 to $7 as for the logins.
-pub(super) const DUE_APPS: &str = concat!(
-    "SELECT COALESCE(a.app_id, ''), COALESCE(a.service, ''), due.logins, \
-       EXTRACT(epoch FROM p.next_slot - clock_timestamp())::float8 \
-     FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
-     LEFT JOIN feishu_refresh.pace p ON (p.app_id, p.service) = (a.app_id, a.service) \
-     CROSS JOIN LATERAL (SELECT count(*) AS logins FROM (SELECT name FROM (",
-    due!("COALESCE(a.app_id, '')", "COALESCE(a.service, '')", "", ""),
-    ") AS all_parts LIMIT $5) AS due_logins) AS due \
-     WHERE due.logins > 0 ORDER BY random()"
-);
+const BY_ACCESS_TOKEN: Way = Way {
+    is_due: "retry_at IS NULL \
+        AND COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1)",
+    order: "COALESCE(access_expires_at, '-infinity')",
+};
+const BY_REFRESH_TOKEN: Way = Way {
+    is_due: "retry_at IS NULL \
+        AND COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2)",
+    order: "COALESCE(refresh_expires_at, '-infinity')",
+};
+const BY_AGE: Way = Way {
+    is_due: "retry_at IS NULL",
+    order: "COALESCE(refreshed_at, '-infinity')",
+};
+const AGAIN: Way = Way {
+    is_due: "retry_at <= now() AND ($1 IS NULL AND $2 IS NULL \
+        OR COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1) \
+        OR COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2))",
+    order: "retry_at",
+};
 
-/// Takes slots of an app, and leases as many logins of it as are due, until the last slot and some time more. $1 to $7
-/// as for the logins, $8 and $9 the app, $10 where the run is, $11 the seconds of a lease beyond the slots, $12 the
-/// seconds between two slots, none if there are to be no slots, $13 how many seconds the queue may be long.
-/// Always gives one row: without a login if there is none to be had.
-pub(super) const CLAIM_DUE: &str = concat!(
-    "WITH turn AS (UPDATE feishu_refresh.pace \
-       SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => $12 * $5) \
-       WHERE app_id = $8 AND service = $9 AND $12 IS NOT NULL \
-         AND next_slot < clock_timestamp() + make_interval(secs => $13) \
-       RETURNING next_slot AS ends), \
-     due AS (SELECT name FROM (",
-    due!(
-        "$8",
-        "$9",
-        " AND ($12 IS NULL OR EXISTS (SELECT FROM turn))",
-        "FOR UPDATE SKIP LOCKED"
-    ),
-    ") AS all_parts LIMIT $5), \
-     claimed AS (UPDATE feishu_refresh.login l SET ",
-    lease!(
-        "$6",
-        "$10",
-        "COALESCE((SELECT ends FROM turn), now()) + make_interval(secs => $11)",
-        "false"
-    ),
-    "FROM due WHERE l.name = due.name RETURNING l.*) \
-     SELECT t.ends AS slots_end, EXTRACT(epoch FROM t.ends - clock_timestamp())::float8 AS until_slots_end, ",
-    columns!(),
-    durably!(),
-    " FROM (SELECT (SELECT ends FROM turn) AS ends) t LEFT JOIN claimed l ON true"
-);
+/// What a run over many logins has done again and again.
+pub(super) struct ManyStatements {
+    /// Which apps have logins that are due, how many of them up to $4, and how many seconds from now the app's next
+    /// free slot is: $1 to $6 as for the logins.
+    pub(super) due_apps: String,
+    /// Takes slots of an app, and leases as many logins of it as are due, until the last slot and some time more. $1
+    /// to $6 as for the logins, $7 and $8 the app, $9 where the run is, $10 the seconds of a lease beyond the slots,
+    /// $11 the seconds between two slots, none if there are to be no slots, $12 how many seconds the queue may be
+    /// long. Always gives one row: without a login if there is none to be had.
+    pub(super) claim_due: String,
+}
+
+impl ManyStatements {
+    /// Those for logins that are due in these ways.
+    pub(super) fn new(by_access_token: bool, by_refresh_token: bool) -> Self {
+        let mut ways = Vec::new();
+        ways.extend(by_access_token.then_some(BY_ACCESS_TOKEN));
+        ways.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
+        if ways.is_empty() {
+            ways.push(BY_AGE);
+        }
+        ways.push(AGAIN);
+        let app = "COALESCE(a.app_id, '')";
+        let service = "COALESCE(a.service, '')";
+        let due = due(&ways, [app, service], "", "");
+        let due_apps = format!(
+            "SELECT {app}, {service}, due.logins, \
+               EXTRACT(epoch FROM p.next_slot - clock_timestamp())::float8 \
+             FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
+             LEFT JOIN feishu_refresh.pace p ON (p.app_id, p.service) = (a.app_id, a.service) \
+             CROSS JOIN LATERAL (SELECT count(*) AS logins FROM ({due}) AS some_logins) AS due \
+             WHERE due.logins > 0 ORDER BY random()"
+        );
+        let has_slots = " AND ($11 IS NULL OR EXISTS (SELECT FROM turn))";
+        let due = self::due(&ways, ["$7", "$8"], has_slots, "FOR UPDATE SKIP LOCKED");
+        let lease = lease!(
+            "$5",
+            "$9",
+            "COALESCE((SELECT ends FROM turn), now()) + make_interval(secs => $10)",
+            "false"
+        );
+        let claim_due = format!(
+            "WITH turn AS (UPDATE feishu_refresh.pace \
+               SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => $11 * $4) \
+               WHERE app_id = $7 AND service = $8 AND $11 IS NOT NULL \
+                 AND next_slot < clock_timestamp() + make_interval(secs => $12) \
+               RETURNING next_slot AS ends), \
+             due AS ({due}), \
+             claimed AS (UPDATE feishu_refresh.login l SET {lease} \
+               FROM due WHERE l.name = due.name RETURNING l.*) \
+             SELECT t.ends, EXTRACT(epoch FROM t.ends - clock_timestamp())::float8, {OWN_COLUMNS} \
+               a.app_secret, a.app_ticket, a.app_access_token, a.app_access_token_expires_at{DURABLY} \
+             FROM (SELECT (SELECT ends FROM turn) AS ends) t LEFT JOIN claimed l ON true \
+             LEFT JOIN feishu_refresh.app a ON a.app_id = $7 AND a.service = $8"
+        );
+        ManyStatements {
+            due_apps,
+            claim_due,
+        }
+    }
+}
+
+const OWN_COLUMNS: &str = own_columns!();
+const DURABLY: &str = durably!();
+
+/// The names of an app's logins that are due. $1 to $3 as for a way, $4 how many are wanted, $5 the run, $6 the
+/// logins that it has under way. Each part reads one index, from its begin to the first that is not due. A lease of
+/// this run that it does not know of is from a claim whose answer was lost.
+fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> String {
+    let part = |Way { is_due, order }: &Way| {
+        format!(
+            "SELECT name FROM (SELECT name FROM feishu_refresh.login \
+               WHERE COALESCE(app_id, '') = {app} AND COALESCE(service, '') = {service} AND state = 'live' \
+                 AND (lease_until IS NULL OR lease_until <= now() OR lease_id = $5) AND name <> ALL ($6) \
+                 AND COALESCE(refreshed_at, '-infinity') < $3 AND {is_due}{also} \
+               ORDER BY {order} LIMIT $4 {lock}) AS part"
+        )
+    };
+    let parts: Vec<String> = ways.iter().map(part).collect();
+    format!(
+        "SELECT name FROM ({}) AS parts LIMIT $4",
+        parts.join(" UNION ALL ")
+    )
+}
 
 /// Gives slots back that nobody uses, if no other run has taken any since: $1 app, $2 service, $3 where they
 /// end, $4 their seconds.
