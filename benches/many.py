@@ -139,7 +139,7 @@ def workers(seconds=120):
     with database() as environment:
         store = Store(environment)
         for app_id, name in zip(APPS, "pq"):
-            store.add("v2", app_id, name, 1500)
+            store.add("v2", app_id, name, 2100)
         store.ask_database("DELETE FROM feishu_refresh.login WHERE name = 'TOKEN'")
         rows = []
         for count in (10, 4, 1):
@@ -168,7 +168,7 @@ def workers(seconds=120):
                 rows.append([count, app["requests"], app["within_a_second"], app["within_a_minute"], f"{used:.1%}", f"{cpu / took / count:.2%}"])
                 assert app["within_a_second"] <= 50 and app["within_a_minute"] <= 1000 and used >= 0.95, app
             print(rows[-2:], file=sys.stderr)
-        print(f"## Workers on 3,000 logins of two apps, {seconds} s each\n")
+        print(f"## Workers on 4,200 logins of two apps, {seconds} s each\n")
         table(["workers", "requests of an app", "most within a second (50)", "within a minute (1,000)", "of the allowed rate", "of a core, each"], rows)
 
 

@@ -1118,3 +1118,72 @@ fn a_slow_command_holds_back_what_it_could_not_follow() {
     fs::remove_file(scene.folder().join("heard")).unwrap();
     assert_sound(&scene);
 }
+
+#[test]
+fn keep_alive_leaves_out_refresh_tokens_that_live_long_enough() {
+    let scene = scene(4);
+    let all = |arguments: &[&str]| {
+        let run = all(&scene, &[&["-o", "json"], arguments].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        let refreshed = |line: &str| {
+            let object: Value = serde_json::from_str(line).unwrap();
+            let mark = if object["refreshed"] == true { "" } else { "=" };
+            format!("{mark}{}", object["profile"].as_str().unwrap())
+        };
+        run.stdout
+            .lines()
+            .map(refreshed)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    // What is not known counts as due.
+    assert_eq!(all(&["--keep-alive", "2d"]), "p0 p1 p2 p3");
+    // They live thirty days: nobody needs the file's lock for that, and nothing is told.
+    let mut holder = scene.program();
+    scene.server.fail_next(Fault::Hold);
+    let holder = HeldRun::spawn(holder.args(["-p", "p0", "-v"]));
+    scene.server.wait_until_held();
+    assert_eq!(all(&["--keep-alive", "2d"]), "");
+    assert_eq!(
+        all(&["--keep-alive", "2d", "--min-ttl", "10m"]),
+        "=p0 =p1 =p2 =p3"
+    );
+    assert_eq!(holder.let_go(&scene).code, 0);
+    // One that does not, and one whose access token has ended.
+    let change = |name: &str, key: &str| {
+        let own = section(&scene.text(), name);
+        let old = value_in(&own, key);
+        let changed = own.replace(
+            &format!("{key} = {old}"),
+            &format!("{key} = 2020-01-01T00:00:00Z"),
+        );
+        scene.write(scene.text().replace(&own, &changed));
+    };
+    change("p1", "refresh_token_expires_at");
+    change("p2", "user_access_token_expires_at");
+    let rotations = scene.server.rotations();
+    assert_eq!(all(&["--keep-alive", "2d"]), "p1");
+    change("p1", "refresh_token_expires_at");
+    assert_eq!(
+        all(&["--keep-alive", "2d", "--min-ttl", "10m"]),
+        "=p0 p1 p2 =p3"
+    );
+    assert_eq!(scene.server.rotations(), rotations + 3);
+    let run = scene.run(["--all", "--rate", "0", "--keep-alive", "2d"]);
+    assert!(
+        run.stderr.ends_with(
+            "0 of 4 profiles of feishu-config.ini refreshed, 4 had a token that lasts\n"
+        )
+    );
+    // For one login alone it means nothing.
+    for arguments in [
+        &["--keep-alive", "2d"][..],
+        &["status", "--all", "--keep-alive", "2d"],
+        &["exec", "--keep-alive", "2d", "--", "true"],
+    ] {
+        scene
+            .run(arguments)
+            .assert_failed(2, "--keep-alive is for a refresh of all logins");
+    }
+    assert_sound(&scene);
+}

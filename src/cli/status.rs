@@ -4,95 +4,28 @@
 //! the table; the file's order is kept in the JSON. Of a store, which may hold very many, people are
 //! told how many stand how, and programs get one after the other.
 
+mod survey;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use serde::Serialize;
-use unicode_width::UnicodeWidthStr;
-
-use super::output::{line, print};
+use super::output::print;
 #[cfg(feature = "postgres")]
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
 #[cfg(feature = "postgres")]
 use crate::platform::signals::Mask;
 use crate::profile::Snapshot;
-use crate::profile::standing::{self, Held, Next, Status};
-use crate::protocol::Api;
+use crate::profile::standing::Next;
 use crate::refresh::Options;
+#[cfg(feature = "postgres")]
+use crate::store::Notes;
 use crate::store::file::FileStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
-use crate::store::{Counts, Database, Mention, Named, Notes, Refused};
+use crate::store::{Counts, Database, Named};
 use crate::text::printable;
-use crate::token::{later, second};
-
-#[derive(Serialize)]
-struct StatusJson<'a> {
-    profile: &'a str,
-    api: Option<&'a str>,
-    access_token: Option<HeldJson>,
-    refresh_token: Option<HeldJson>,
-    can_refresh: bool,
-    next: String,
-    config_file: Option<String>,
-    mode: Option<String>,
-    journals: Vec<String>,
-    #[serde(flatten)]
-    stored: Option<StoredJson<'a>>,
-}
-
-/// What a store knows beyond that.
-#[derive(Serialize)]
-struct StoredJson<'a> {
-    store: &'a str,
-    lease: Option<MentionJson<'a>>,
-    last_sender: Option<MentionJson<'a>>,
-    refused: Option<RefusedJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct MentionJson<'a> {
-    host: &'a str,
-    /// When it was, or until when.
-    time: String,
-}
-
-#[derive(Serialize)]
-struct RefusedJson<'a> {
-    time: String,
-    message: &'a str,
-}
-
-#[derive(Serialize)]
-struct HeldJson {
-    fingerprint: String,
-    expires_at: Option<String>,
-    /// Seconds; negative once it has ended.
-    expires_in: Option<i64>,
-}
-
-/// What `status` found.
-struct Survey {
-    profiles: Vec<Status>,
-    keeper: Keeper,
-    now: Timestamp,
-}
-
-/// What keeps the logins.
-enum Keeper {
-    File {
-        path: PathBuf,
-        mode: Option<u32>,
-        journals: Vec<PathBuf>,
-    },
-    Store {
-        address: String,
-        /// What it knows of each login beyond what that holds.
-        notes: Vec<Notes>,
-    },
-}
+pub(super) use survey::span;
+use survey::{Keeper, Survey};
 
 /// Shows one profile, or all that there are; of a store in words, without `all`, only how many stand how.
 ///
@@ -192,144 +125,6 @@ impl Stuck {
         };
         let message = format!("{names}{more} of {keeper} cannot be refreshed");
         Err(Error::new(Kind::Reauthorize, message).with_hint(hint))
-    }
-}
-
-impl Survey {
-    fn of(options: &Options, logins: Logins, keeper: Keeper) -> Result<Self> {
-        let given = |profile: &str| {
-            let mut given = options.given();
-            // A token from outside is for one profile alone.
-            given.refresh_token = given.refresh_token.filter(|_| profile == options.profile);
-            given
-        };
-        let clock_ahead = logins
-            .iter()
-            .find_map(|(_, login)| Some(login.as_ref().ok()?.clock_ahead));
-        let now = later(Timestamp::now(), clock_ahead.unwrap_or_default());
-        let profiles = logins.into_iter().map(|(name, snapshot)| match snapshot {
-            Ok(snapshot) => standing::status(&snapshot, given(&name), now),
-            Err(error) => Ok(Status::unreadable(name, &error)),
-        });
-        let mut profiles: Vec<Status> = profiles.collect::<Result<_>>()?;
-        if profiles.is_empty() {
-            return Err(no_login(&keeper.shown()));
-        }
-        if let Keeper::Store { notes, .. } = &keeper {
-            for (status, notes) in profiles.iter_mut().zip(notes) {
-                notes.judge(status);
-            }
-        }
-        Ok(Survey {
-            profiles,
-            keeper,
-            now,
-        })
-    }
-
-    fn shown(&self, form: Form) -> String {
-        match form {
-            Form::Json => self.json(),
-            Form::Table { has_colour } => self.table(has_colour),
-        }
-    }
-
-    /// One JSON object a line, in the order of the file.
-    fn json(&self) -> String {
-        let held = |held: &Held| HeldJson {
-            fingerprint: held.fingerprint.to_string(),
-            expires_at: held.expires_at.map(|end| end.to_string()),
-            expires_in: held.expires_at.map(|end| self.seconds_until(end)),
-        };
-        let object = |(index, status): (usize, &Status)| {
-            let (config_file, mode, journals) = match &self.keeper {
-                Keeper::File {
-                    path,
-                    mode,
-                    journals,
-                } => (Some(path.display().to_string()), *mode, journals.as_slice()),
-                Keeper::Store { .. } => (None, None, &[][..]),
-            };
-            line(&StatusJson {
-                profile: &status.profile,
-                api: status.api.map(Api::name),
-                access_token: status.access_token.as_ref().map(held),
-                refresh_token: status.refresh_token.as_ref().map(held),
-                can_refresh: status.next.can_work(),
-                next: words(&status.next),
-                config_file,
-                mode: mode.map(|mode| format!("{mode:04o}")),
-                journals: journals.iter().map(shown).collect(),
-                stored: match &self.keeper {
-                    Keeper::Store { address, notes } => {
-                        notes.get(index).map(|notes| notes.json(address))
-                    }
-                    Keeper::File { .. } => None,
-                },
-            })
-        };
-        self.profiles.iter().enumerate().map(object).collect()
-    }
-
-    /// A table, with colour if it is for a terminal.
-    fn table(&self, colour: bool) -> String {
-        let paint = |text: String, code: &str| {
-            if colour && !code.is_empty() {
-                format!("\u{1b}[{code}m{text}\u{1b}[0m")
-            } else {
-                text
-            }
-        };
-        let mut profiles: Vec<&Status> = self.profiles.iter().collect();
-        profiles.sort_by_key(|status| status.next.can_work());
-        let mut rows = vec![HEAD.map(|title| (title.to_owned(), BOLD))];
-        rows.extend(profiles.into_iter().map(|status| self.row(status)));
-        let width = |column: usize| rows.iter().map(|row| row[column].0.width()).max();
-        let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
-        let mut text = String::new();
-        for row in rows {
-            for (column, (cell, code)) in row.into_iter().enumerate() {
-                let padding = widths
-                    .get(column)
-                    .map_or(0, |width| width - cell.width() + 2);
-                text.push_str(&paint(cell, code));
-                text.push_str(&" ".repeat(padding));
-            }
-            text.push('\n');
-        }
-        text.push_str(&format!("\n{}", printable(&self.keeper.shown())));
-        for (line, code) in self.keeper.lines() {
-            text.push_str(&paint(line, code));
-        }
-        text.push('\n');
-        text
-    }
-
-    fn row(&self, status: &Status) -> [(String, &'static str); 5] {
-        let next = if status.next.can_work() { GREEN } else { RED };
-        [
-            (printable(&status.profile), ""),
-            (status.api.map_or("?", Api::name).to_owned(), ""),
-            self.cell(status.access_token.as_ref()),
-            self.cell(status.refresh_token.as_ref()),
-            (words(&status.next), next),
-        ]
-    }
-
-    fn cell(&self, held: Option<&Held>) -> (String, &'static str) {
-        let Some(held) = held else {
-            return ("none".to_owned(), YELLOW);
-        };
-        let print = held.fingerprint;
-        match held.expires_at.map(|end| self.seconds_until(end)) {
-            None => (format!("{print}, end unknown"), YELLOW),
-            Some(left) if left <= 0 => (format!("{print}, ended {} ago", span(-left)), RED),
-            Some(left) => (format!("{print}, {}", span(left)), GREEN),
-        }
-    }
-
-    fn seconds_until(&self, end: Timestamp) -> i64 {
-        end.as_second().saturating_sub(self.now.as_second())
     }
 }
 
@@ -459,124 +254,4 @@ impl Counts {
             )),
         )
     }
-}
-
-impl Keeper {
-    fn shown(&self) -> String {
-        match self {
-            Keeper::File { path, .. } => path.display().to_string(),
-            Keeper::Store { address, .. } => address.clone(),
-        }
-    }
-
-    /// What stands below the table, with its colours.
-    fn lines(&self) -> Vec<(String, &'static str)> {
-        match self {
-            Keeper::File { mode, journals, .. } => {
-                let mut lines = Vec::new();
-                if let Some(mode) = mode {
-                    lines.push((format!(", mode {mode:04o}"), ""));
-                    if mode & 0o044 != 0 {
-                        lines.push((": other users can read it".to_owned(), RED));
-                    }
-                }
-                let pending = "a pair to be put back by the next run";
-                let journals = journals.iter();
-                lines
-                    .extend(journals.map(|path| (format!("\n{}: {pending}", shown(path)), YELLOW)));
-                lines
-            }
-            Keeper::Store { notes, .. } => {
-                let lines = notes.iter().flat_map(Notes::lines);
-                lines
-                    .map(|line| (format!("\n{}", printable(&line)), YELLOW))
-                    .collect()
-            }
-        }
-    }
-}
-
-impl Notes {
-    /// What a next run would do, with this in mind.
-    fn judge(&self, status: &mut Status) {
-        if self.is_held {
-            let why = "it is on its way from a file: run store import again";
-            status.next = Next::Fail(why.to_owned());
-        } else if self.is_dead && status.next.can_work() {
-            status.next = Next::Refused;
-        }
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let name = &self.name;
-        let mut lines = Vec::new();
-        if let Some(Mention { by, at }) = &self.lease {
-            lines.push(format!(
-                "[{name}]: {by} refreshes it, until {} at most",
-                second(*at)
-            ));
-        }
-        if let Some(Refused { at, words }) = &self.refused {
-            lines.push(format!("[{name}]: refused at {}: {words}", second(*at)));
-            if let Some(Mention { by, at }) = &self.sender {
-                lines.push(format!("[{name}]: last sent by {by}, at {}", second(*at)));
-            }
-        }
-        lines
-    }
-
-    fn json<'a>(&'a self, store: &'a str) -> StoredJson<'a> {
-        let mention = |mention: &'a Mention| MentionJson {
-            host: &mention.by,
-            time: second(mention.at),
-        };
-        StoredJson {
-            store,
-            lease: self.lease.as_ref().map(mention),
-            last_sender: self.sender.as_ref().map(mention),
-            refused: self.refused.as_ref().map(|refused| RefusedJson {
-                time: second(refused.at),
-                message: &refused.words,
-            }),
-        }
-    }
-}
-
-const HEAD: [&str; 5] = [
-    "PROFILE",
-    "API",
-    "ACCESS TOKEN",
-    "REFRESH TOKEN",
-    "A NEXT RUN WOULD",
-];
-
-const BOLD: &str = "1";
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-
-fn words(next: &Next) -> String {
-    match next {
-        Next::Refresh => "refresh".to_owned(),
-        Next::FetchAndRefresh => "fetch an app token, then refresh".to_owned(),
-        Next::NoToken => "fail: no refresh token".to_owned(),
-        Next::Expired => "fail: the refresh token has ended".to_owned(),
-        Next::Refused => "fail: the server refused the refresh token".to_owned(),
-        Next::Fail(why) => format!("fail: {}", printable(why)),
-    }
-}
-
-/// A time span in its two largest units.
-pub(super) fn span(seconds: i64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0 | 1, hours, minutes) => format!("{hours} h {} min", minutes % 60),
-        (days, ..) => format!("{days} days"),
-    }
-}
-
-fn shown(path: impl AsRef<Path>) -> String {
-    printable(&path.as_ref().display().to_string())
 }

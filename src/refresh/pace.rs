@@ -93,7 +93,7 @@ impl Pace {
     /// [`crate::Kind::Temporary`] if the server is not to be asked any more.
     pub(super) async fn turn(&self, login: &str, order: &Order, is_again: bool) -> Result<Turn> {
         let (lane, host) = (self.lane(order), self.host(order));
-        let mut queue = None;
+        let (mut queue, mut kept) = (None, None);
         loop {
             self.way_is_free(order, &lane, &host).await?;
             let slot = self.shared_slot(login).await?;
@@ -110,15 +110,23 @@ impl Pace {
                     sleep_until(start).await;
                 }
             }
-            // It is never closed.
-            let permit = Arc::clone(&host.permits).acquire_owned().await.ok();
+            let permit = match kept.take() {
+                Some(permit) => permit,
+                // It is never closed.
+                None => Arc::clone(&host.permits).acquire_owned().await.ok(),
+            };
             let now = Instant::now();
             let has_missed = match slot {
                 Some(slot) => machine::uptime() > slot + LATEST,
                 None => now < lane.last.get() + self.spacing && !self.spacing.is_zero(),
             };
-            if has_missed || self.is_closed.get() || lane.held_until.get() > now {
-                // Not with a permit in hand, which other apps could use.
+            if self.is_closed.get() || lane.held_until.get() > now {
+                continue;
+            }
+            if has_missed {
+                // Not with a permit in hand, which other apps could use; but a shared slot comes soon, and if
+                // that were missed, too, others would miss it.
+                kept = slot.map(|_| permit);
                 continue;
             }
             // Counted from when it really goes: a late one must not come close to the next.

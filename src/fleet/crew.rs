@@ -1,0 +1,304 @@
+//! The logins that are under way in one run, side by side, and the signals that wait for them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::future::select;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Notify;
+
+use super::{Done, Event, Helper, Settled, left_out};
+use crate::error::{Error, Kind, Result};
+use crate::profile::{Snapshot, twin};
+use crate::refresh::attempts::Services;
+use crate::refresh::pace::Pace;
+use crate::refresh::{Caller, Following, News, Options, Story, or_saved};
+use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted};
+use crate::token::Fingerprint;
+use crate::worker::Worker;
+
+/// How many logins of a store are under way in one run.
+const MOST_AT_ONCE: usize = 256;
+
+/// How long a listener may take for the last words before a signal does its work.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A run over many logins.
+pub(super) struct Fleet<'f, S> {
+    pub(super) store: &'f S,
+    /// What the store said of each before this run queued for it.
+    pub(super) before: HashMap<String, Snapshot>,
+    pub(super) options: &'f Options,
+    pub(super) due: &'f Due,
+    pub(super) services: Services,
+    /// Where the commands run that follow a save.
+    pub(super) hooks: Worker,
+    /// Where it is told what became of each.
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) helper: RefCell<&'f mut Box<dyn Helper>>,
+    /// Whose each refresh token is, where several logins hold one: the first's.
+    pub(super) owners: RefCell<HashMap<Fingerprint, String>>,
+    /// How many logins have something under way that a signal must not end.
+    pub(super) at_stake: Cell<usize>,
+    /// That this has changed.
+    pub(super) changed: Notify,
+    /// Whether a login has a pair that nothing but the telling keeps.
+    pub(super) must_be_told: Cell<bool>,
+}
+
+/// What one of those that are under way came to.
+enum Step<C> {
+    Claimed(Result<More<C>>),
+    Settled,
+}
+
+type UnderWay<'f, C> = FuturesUnordered<Pin<Box<dyn Future<Output = Step<C>> + 'f>>>;
+
+impl<S: ManyLogins> Fleet<'_, S> {
+    /// Tells all stories.
+    pub(super) async fn refresh(&self, signal: &Notify) -> Done {
+        let mut done = Ok(());
+        let all = async {
+            done = self.all().await;
+        };
+        let signals = self.heed(signal);
+        {
+            let (all, signals) = (std::pin::pin!(all), std::pin::pin!(signals));
+            // Signals are heeded as long as there is something to do.
+            select(all, signals).await;
+        }
+        self.store.close().await;
+        Done {
+            must_be_told: self.must_be_told.get(),
+            error: done.err(),
+        }
+    }
+
+    /// Tells one story after the other, many side by side, until the store has no more.
+    ///
+    /// # Errors
+    /// The store's, once all is done that was begun.
+    async fn all(&self) -> Result<()> {
+        let mut done = Ok(());
+        let mut under_way: UnderWay<'_, S::Claim> = FuturesUnordered::new();
+        let (mut has_more, mut is_asked, mut told) = (true, false, 0);
+        loop {
+            // The one that asks is no login.
+            let room = MOST_AT_ONCE.saturating_sub(under_way.len());
+            if has_more && !is_asked && room > 0 {
+                is_asked = true;
+                under_way.push(Box::pin(
+                    async move { Step::Claimed(self.more(room).await) },
+                ));
+            }
+            let more = match under_way.next().await {
+                None => return done,
+                Some(Step::Settled) => continue,
+                Some(Step::Claimed(more)) => more,
+            };
+            is_asked = false;
+            match more {
+                Ok(More::Logins(logins)) => {
+                    self.learn_owners(&logins);
+                    if S::HAS_ORDER {
+                        let _ = self.events.send(Event::Expect(logins.len()));
+                    }
+                    for (name, next) in logins {
+                        under_way.push(Box::pin(self.settle(told, name, next)));
+                        told += 1;
+                    }
+                }
+                Ok(More::Later(pause)) => {
+                    is_asked = true;
+                    under_way.push(Box::pin(async move {
+                        tokio::time::sleep(pause).await;
+                        Step::Claimed(self.more(room).await)
+                    }));
+                }
+                Ok(More::Nothing) => has_more = false,
+                Err(error) => {
+                    has_more = false;
+                    done = Err(error);
+                }
+            }
+        }
+    }
+
+    /// Claims more, unless a signal waits.
+    async fn more(&self, room: usize) -> Result<More<S::Claim>> {
+        if let Some(pace) = self.services.pace() {
+            pace.is_open().await;
+        }
+        self.store.claim_more(self.due, room).await
+    }
+
+    fn learn_owners(&self, logins: &[Named<Next<S::Claim>>]) {
+        // A store without order makes sure of it itself.
+        if !S::HAS_ORDER {
+            return;
+        }
+        let mut owners = self.owners.borrow_mut();
+        for (name, next) in logins {
+            let token = match next {
+                Ok(Next::Refresh(claim)) => claim.snapshot().fingerprint(),
+                Ok(Next::LeftOut(snapshot)) => snapshot.fingerprint(),
+                Err(_) => None,
+            };
+            if let Some(token) = token {
+                owners.entry(token).or_insert_with(|| name.clone());
+            }
+        }
+    }
+
+    /// Finds out what becomes of one login, and tells.
+    async fn settle(
+        &self,
+        index: usize,
+        name: String,
+        next: Result<Next<S::Claim>>,
+    ) -> Step<S::Claim> {
+        let settled = match next {
+            Ok(Next::Refresh(claim)) => self.one(&name, claim).await,
+            Ok(Next::LeftOut(snapshot)) => left_out(&snapshot, self.options),
+            Err(error) => {
+                self.store.give_back(&name, Some(&error)).await;
+                Err(error).into()
+            }
+        };
+        let unsaved = settled.error.as_ref().and_then(Error::unsaved);
+        self.must_be_told
+            .set(self.must_be_told.get() || unsaved.is_some());
+        // Who does not listen any more wants to hear nothing.
+        let _ = self.events.send(Event::Settled(index, name, settled));
+        Step::Settled
+    }
+
+    /// What becomes of one login.
+    async fn one(&self, name: &str, claim: S::Claim) -> Settled {
+        let snapshot = claim.snapshot().clone();
+        let owner = snapshot.fingerprint();
+        let owner = owner.and_then(|token| self.owners.borrow().get(&token).cloned());
+        if let Some(owner) = owner.filter(|owner| owner != name) {
+            return Err(twin(&snapshot.login, &owner)).into();
+        }
+        let given = self.options.given();
+        let story = Story {
+            store: self.store,
+            wanted: Wanted {
+                profile: name,
+                given,
+                is_for_login: false,
+            },
+            options: self.options,
+            services: &self.services,
+            is_due: true,
+        };
+        let mut member = Member {
+            fleet: self,
+            has_stake: false,
+            failure: None,
+        };
+        let before = self.before.get(name).unwrap_or(&snapshot);
+        let told = story.tell(claim, Some(before), &mut member).await;
+        let error = told.as_ref().err();
+        // A pair that is saved nowhere is told of before anything else is waited for.
+        if error.is_none_or(|error| error.kind() != Kind::Unsaved) {
+            self.store.give_back(name, error).await;
+        }
+        let settled = Settled::from(or_saved(
+            told,
+            snapshot.with(given).ok().as_ref(),
+            self.options,
+        ));
+        Settled {
+            error: settled.error.or(member.failure.take()),
+            ..settled
+        }
+    }
+
+    /// Each time a signal waits: sends nothing more, waits until nothing is at stake, and lets it do
+    /// its work; but for a pair that nothing but the telling keeps, only once that is told.
+    async fn heed(&self, signal: &Notify) {
+        loop {
+            signal.notified().await;
+            log::warn!("a signal waits: what was sent is awaited and saved first");
+            let pace = self.services.pace();
+            pace.into_iter().for_each(Pace::close);
+            while self.at_stake.get() > 0 {
+                self.changed.notified().await;
+            }
+            self.store.give_all_back().await;
+            let (sender, said) = mpsc::channel();
+            if self.events.send(Event::LastWords(sender)).is_ok() {
+                // Nothing is under way that could wait for this thread.
+                if self.must_be_told.get() {
+                    let _ = said.recv();
+                } else {
+                    let _ = said.recv_timeout(LAST_WORDS);
+                }
+            }
+            let mut helper = self.helper.borrow_mut();
+            helper.deliver_signals();
+            // It was one that this program ignores.
+            helper.defer_signals();
+            drop(helper);
+            pace.into_iter().for_each(Pace::open);
+        }
+    }
+}
+
+/// One login's part in the run.
+struct Member<'m, 'f, S> {
+    fleet: &'m Fleet<'f, S>,
+    has_stake: bool,
+    /// How the command after the save failed.
+    failure: Option<Error>,
+}
+
+impl<S> Member<'_, '_, S> {
+    fn has_stake(&mut self, has_stake: bool) {
+        let at_stake = &self.fleet.at_stake;
+        match (self.has_stake, has_stake) {
+            (false, true) => at_stake.set(at_stake.get() + 1),
+            (true, false) => at_stake.set(at_stake.get() - 1),
+            _ => {}
+        }
+        self.has_stake = has_stake;
+        self.fleet.changed.notify_waiters();
+    }
+}
+
+impl<S> Caller for Member<'_, '_, S> {
+    fn defer_signals(&mut self) {
+        self.has_stake(true);
+    }
+
+    fn deliver_signals(&mut self) {
+        self.has_stake(false);
+    }
+
+    fn holds_up(&self) -> bool {
+        self.fleet.helper.borrow().follows_saves()
+    }
+
+    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a> {
+        Box::pin(async move {
+            let work = self.fleet.helper.borrow_mut().after_save(&news);
+            if let Some(work) = work {
+                let done = self.fleet.hooks.run(work).await;
+                let lost = || Error::new(Kind::Hook, "what follows the save could not be run");
+                self.failure = done.unwrap_or_else(|| Err(lost())).err();
+            }
+        })
+    }
+}
+
+impl<S> Drop for Member<'_, '_, S> {
+    fn drop(&mut self) {
+        // The story may have ended in an error.
+        self.has_stake(false);
+    }
+}
