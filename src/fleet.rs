@@ -4,7 +4,8 @@
 //! Promises:
 //! - Each pair is in the journal the moment it arrives, in the store soon after, and reported after
 //!   that (P2, P7).
-//! - So many logins are under way at once, and no more: the memory of a run does not grow with its store.
+//! - Of a database's logins few are under way at once, and none is remembered: the memory of a run does not grow
+//!   with the database.
 //! - Requests to one app of one host are spaced evenly, and few are under way at once
 //!   ([`crate::refresh::pace`]). An app token is fetched once for each app.
 //! - One login's failure stops no other. Who listens slowly stops nothing: this thread tells, and
@@ -12,6 +13,7 @@
 //! - A signal waits until what was sent is saved; until then nothing new is sent (P6).
 
 mod crew;
+mod terms;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,72 +24,16 @@ use jiff::SignedDuration;
 use tokio::sync::Notify;
 
 use crate::driver::Driver;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::profile::Snapshot;
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
-use crate::refresh::{News, Options, Outcome, outcome};
+use crate::refresh::{Options, outcome};
 use crate::store::{Due, ManyLogins, Named, on_store};
 use crate::worker::{Worker, no_thread};
 use crew::Fleet;
-
-/// What became of one login.
-pub(crate) struct Settled {
-    /// Its tokens, if they are good and saved.
-    pub(crate) outcome: Option<Outcome>,
-    /// What went wrong; beside an outcome, the command after the save.
-    pub(crate) error: Option<Error>,
-}
-
-impl From<Result<Outcome>> for Settled {
-    fn from(result: Result<Outcome>) -> Self {
-        let (outcome, error) = match result {
-            Ok(outcome) => (Some(outcome), None),
-            Err(error) => (None, Some(error)),
-        };
-        Settled { outcome, error }
-    }
-}
-
-/// Who hears what becomes of the logins. It may listen as slowly as it likes.
-pub(crate) trait Audience {
-    /// There are so many logins, and this is their order. Not called for a store that has none.
-    fn expect(&mut self, all: usize);
-    /// This is what became of one of them.
-    fn settled(&mut self, index: usize, name: &str, settled: Settled);
-    /// The run may end here: what was put off is to be said now.
-    fn last_words(&mut self);
-}
-
-/// What the working thread has to say.
-enum Event {
-    Expect(usize),
-    Settled(usize, String, Settled),
-    /// A signal will do its work once this is answered, or the listener is too slow for it.
-    LastWords(mpsc::Sender<()>),
-}
-
-/// What a caller wants done once a pair is saved.
-pub(crate) type AfterSave = Box<dyn FnOnce() -> Result<()> + Send>;
-
-/// A caller's hands on the working thread.
-pub(crate) trait Helper: Send {
-    /// Signals that waited do their work now, on this thread.
-    fn deliver_signals(&mut self);
-    /// From now on, they wait again.
-    fn defer_signals(&mut self);
-    /// From now on, they do it at once, even if the listener is busy.
-    fn let_signals_go(&mut self);
-    /// From now on, `tell` is called when a signal waits.
-    ///
-    /// # Errors
-    /// [`Kind::Temporary`] if the system has no thread for it.
-    fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) -> Result<()>;
-    /// Whether something is to be done once a pair is saved.
-    fn follows_saves(&self) -> bool;
-    /// What that is; it may take long.
-    fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave>;
-}
+pub(crate) use terms::{AfterSave, Audience, Helper, Settled};
+use terms::{Done, Event, left_out};
 
 /// Refreshes all logins of a store that are due. Signals wait when this is called, and still when it returns,
 /// if something must be told first.
@@ -192,27 +138,6 @@ fn all_valid(logins: &[Named<Snapshot>], options: &Options) -> Option<AllSettled
     };
     let all: Option<AllSettled> = logins.iter().map(settled).collect();
     all.filter(|all| !all.is_empty())
-}
-
-/// What became of a login that is left out: its token is told where it is known to live long enough.
-fn left_out(snapshot: &Snapshot, options: &Options) -> Settled {
-    let view = snapshot.with(options.given());
-    let lasting = view.ok().and_then(|view| {
-        let tokens = options.lasting(&view)?;
-        outcome(tokens.clone(), view.api(), false).ok()
-    });
-    Settled {
-        outcome: lasting,
-        error: None,
-    }
-}
-
-/// How a run ended.
-struct Done {
-    /// Whether a login has a pair that nothing but the telling keeps.
-    must_be_told: bool,
-    /// Why it could not go on.
-    error: Option<Error>,
 }
 
 /// Tells the story of each login that is due.

@@ -152,6 +152,14 @@ impl<S: Store> Story<'_, S> {
                 continue;
             }
             let turn = attempts.turn(&order).await?;
+            // The turn may have been long in coming.
+            if claim
+                .renew()
+                .await
+                .map_err(|error| attempts.remember(error))?
+            {
+                continue;
+            }
             caller.defer_signals();
             let origin = Origin::Refresh(&order.refresh_token);
             let room = match claim.reserve(&origin, given, Some(&order)).await {

@@ -202,7 +202,7 @@ pub(crate) trait ManyLogins: Store {
     /// Waits for what must be waited for before anything is at stake, until `deadline`.
     async fn begin(&self, given: Given<'_>, due: &Due, deadline: Instant) -> Result<()>;
 
-    /// Claims more of the logins that are due, and hardly more than `room` of them.
+    /// Claims more of the logins that are due: a database no more than `room` of them, a file all.
     async fn claim_more(&self, due: &Due, room: usize) -> Result<More<Self::Claim>>;
 
     /// Gives back all that this run still holds: it is about to end.
@@ -262,10 +262,10 @@ pub(crate) enum Next<C> {
 /// A pace that runs on many hosts keep together.
 pub(crate) trait Slots {
     /// When the next request for a login's app may go out, by [`machine::uptime`]; none if nobody
-    /// keeps a pace for it. `spacing` lies between two.
+    /// keeps a pace for it. `spacing` lies between two; an error if the app is held for longer than `max_wait`.
     ///
     /// [`machine::uptime`]: crate::platform::machine::uptime
-    fn next<'a>(&'a self, login: &'a str, spacing: Duration) -> Slot<'a>;
+    fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a>;
 
     /// The server wants no request for a login's app for so long.
     fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a>;
@@ -309,8 +309,8 @@ pub(crate) trait Claim: Sized {
     /// Reads the login again: a program that knows no claims may have changed it.
     async fn look_again(&mut self) -> Result<()>;
 
-    /// Makes sure that the claim outlasts a request, and says whether it had to be made anew: then others
-    /// may have had the login meanwhile. May wait for them.
+    /// Makes sure that the claim outlasts a request, and says whether the login is another than before: others
+    /// may have had it meanwhile. May wait for them.
     ///
     /// # Errors
     /// As of [`Store::claim`].

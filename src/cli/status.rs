@@ -14,7 +14,6 @@ use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
 #[cfg(feature = "postgres")]
 use crate::platform::signals::Mask;
-use crate::profile::Snapshot;
 use crate::profile::standing::Next;
 use crate::refresh::Options;
 #[cfg(feature = "postgres")]
@@ -22,10 +21,10 @@ use crate::store::Notes;
 use crate::store::file::FileStore;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
-use crate::store::{Counts, Database, Named};
+use crate::store::{Counts, Database};
 use crate::text::printable;
-pub(super) use survey::span;
-use survey::{Keeper, Survey};
+pub(super) use survey::{Form, span};
+use survey::{Keeper, Logins, Survey, no_login};
 
 /// Shows one profile, or all that there are; of a store in words, without `all`, only how many stand how.
 ///
@@ -66,13 +65,6 @@ pub(super) fn show(
         }
     }
     stuck.verdict(&options.keeper())
-}
-
-/// What is printed.
-#[derive(Clone, Copy)]
-pub(super) enum Form {
-    Json,
-    Table { has_colour: bool },
 }
 
 /// So many logins of a store are looked at together: what is known at once does not grow with it.
@@ -140,8 +132,6 @@ fn file(options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
     Ok((foreseen.logins, keeper))
 }
 
-type Logins = Vec<Named<Snapshot>>;
-
 /// The logins of a store, or the one that is named, some at a time.
 #[cfg(feature = "postgres")]
 fn pages(
@@ -207,13 +197,6 @@ fn pages(
 #[cfg(not(feature = "postgres"))]
 fn counts(_: &Database, _: &Options) -> Result<Counts> {
     Err(crate::store::no_postgres())
-}
-
-fn no_login(keeper: &str) -> Error {
-    Error::config(format!("{keeper} has no login")).with_hint(Hint::fixed(
-        "a profile is a section with a refresh_token, or a login of the store; feishu-refresh login makes one",
-        "profile 是含有 refresh_token 的节，或数据库中的一个登录；可用 feishu-refresh login 创建",
-    ))
 }
 
 impl Counts {

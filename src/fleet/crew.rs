@@ -10,7 +10,7 @@ use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
-use super::{Done, Event, Helper, Settled, left_out};
+use super::terms::{Done, Event, Helper, Settled, left_out};
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Snapshot, twin};
 use crate::refresh::attempts::Services;
@@ -20,8 +20,8 @@ use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted};
 use crate::token::Fingerprint;
 use crate::worker::Worker;
 
-/// How many logins of a store are under way in one run.
-const MOST_AT_ONCE: usize = 256;
+/// How many logins of a database are under way in one run.
+const MOST_LOGINS: usize = 256;
 
 /// How long a listener may take for the last words before a signal does its work.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -70,6 +70,11 @@ impl<S: ManyLogins> Fleet<'_, S> {
             // Signals are heeded as long as there is something to do.
             select(all, signals).await;
         }
+        if self.services.pace().is_some_and(Pace::is_closed) {
+            // The last of it has just been done.
+            self.obey().await;
+        }
+        self.store.give_all_back().await;
         self.store.close().await;
         Done {
             must_be_told: self.must_be_told.get(),
@@ -86,8 +91,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let mut under_way: UnderWay<'_, S::Claim> = FuturesUnordered::new();
         let (mut has_more, mut is_asked, mut told) = (true, false, 0);
         loop {
-            // The one that asks is no login.
-            let room = MOST_AT_ONCE.saturating_sub(under_way.len());
+            let room = MOST_LOGINS.saturating_sub(under_way.len());
             if has_more && !is_asked && room > 0 {
                 is_asked = true;
                 under_way.push(Box::pin(
@@ -127,7 +131,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
     }
 
-    /// Claims more, unless a signal waits.
+    /// Claims more; while a signal waits, not yet.
     async fn more(&self, room: usize) -> Result<More<S::Claim>> {
         if let Some(pace) = self.services.pace() {
             pace.is_open().await;
@@ -219,34 +223,38 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
     }
 
-    /// Each time a signal waits: sends nothing more, waits until nothing is at stake, and lets it do
-    /// its work; but for a pair that nothing but the telling keeps, only once that is told.
+    /// Each time a signal waits: sends nothing more, and lets it do its work.
     async fn heed(&self, signal: &Notify) {
         loop {
             signal.notified().await;
             log::warn!("a signal waits: what was sent is awaited and saved first");
             let pace = self.services.pace();
             pace.into_iter().for_each(Pace::close);
-            while self.at_stake.get() > 0 {
-                self.changed.notified().await;
-            }
-            self.store.give_all_back().await;
-            let (sender, said) = mpsc::channel();
-            if self.events.send(Event::LastWords(sender)).is_ok() {
-                // Nothing is under way that could wait for this thread.
-                if self.must_be_told.get() {
-                    let _ = said.recv();
-                } else {
-                    let _ = said.recv_timeout(LAST_WORDS);
-                }
-            }
-            let mut helper = self.helper.borrow_mut();
-            helper.deliver_signals();
+            self.obey().await;
             // It was one that this program ignores.
-            helper.defer_signals();
-            drop(helper);
             pace.into_iter().for_each(Pace::open);
         }
+    }
+
+    /// Waits until nothing is at stake, and lets a signal do its work; but for a pair that nothing but the
+    /// telling keeps, only once that is told.
+    async fn obey(&self) {
+        while self.at_stake.get() > 0 {
+            self.changed.notified().await;
+        }
+        self.store.give_all_back().await;
+        let (sender, said) = mpsc::channel();
+        if self.events.send(Event::LastWords(sender)).is_ok() {
+            // Nothing is under way that could wait for this thread.
+            if self.must_be_told.get() {
+                let _ = said.recv();
+            } else {
+                let _ = said.recv_timeout(LAST_WORDS);
+            }
+        }
+        let mut helper = self.helper.borrow_mut();
+        helper.deliver_signals();
+        helper.defer_signals();
     }
 }
 
@@ -278,6 +286,11 @@ impl<S> Caller for Member<'_, '_, S> {
 
     fn deliver_signals(&mut self) {
         self.has_stake(false);
+    }
+
+    fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
+        let closing = self.fleet.services.pace().map(Pace::closing);
+        Box::new(move || closing.as_ref().is_some_and(|closed| closed.get()))
     }
 
     fn holds_up(&self) -> bool {

@@ -8,7 +8,7 @@
 //!   of its own, and one that was missed is not used late.
 //! - Few requests are under way to one host, and so few connections. A host that answers none of them
 //!   is given up.
-//! - Who asks again goes before those that have not asked yet: a reply may have been lost.
+//! - Who asks again goes before those of this run that have not asked yet: a reply may have been lost.
 //! - Nothing is sent while it is closed.
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +28,7 @@ use crate::store::{Due, Slots};
 use crate::token::Fingerprint;
 
 /// How many requests to one host may be under way.
-const MOST_UNDER_WAY: usize = 16;
+const MOST_REQUESTS: usize = 16;
 
 /// A host that left so many requests in a row without an answer is asked no more.
 const MOST_SILENT: u32 = 48;
@@ -46,7 +46,7 @@ pub(crate) struct Pace {
     max_wait: Duration,
     hosts: RefCell<HashMap<String, Rc<Host>>>,
     apps: RefCell<HashMap<(String, String), Rc<Lane>>>,
-    is_closed: Cell<bool>,
+    is_closed: Rc<Cell<bool>>,
     opened: Notify,
 }
 
@@ -82,7 +82,7 @@ impl Pace {
             max_wait: due.max_wait,
             hosts: RefCell::default(),
             apps: RefCell::default(),
-            is_closed: Cell::new(false),
+            is_closed: Rc::default(),
             opened: Notify::new(),
         }
     }
@@ -95,10 +95,15 @@ impl Pace {
         let (lane, host) = (self.lane(order), self.host(order));
         let (mut queue, mut kept) = (None, None);
         loop {
+            if !self.is_free(&lane) {
+                kept = None;
+            }
             self.way_is_free(order, &lane, &host).await?;
             let slot = self.shared_slot(login).await?;
             if let Some(slot) = slot {
-                sleep(slot.saturating_sub(machine::uptime())).await;
+                let wait = slot.saturating_sub(machine::uptime());
+                kept = kept.filter(|_| wait < LATEST);
+                sleep(wait).await;
             } else {
                 if queue.is_none() && !is_again {
                     queue = Some(lane.queue.lock().await);
@@ -111,22 +116,22 @@ impl Pace {
                 }
             }
             let permit = match kept.take() {
-                Some(permit) => permit,
                 // It is never closed.
                 None => Arc::clone(&host.permits).acquire_owned().await.ok(),
+                kept => kept,
             };
             let now = Instant::now();
             let has_missed = match slot {
                 Some(slot) => machine::uptime() > slot + LATEST,
                 None => now < lane.last.get() + self.spacing && !self.spacing.is_zero(),
             };
-            if self.is_closed.get() || lane.held_until.get() > now {
+            if !self.is_free(&lane) {
                 continue;
             }
             if has_missed {
                 // Not with a permit in hand, which other apps could use; but a shared slot comes soon, and if
                 // that were missed, too, others would miss it.
-                kept = slot.map(|_| permit);
+                kept = permit.filter(|_| slot.is_some());
                 continue;
             }
             // Counted from when it really goes: a late one must not come close to the next.
@@ -139,9 +144,15 @@ impl Pace {
     /// A slot that no other run has, where runs share them.
     async fn shared_slot(&self, login: &str) -> Result<Option<Duration>> {
         match &self.slots {
-            Some(slots) if !self.spacing.is_zero() => slots.next(login, self.spacing).await,
+            Some(slots) if !self.spacing.is_zero() => {
+                slots.next(login, self.spacing, self.max_wait).await
+            }
             _ => Ok(None),
         }
+    }
+
+    fn is_free(&self, lane: &Lane) -> bool {
+        !self.is_closed.get() && lane.held_until.get() <= Instant::now()
     }
 
     /// Waits until nothing forbids to send.
@@ -191,6 +202,11 @@ impl Pace {
         self.is_closed.set(true);
     }
 
+    /// What says whether nobody may send.
+    pub(crate) fn closing(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.is_closed)
+    }
+
     /// Waits until somebody may send.
     pub(crate) async fn is_open(&self) {
         while self.is_closed.get() {
@@ -213,7 +229,7 @@ impl Pace {
         let mut hosts = self.hosts.borrow_mut();
         let new = || {
             Rc::new(Host {
-                permits: Arc::new(Semaphore::new(MOST_UNDER_WAY)),
+                permits: Arc::new(Semaphore::new(MOST_REQUESTS)),
                 silent: Cell::new(0),
             })
         };

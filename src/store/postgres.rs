@@ -21,6 +21,7 @@
 mod address;
 mod claim;
 mod connection;
+mod due;
 mod facts;
 mod journal;
 mod lease;
@@ -36,6 +37,7 @@ pub(crate) mod sealing;
 mod slots;
 mod statements;
 mod survey;
+mod tls;
 mod trouble;
 
 use std::rc::Rc;
@@ -135,10 +137,14 @@ impl Store for PostgresStore {
     }
 
     async fn give_back(&self, profile: &str, error: Option<&Error>) {
-        let is_in_doubt = error.is_some_and(Error::may_have_spent);
-        let has_failed = error.is_some();
-        self.run.release(profile, is_in_doubt, has_failed).await;
-        let app = self.run.forget_lease(profile);
+        if !self.run.leased.borrow().contains_key(profile) {
+            return;
+        }
+        self.run.leased(profile).is_in_doubt |= error.is_some_and(Error::may_have_spent);
+        // A run for one login may be wrong about it: only those over many keep each other from it.
+        let has_failed = error.is_some() && self.run.round.is_begun();
+        self.run.release(profile, has_failed).await;
+        let app = self.run.forget(profile);
         if let Some((app, error)) = app.zip(error) {
             self.run.round.has_failed(&app, error);
         }

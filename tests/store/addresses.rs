@@ -199,6 +199,9 @@ fn certificate_and_name_are_checked() {
         run_at(&shared, &known, &[]).token();
     }
     run_at(&shared, &format!("{address}?sslrootcert={ca}"), &[]).token();
+    // The proof of the password is bound to the certificate, where that is asked for.
+    let bound = format!("{address}?sslrootcert={ca}&channel_binding=require");
+    run_at(&shared, &bound, &[]).token();
     let required = format!("{address}?sslmode=require");
     run_at(&shared, &required, &[("SSL_CERT_FILE", &ca)]).token();
     let mut program = shared.program();
@@ -219,7 +222,7 @@ fn certificate_and_name_are_checked() {
         .assert_failed(3, "/nowhere.pem");
     let status = shared.run(&["status", "--store", &format!("{address}?sslrootcert={ca}")]);
     assert_eq!(status.code, 0, "{}", status.stderr);
-    assert_eq!(shared.scene.server.rotations(), 7);
+    assert_eq!(shared.scene.server.rotations(), 8);
     assert_eq!(shared.scene.server.spent_seen(), 0);
 }
 

@@ -1,7 +1,8 @@
 //! Many logins, and workers that refresh them side by side.
 
 use std::collections::HashSet;
-use std::process::{Child, Stdio};
+use std::fs;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,9 +55,13 @@ impl Shared {
         self.database.query(&sql);
     }
 
-    /// Asserts that no token was sent twice, that all that is held works, and that nothing is left behind.
+    /// Asserts that no token was sent twice, and that nothing is left behind.
     fn assert_all_sound(&self, host: &Host) {
         assert_eq!(self.scene.server.spent_seen(), 0, "a spent token was sent");
+        self.assert_nothing_left(host);
+    }
+
+    fn assert_nothing_left(&self, host: &Host) {
         assert_eq!(host.leftovers().len(), 0);
         let left =
             "lease_id IS NOT NULL OR lease_until IS NOT NULL OR sent_fingerprint IS NOT NULL";
@@ -142,6 +147,9 @@ fn workers_that_are_killed_leave_their_logins_to_the_others() {
         while workers.len() < 4 {
             workers.push(start(&shared, &host, &arguments));
         }
+        // Two seconds of slots, the time-out, and ten seconds more.
+        let long = "lease_id IS NOT NULL AND lease_until > now() + interval '13.5 s'";
+        assert_eq!(shared.count(long), 0);
         shared.count("refreshed_at IS NULL AND state = 'live'") == 0
     });
     for worker in workers {
@@ -160,8 +168,6 @@ fn workers_that_are_killed_leave_their_logins_to_the_others() {
     // Those that were refreshed while none was left to do were new workers' from their begin.
     let rotations = shared.count("previous_fingerprint IS NOT NULL");
     assert_eq!(rotations, LOGINS - refused);
-    let leases = "lease_id IS NOT NULL AND lease_until > now() + interval '14 s'";
-    assert_eq!(shared.count(leases), 0);
 }
 
 /// When the requests of an app came.
@@ -379,8 +385,6 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     let next_slot = "SELECT next_slot > now() + interval '1500 ms' FROM feishu_refresh.pace";
     wait_for("the hold", || shared.database.query(next_slot) == "t");
     // Another one comes, and waits, too; or does not, if it is not to.
-    let impatient = host.run(&shared, &["--all", "--max-wait", "0", "-p", "p0"]);
-    assert_eq!(impatient.code, 2);
     let impatient = other.run(&shared, &["--all", "--max-wait", "0"]);
     impatient.assert_failed(5, "as its server asked");
     let second = start(&shared, &other, &["-q", "--rate", "20"]);
@@ -455,12 +459,12 @@ fn a_worker_with_another_key_spoils_nothing() {
     let Some(shared) = Shared::with_many("v2", 5) else {
         return;
     };
-    let rows = || {
-        shared
-            .database
-            .query("SELECT l.*::text FROM feishu_refresh.login l ORDER BY name")
+    let tokens = || {
+        let sql = "SELECT string_agg(refresh_token, ' ' ORDER BY name) FROM feishu_refresh.login";
+        shared.database.query(sql)
     };
     let host = Host::new();
+    let before = tokens();
     let key = host.run(&shared, &["store", "key"]).stdout;
     let mut program = host.program(&shared);
     program.env_remove("FEISHU_STORE_KEY_FILE");
@@ -468,14 +472,21 @@ fn a_worker_with_another_key_spoils_nothing() {
     let run = Run::of(program.output().unwrap());
     run.assert_failed(3, "is sealed with the key");
     assert_eq!(shared.count("failures > 0 OR lease_id IS NOT NULL"), 0);
+    assert_eq!(tokens(), before);
     assert!(shared.scene.server.requests().is_empty());
     // A single row that does not open is one login's failure.
     shared.set("access_token = refresh_token WHERE name = 'p3'");
-    let before = rows();
     let run = host.run(&shared, &["--all", "--rate", "0"]);
     run.assert_failed(3, "[p3]");
     assert_eq!(shared.scene.server.rotations(), 4);
-    assert_ne!(rows(), before);
+    shared.assert_all_sound(&host);
+    // So is one that is sealed with a key which the others are not.
+    shared.set("refreshed_at = NULL, retry_at = NULL, access_token = NULL");
+    shared.set("refresh_token = '0123abcd' || substr(refresh_token, 9) WHERE name = 'p0'");
+    let run = host.run(&shared, &["--all", "--rate", "0"]);
+    run.assert_failed(3, "is sealed with the key 0123abcd");
+    assert_eq!(shared.scene.server.rotations(), 8);
+    assert_eq!(shared.count("failures > 0 AND name = 'p0'"), 1);
     shared.assert_all_sound(&host);
 }
 
@@ -618,4 +629,133 @@ fn status_streams_more_logins_than_it_looks_at_together() {
     let stuck = " and 1280 more of postgres://";
     assert!(run.stderr.contains(stuck), "{}", run.stderr);
     assert_eq!(names(&run).iter().collect::<HashSet<_>>().len(), 1304);
+}
+
+#[test]
+fn no_wait_that_nobody_asked_for_ends_a_worker() {
+    let Some(shared) = Shared::with_many("v2", 50) else {
+        return;
+    };
+    let host = Host::new();
+    // The queue of an app is no wait that its server asked for.
+    let run = host.run(&shared, &["--all", "--rate", "20", "--max-wait", "0"]);
+    run.assert_done();
+    assert_eq!(shared.scene.server.rotations(), 50);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn logins_without_an_app_keep_a_slow_pace_of_their_own() {
+    let Some(shared) = Shared::without_login(&[]) else {
+        return;
+    };
+    shared.add_many("115", APP_ID, "disk", 10);
+    let host = Host::new();
+    let begun = Instant::now();
+    let run = host.run(
+        &shared,
+        &["--all", "--rate", "1", "--timeout", "1", "-o", "json"],
+    );
+    run.assert_done();
+    assert_eq!(names(&run).len(), 10);
+    assert!(begun.elapsed() >= Duration::from_secs(9));
+    assert_eq!(shared.scene.server.requests().len(), 10);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn a_signal_between_two_attempts_does_not_hide_that_a_reply_was_lost() {
+    let Some(shared) = Shared::with_many("v2", 1) else {
+        return;
+    };
+    let host = Host::new();
+    shared.scene.server.fail_next(Fault::CloseAfterSpending);
+    let mut program = host.program(&shared);
+    let mut run = HeldRun::until(program.args(["--all", "-v"]), "trying again");
+    send_signal(&run.child, "TERM");
+    run.read_until("a signal waits");
+    assert_eq!(run.finish().code, 143);
+    assert_eq!(
+        shared.count("unanswered_fingerprint = refresh_fingerprint"),
+        1
+    );
+    shared.assert_nothing_left(&host);
+    let run = host.run(&shared, &["--all", "--retries", "0"]);
+    assert!(run.stderr.contains("and got no answer"), "{}", run.stderr);
+}
+
+#[test]
+fn a_signal_shortens_a_save_that_fails() {
+    let Some(shared) = Shared::with_many("v2", 1) else {
+        return;
+    };
+    let host = Host::new();
+    let server = &shared.scene.server;
+    server.fail_next(Fault::Hold);
+    let mut program = host.program(&shared);
+    let mut run = HeldRun::spawn(program.args(["--all", "-v"]));
+    server.wait_until_held();
+    shared.database.stop("immediate").unwrap();
+    server.release();
+    run.read_until("rotated, but not saved yet");
+    let begun = Instant::now();
+    send_signal(&run.child, "TERM");
+    let run = run.finish();
+    assert_eq!(run.code, 143, "{}", run.stderr);
+    assert!(run.stderr.contains("the new pair is in "), "{}", run.stderr);
+    let took = begun.elapsed();
+    assert!((4..20).contains(&took.as_secs()), "{took:?}");
+    // The next one saves what it left.
+    shared.database.start_again().unwrap();
+    shared.set("lease_until = now()");
+    let run = host.run(&shared, &["--all", "-o", "json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(names(&run).len(), 1);
+    assert_eq!(server.rotations(), 1);
+    shared.assert_all_sound(&host);
+}
+
+/// A container's first process is ended by no signal's default work.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_ends_a_worker_that_is_a_containers_first_process() {
+    let as_first = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]);
+        command
+    };
+    if !as_first()
+        .arg("true")
+        .output()
+        .is_ok_and(|run| run.status.success())
+    {
+        return;
+    }
+    let Some(shared) = Shared::with_many("v2", 40) else {
+        return;
+    };
+    let host = Host::new();
+    let server = &shared.scene.server;
+    let program = host.program(&shared);
+    let mut command = as_first();
+    command
+        .arg(program.get_program())
+        .args(["--all", "-v", "--rate", "10"]);
+    command.env_clear();
+    let variables = program.get_envs();
+    command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(shared.scene.folder());
+    let mut run = HeldRun::spawn(&mut command);
+    wait_for("some", || server.rotations() > 3);
+    // unshare waits for its child.
+    let child = format!("/proc/{0}/task/{0}/children", run.child.id());
+    let child = fs::read_to_string(child).unwrap();
+    let killed = Command::new("kill")
+        .args(["-s", "TERM", child.trim()])
+        .output();
+    assert!(killed.unwrap().status.success());
+    run.read_until("a signal waits");
+    assert_eq!(run.finish().code, 143);
+    assert!(server.rotations() < 40);
+    shared.assert_all_sound(&host);
 }

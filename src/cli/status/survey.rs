@@ -6,15 +6,25 @@ use jiff::Timestamp;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Form, Logins, no_login};
 use crate::cli::output::line;
-use crate::error::Result;
+use crate::error::{Error, Hint, Result};
+use crate::profile::Snapshot;
 use crate::profile::standing::{self, Held, Next, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
-use crate::store::{Mention, Notes, Refused};
+use crate::store::{Mention, Named, Notes, Refused};
 use crate::text::printable;
 use crate::token::{later, second};
+
+/// Logins, or why they cannot be read.
+pub(super) type Logins = Vec<Named<Snapshot>>;
+
+/// What is printed.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Json,
+    Table { has_colour: bool },
+}
 
 #[derive(Serialize)]
 struct StatusJson<'a> {
@@ -338,4 +348,11 @@ pub(crate) fn span(seconds: i64) -> String {
 
 fn shown(path: impl AsRef<Path>) -> String {
     printable(&path.as_ref().display().to_string())
+}
+
+pub(super) fn no_login(keeper: &str) -> Error {
+    Error::config(format!("{keeper} has no login")).with_hint(Hint::fixed(
+        "a profile is a section with a refresh_token, or a login of the store; feishu-refresh login makes one",
+        "profile 是含有 refresh_token 的节，或数据库中的一个登录；可用 feishu-refresh login 创建",
+    ))
 }

@@ -3,7 +3,9 @@
 //! They are masked, not handled: once the mask is gone, a signal that waited does its default work,
 //! and one that was ignored when the program started is still ignored.
 
+use std::fs;
 use std::io;
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -38,6 +40,10 @@ impl Seen {
         let seen = self.signals.swap(0, Ordering::SeqCst);
         for signal in named().iter().filter(|s| seen & (1 << *s as i32) != 0) {
             let _ = raise(signal);
+            // Linux lets no signal do its default work on a container's first process.
+            if process::id() == 1 && !is_ignored(signal) {
+                process::exit(128 + signal as i32);
+            }
         }
     }
 }
@@ -67,6 +73,14 @@ fn named() -> SigSet {
     Signal::iterator()
         .filter(|signal| deferred.contains(*signal))
         .collect()
+}
+
+/// Whether this program was started to ignore a signal.
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (signal as i32 - 1)) != 0)
 }
 
 /// The mask that this program was started with, once a thread has put signals off.

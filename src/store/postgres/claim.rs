@@ -11,7 +11,7 @@ use super::journal;
 use super::lease::Lease;
 use super::link::Pauses;
 use super::row::{State, Stored};
-use super::run::{AppKey, Run, no_login};
+use super::run::{Run, no_login};
 use super::saving::{Outcome, PutBack};
 use super::statements::{self, flag, text};
 use crate::error::{Error, Hint, Kind, Result};
@@ -82,7 +82,7 @@ impl Run {
         let begun = Instant::now();
         let mut has_told = false;
         let mut pauses = Pauses::default();
-        self.note_lease(name, None, AppKey::default());
+        self.leased(name).lease = None;
         loop {
             let lease = Lease::asked_for(self.request);
             let claimed = self
@@ -94,7 +94,10 @@ impl Run {
                 if may_be_left && self.put_back(name, deadline).await? != PutBack::Nothing {
                     continue;
                 }
-                self.note_lease(name, Some(lease), stored.app.clone());
+                let mut leased = self.leased(name);
+                leased.lease = Some(lease);
+                leased.app = stored.app.clone();
+                drop(leased);
                 fail_point!("after-lease");
                 return Ok(stored);
             }
@@ -209,6 +212,12 @@ impl PostgresClaim {
         }
     }
 
+    /// The token that stands there, and one that was sent without an answer.
+    fn token(&self) -> (Option<Fingerprint>, Option<Fingerprint>) {
+        let unanswered = self.stored.unanswered.as_ref().map(|(token, _)| *token);
+        (self.stored.snapshot.fingerprint(), unanswered)
+    }
+
     fn covers_a_request(&self) -> bool {
         let login = &self.stored.snapshot.login.profile;
         self.run.covers_a_request(login, Duration::ZERO)
@@ -250,23 +259,25 @@ impl Claim for PostgresClaim {
             && self.run.put_back(&name, deadline).await? != PutBack::Nothing
         {
             // That pair has ended the lease.
-            self.run.forget_lease(&name);
+            self.run.leased(&name).lease = None;
             self.look_again().await?;
             return Ok(true);
         }
         if self.covers_a_request() {
             return Ok(false);
         }
+        let before = self.token();
         let leased = self.run.lease(&name, self.is_for_login, None, deadline);
         self.stored = leased.await?;
-        Ok(true)
+        Ok(self.token() != before)
     }
 
     async fn rest(&mut self, pause: Duration, is_in_doubt: bool) {
         let login = &self.stored.snapshot.login.profile;
+        self.run.leased(login).is_in_doubt = is_in_doubt;
         // Others would only come to the same refusal.
         if !self.run.covers_a_request(login, pause) {
-            self.run.release(login, is_in_doubt, false).await;
+            self.run.release(login, false).await;
             self.had_company = true;
         }
     }

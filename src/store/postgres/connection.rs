@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, Host, Name, is_loopback};
 use super::schema;
 use super::statements::Parameter;
+use super::tls::Tls;
 use super::trouble::{Nature, Trouble, field};
 use crate::client::{look_up, tls};
 use crate::error::Result;
@@ -193,7 +193,7 @@ impl Connector {
             tls::that_trusts_nobody().map_err(|error| Trouble::unusable(&error))?
         };
         let opening = async {
-            let opened = config.connect(MakeRustlsConnect::new(tls)).await;
+            let opened = config.connect(Tls::new(tls)).await;
             opened
                 .map(|(client, carrier)| (client, carry(carrier)))
                 .map_err(|error| match Trouble::of(&error, shown) {

@@ -80,6 +80,9 @@ impl App {
     }
 }
 
+/// What names an app in the store, its id and service; empty where a login has none.
+pub(super) type AppKey = (String, String);
+
 /// What an app's secrets are sealed for.
 pub(super) fn app_owner((id, service): (&str, &str)) -> String {
     format!("{id} at {service}")

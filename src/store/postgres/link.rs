@@ -158,12 +158,18 @@ impl Link {
     }
 
     /// Has a statement done if there is a connection, and no longer than for a while: what comes of it
-    /// matters little.
-    pub(super) async fn try_in_passing(&self, statement: &str, parameters: &[Parameter<'_>]) {
+    /// matters little. Says whether it is known to be done.
+    pub(super) async fn try_in_passing(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> bool {
         let current = self.current.lock().await.clone();
-        if let Some(connection) = current.filter(|known| !known.is_closed()) {
-            let _ = timeout(PASSING, connection.run(statement, parameters)).await;
-        }
+        let Some(connection) = current.filter(|known| !known.is_closed()) else {
+            return false;
+        };
+        let done = timeout(PASSING, connection.run(statement, parameters)).await;
+        matches!(done, Ok(Ok(_)))
     }
 
     /// Takes leave of the server, where others may need the connection.

@@ -8,8 +8,7 @@ use secrecy::SecretString;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use super::facts::{app_owner, login_owner};
-use super::run::AppKey;
+use super::facts::{AppKey, app_owner, login_owner};
 use super::sealing::{Keys, Owner};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Addresses, LoginId, Pair, Profile, Snapshot, SpentTokens, StatedApi};

@@ -1,6 +1,6 @@
 //! One run's dealings with the database: what it is called there, what it has seen, which leases it has.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::process;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
+use super::facts::AppKey;
 use super::lease::Lease;
 use super::link::Link;
 use super::round::Round;
@@ -43,14 +44,16 @@ pub(crate) struct Run {
 }
 
 /// What a run knows of a login that it has under way.
+#[derive(Default)]
 pub(super) struct Leased {
     /// Its lease; none while it is not known to be this run's.
     pub(super) lease: Option<Lease>,
     pub(super) app: AppKey,
+    /// When its next request may go out, by the machine's uptime, if that was said with the claim.
+    pub(super) slot: Option<Duration>,
+    /// Whether its token was sent, and nobody knows what came of it.
+    pub(super) is_in_doubt: bool,
 }
-
-/// What names an app in the store, its id and service; empty where a login has none.
-pub(super) type AppKey = (String, String);
 
 /// What a row knows of tokens, without its secrets.
 pub(super) struct TokensThere {
@@ -156,16 +159,23 @@ impl Run {
         }
     }
 
-    /// This run has a login under way from now on, and may have its lease.
-    pub(super) fn note_lease(&self, login: &str, lease: Option<Lease>, app: AppKey) {
-        let leased = Leased { lease, app };
-        self.leased.borrow_mut().insert(login.to_owned(), leased);
+    /// What is known of a login that is under way from now on.
+    pub(super) fn leased(&self, login: &str) -> RefMut<'_, Leased> {
+        RefMut::map(self.leased.borrow_mut(), |leased| {
+            leased.entry(login.to_owned()).or_default()
+        })
     }
 
     /// This run has no more to do with a login. Gives its app.
-    pub(super) fn forget_lease(&self, login: &str) -> Option<AppKey> {
+    pub(super) fn forget(&self, login: &str) -> Option<AppKey> {
         let leased = self.leased.borrow_mut().remove(login);
         leased.map(|leased| leased.app)
+    }
+
+    /// This run leaves a login alone: what became of it, or of its lease, it does not know.
+    pub(super) fn leave_alone(&self, login: &str) {
+        self.forget(login);
+        self.round.left_alone.borrow_mut().insert(login.to_owned());
     }
 
     /// Whether this run has a lease of a login that outlasts a request which is sent after this pause.
@@ -175,48 +185,55 @@ impl Run {
         lease.is_some_and(|lease| lease.covers_a_request(pause))
     }
 
-    /// The logins that this run has under way.
-    pub(super) fn under_way(&self) -> Vec<String> {
-        self.leased.borrow().keys().cloned().collect()
+    /// The app of a login that is under way.
+    pub(super) fn app_of(&self, login: &str) -> Option<AppKey> {
+        let leased = self.leased.borrow();
+        let app = leased.get(login).map(|leased| leased.app.clone());
+        app.filter(|(id, _)| !id.is_empty())
     }
 
-    /// Gives the lease of a login back that this run has under way. One that cannot be given back comes to its
-    /// end. `is_in_doubt` says whether nobody knows what came of a token that was sent, `has_failed` whether
-    /// it must not be tried at once again.
-    pub(super) async fn release(&self, login: &str, is_in_doubt: bool, has_failed: bool) {
-        let is_under_way = match self.leased.borrow_mut().get_mut(login) {
+    /// Gives the lease of a login back that is under way. One that cannot be given back comes to its end.
+    /// `has_failed` says whether the login must not be tried at once again.
+    pub(super) async fn release(&self, login: &str, has_failed: bool) {
+        let is_in_doubt = match self.leased.borrow_mut().get_mut(login) {
+            None => return,
             Some(leased) => {
                 leased.lease = None;
-                true
+                leased.is_in_doubt
             }
-            None => false,
         };
-        if is_under_way {
-            let names = vec![login.to_owned()];
-            self.give_back(names, is_in_doubt, has_failed).await;
+        let names = vec![login.to_owned()];
+        if !self.give_back(&names, is_in_doubt, has_failed).await {
+            self.round.left_alone.borrow_mut().insert(login.to_owned());
         }
     }
 
     /// Gives all leases back that this run may have.
     pub(super) async fn release_all(&self) {
-        for leased in self.leased.borrow_mut().values_mut() {
-            leased.lease = None;
-        }
-        let names = self.under_way();
-        if !names.is_empty() {
-            self.give_back(names, false, false).await;
+        for is_in_doubt in [true, false] {
+            let mut names = Vec::new();
+            for (name, leased) in self.leased.borrow_mut().iter_mut() {
+                if leased.is_in_doubt == is_in_doubt {
+                    leased.lease = None;
+                    names.push(name.clone());
+                }
+            }
+            if !names.is_empty() {
+                self.give_back(&names, is_in_doubt, false).await;
+            }
         }
     }
 
-    async fn give_back(&self, names: Vec<String>, is_in_doubt: bool, has_failed: bool) {
+    /// Whether it is known to be done.
+    async fn give_back(&self, names: &Vec<String>, is_in_doubt: bool, has_failed: bool) -> bool {
         let parameters = [
-            texts(&names),
+            texts(names),
             text(&self.id),
             flag(&is_in_doubt),
             flag(&has_failed),
         ];
         let released = self.link.try_in_passing(statements::RELEASE, &parameters);
-        released.await;
+        released.await
     }
 }
 

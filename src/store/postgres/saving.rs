@@ -61,17 +61,20 @@ impl Run {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
                 // The lease has ended with it.
-                if let Some(app) = self.forget_lease(&pair.profile) {
+                if let Some(app) = self.forget(&pair.profile) {
                     self.round.has_worked(&app);
                 }
                 self.save_app_token(pair, facts).await;
                 Ok(outcome)
             }
-            Ok(Outcome::Conflict(why)) => Err(self.unsaved(pair, why, &line, journal, true)),
+            Ok(Outcome::Conflict(why)) => {
+                self.leave_alone(&pair.profile);
+                Err(self.unsaved(pair, why, &line, journal, true))
+            }
             Err(trouble) => {
                 // Others must not take the row's token for unspent: the lease says until its end, and
                 // then to the next, that it was sent.
-                self.forget_lease(&pair.profile);
+                self.leave_alone(&pair.profile);
                 Err(self.unsaved(pair, &trouble.words, &line, journal, false))
             }
         }

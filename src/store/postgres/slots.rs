@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
-use super::round::span;
-use super::run::{AppKey, Run};
+use super::facts::AppKey;
+use super::run::Run;
 use super::statements::{self, seconds, text};
 use super::trouble::{Trouble, field};
-use crate::error::Result;
+use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::store::{Held, Slot, Slots};
 
 impl Slots for Run {
-    fn next<'a>(&'a self, login: &'a str, spacing: Duration) -> Slot<'a> {
+    fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a> {
         Box::pin(async move {
             let Some(app) = self.app_of(login) else {
                 return Ok(None);
             };
-            match self.round.own_slot(&app) {
+            // The one that came with the claim, once.
+            let own = self.leased(login).slot.take();
+            match own {
                 Some(slot) => Ok(Some(slot)),
-                None => self.take_slot(&app, spacing).await,
+                None => self.take_slot(&app, spacing, max_wait).await,
             }
         })
     }
@@ -38,21 +40,44 @@ impl Slots for Run {
 }
 
 impl Run {
-    fn app_of(&self, login: &str) -> Option<AppKey> {
-        let leased = self.leased.borrow();
-        let app = leased.get(login).map(|leased| leased.app.clone());
-        app.filter(|(id, _)| !id.is_empty())
-    }
-
-    async fn take_slot(&self, app: &AppKey, spacing: Duration) -> Result<Option<Duration>> {
+    async fn take_slot(
+        &self,
+        app: &AppKey,
+        spacing: Duration,
+        max_wait: Duration,
+    ) -> Result<Option<Duration>> {
         let spacing = Some(spacing.as_secs_f64());
         let parameters = [text(&app.0), text(&app.1), seconds(&spacing)];
         let taken = self
             .link
             .run(statements::TAKE_SLOT, &parameters, self.deadline());
         let (rows, _) = taken.await?;
-        let until: Result<Option<f64>, Trouble> = rows.first().map(|row| field(row, 0)).transpose();
-        let until = until.map_err(|trouble| trouble.error(self.link.shown()))?;
-        Ok(until.map(|until| machine::uptime().saturating_add(span(until))))
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let times = || Ok((field(row, 0)?, field(row, 1)?));
+        let times = times().map_err(|trouble: Trouble| trouble.error(self.link.shown()));
+        let (until, held): (f64, Option<f64>) = times?;
+        match held.map(span).filter(|held| *held > max_wait) {
+            Some(held) => Err(held_back(self.link.shown(), app, held)),
+            None => Ok(Some(machine::uptime().saturating_add(span(until)))),
+        }
     }
+}
+
+/// The error for an app that its server wants to be left alone for longer than anybody here waits.
+pub(super) fn held_back(store: &str, app: &AppKey, held: Duration) -> Error {
+    let (id, seconds) = (&app.0, held.as_secs());
+    let message = format!(
+        "{store}: the app {id} is to wait {seconds} s, as its server asked; its logins were left for the next run"
+    );
+    Error::temporary(message).with_hint(Hint::fixed(
+        "run again after that time, or allow so long a wait with --max-wait",
+        "请在该时间之后重试，或用 --max-wait 允许更长的等待",
+    ))
+}
+
+/// A number of seconds from the database; none below zero.
+pub(super) fn span(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

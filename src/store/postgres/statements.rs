@@ -3,7 +3,7 @@
 //! Promises:
 //! - Each is whole by itself, and committed by itself: no transaction is open while anything else is waited
 //!   for.
-//! - Done again, none does more than once: whoever lost the answer repeats it.
+//! - Done again, none does more than once with a login: whoever lost the answer repeats it.
 //! - A save is on the server's disk, also where the server is set to answer before that.
 
 use tokio_postgres::types::{ToSql, Type};
@@ -38,7 +38,8 @@ pub(super) fn flag(value: &bool) -> Parameter<'_> {
     (value, Type::BOOL)
 }
 
-/// When a login that failed is tried again: later each time, at most after a day.
+/// When a login that fails is tried again, after the failures before this one: later each time, at most after a
+/// day.
 macro_rules! next_try {
     () => {
         "now() + least(interval '1 day', interval '1 minute' * power(2, least(failures, 11)))"
@@ -85,37 +86,6 @@ macro_rules! durably {
     };
 }
 
-pub(super) const LOOK: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM feishu_refresh.login l WHERE name = $1"
-);
-
-/// Logins in the order of their names: $1 the name that they come after, $2 how many.
-pub(super) const LOOK_AT_SOME: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM feishu_refresh.login l WHERE state <> 'empty' AND ($1 IS NULL OR name > $1) \
-     ORDER BY name LIMIT $2"
-);
-
-/// How many logins stand how.
-pub(super) const COUNTS: &str = "SELECT count(*), \
-       count(*) FILTER (WHERE state = 'live' AND access_expires_at > now()), \
-       count(*) FILTER (WHERE state = 'live' AND COALESCE(access_expires_at <= now(), true) \
-         AND COALESCE(refresh_expires_at > now(), true)), \
-       count(*) FILTER (WHERE state = 'live' AND refresh_expires_at > now() \
-         AND refresh_expires_at <= now() + interval '7 days'), \
-       count(*) FILTER (WHERE state = 'live' AND refresh_expires_at <= now()), \
-       count(*) FILTER (WHERE state = 'live' AND retry_at > now()), \
-       count(*) FILTER (WHERE state = 'refused'), \
-       count(*) FILTER (WHERE state = 'held') \
-     FROM feishu_refresh.login WHERE state <> 'empty'";
-
-/// A place for a login that is not there yet.
-pub(super) const MAKE_PLACE: &str =
-    "INSERT INTO feishu_refresh.login (name) VALUES ($1) ON CONFLICT DO NOTHING";
-
 /// What a lease changes in a row: the run, where it is, when it ends, whether it is for a consent.
 macro_rules! lease {
     ($run:literal, $holder:literal, $end:expr, $is_for_login:literal) => {
@@ -155,6 +125,41 @@ macro_rules! lease {
     };
 }
 
+// It uses the words above.
+mod many;
+pub(super) use many::*;
+
+pub(super) const LOOK: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM feishu_refresh.login l WHERE name = $1"
+);
+
+/// Logins in the order of their names: $1 the name that they come after, $2 how many.
+pub(super) const LOOK_AT_SOME: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM feishu_refresh.login l WHERE state <> 'empty' AND ($1 IS NULL OR name > $1) \
+     ORDER BY name LIMIT $2"
+);
+
+/// How many logins stand how.
+pub(super) const COUNTS: &str = "SELECT count(*), \
+       count(*) FILTER (WHERE state = 'live' AND access_expires_at > now()), \
+       count(*) FILTER (WHERE state = 'live' AND COALESCE(access_expires_at <= now(), true) \
+         AND COALESCE(refresh_expires_at > now(), true)), \
+       count(*) FILTER (WHERE state = 'live' AND refresh_expires_at > now() \
+         AND refresh_expires_at <= now() + interval '7 days'), \
+       count(*) FILTER (WHERE state = 'live' AND refresh_expires_at <= now()), \
+       count(*) FILTER (WHERE state = 'live' AND retry_at > now()), \
+       count(*) FILTER (WHERE state = 'refused'), \
+       count(*) FILTER (WHERE state = 'held') \
+     FROM feishu_refresh.login WHERE state <> 'empty'";
+
+/// A place for a login that is not there yet.
+pub(super) const MAKE_PLACE: &str =
+    "INSERT INTO feishu_refresh.login (name) VALUES ($1) ON CONFLICT DO NOTHING";
+
 /// Takes the lease, or prolongs it. $1 name, $2 the run, $3 where it is, $4 seconds, $5 whether it is for
 /// a consent, $6 the token that must stand there, if that matters.
 pub(super) const CLAIM: &str = concat!(
@@ -167,139 +172,6 @@ pub(super) const CLAIM: &str = concat!(
     columns!(),
     durably!()
 );
-
-/// When a run began that has lasted $1 seconds, by the database's clock.
-pub(super) const BEGAN: &str = "SELECT clock_timestamp() - make_interval(secs => $1)";
-
-/// A way of being due: the words for it, and the order in which one index has the logins. $1 seconds that an access
-/// token must live to be left out, $2 seconds that a refresh token must, $3 when this run began.
-struct Way {
-    is_due: &'static str,
-    order: &'static str,
-}
-
-const BY_ACCESS_TOKEN: Way = Way {
-    is_due: "retry_at IS NULL \
-        AND COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1)",
-    order: "COALESCE(access_expires_at, '-infinity')",
-};
-const BY_REFRESH_TOKEN: Way = Way {
-    is_due: "retry_at IS NULL \
-        AND COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2)",
-    order: "COALESCE(refresh_expires_at, '-infinity')",
-};
-const BY_AGE: Way = Way {
-    is_due: "retry_at IS NULL",
-    order: "COALESCE(refreshed_at, '-infinity')",
-};
-const AGAIN: Way = Way {
-    is_due: "retry_at <= now() AND ($1 IS NULL AND $2 IS NULL \
-        OR COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1) \
-        OR COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2))",
-    order: "retry_at",
-};
-
-/// What a run over many logins has done again and again.
-pub(super) struct ManyStatements {
-    /// Which apps have logins that are due, how many of them up to $4, and how many seconds from now the app's next
-    /// free slot is: $1 to $6 as for the logins.
-    pub(super) due_apps: String,
-    /// Takes slots of an app, and leases as many logins of it as are due, until the last slot and some time more. $1
-    /// to $6 as for the logins, $7 and $8 the app, $9 where the run is, $10 the seconds of a lease beyond the slots,
-    /// $11 the seconds between two slots, none if there are to be no slots, $12 how many seconds the queue may be
-    /// long. Always gives one row: without a login if there is none to be had.
-    pub(super) claim_due: String,
-}
-
-impl ManyStatements {
-    /// Those for logins that are due in these ways.
-    pub(super) fn new(by_access_token: bool, by_refresh_token: bool) -> Self {
-        let mut ways = Vec::new();
-        ways.extend(by_access_token.then_some(BY_ACCESS_TOKEN));
-        ways.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
-        if ways.is_empty() {
-            ways.push(BY_AGE);
-        }
-        ways.push(AGAIN);
-        let app = "COALESCE(a.app_id, '')";
-        let service = "COALESCE(a.service, '')";
-        let due = due(&ways, [app, service], "", "");
-        let due_apps = format!(
-            "SELECT {app}, {service}, due.logins, \
-               EXTRACT(epoch FROM p.next_slot - clock_timestamp())::float8 \
-             FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
-             LEFT JOIN feishu_refresh.pace p ON (p.app_id, p.service) = (a.app_id, a.service) \
-             CROSS JOIN LATERAL (SELECT count(*) AS logins FROM ({due}) AS some_logins) AS due \
-             WHERE due.logins > 0 ORDER BY random()"
-        );
-        let has_slots = " AND ($11 IS NULL OR EXISTS (SELECT FROM turn))";
-        let due = self::due(&ways, ["$7", "$8"], has_slots, "FOR UPDATE SKIP LOCKED");
-        let lease = lease!(
-            "$5",
-            "$9",
-            "COALESCE((SELECT ends FROM turn), now()) + make_interval(secs => $10)",
-            "false"
-        );
-        let claim_due = format!(
-            "WITH turn AS (UPDATE feishu_refresh.pace \
-               SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => $11 * $4) \
-               WHERE app_id = $7 AND service = $8 AND $11 IS NOT NULL \
-                 AND next_slot < clock_timestamp() + make_interval(secs => $12) \
-               RETURNING next_slot AS ends), \
-             due AS ({due}), \
-             claimed AS (UPDATE feishu_refresh.login l SET {lease} \
-               FROM due WHERE l.name = due.name RETURNING l.*) \
-             SELECT t.ends, EXTRACT(epoch FROM t.ends - clock_timestamp())::float8, {OWN_COLUMNS} \
-               a.app_secret, a.app_ticket, a.app_access_token, a.app_access_token_expires_at{DURABLY} \
-             FROM (SELECT (SELECT ends FROM turn) AS ends) t LEFT JOIN claimed l ON true \
-             LEFT JOIN feishu_refresh.app a ON a.app_id = $7 AND a.service = $8"
-        );
-        ManyStatements {
-            due_apps,
-            claim_due,
-        }
-    }
-}
-
-const OWN_COLUMNS: &str = own_columns!();
-const DURABLY: &str = durably!();
-
-/// The names of an app's logins that are due. $1 to $3 as for a way, $4 how many are wanted, $5 the run, $6 the
-/// logins that it has under way. Each part reads one index, from its begin to the first that is not due. A lease of
-/// this run that it does not know of is from a claim whose answer was lost.
-fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> String {
-    let part = |Way { is_due, order }: &Way| {
-        format!(
-            "SELECT name FROM (SELECT name FROM feishu_refresh.login \
-               WHERE COALESCE(app_id, '') = {app} AND COALESCE(service, '') = {service} AND state = 'live' \
-                 AND (lease_until IS NULL OR lease_until <= now() OR lease_id = $5) AND name <> ALL ($6) \
-                 AND COALESCE(refreshed_at, '-infinity') < $3 AND {is_due}{also} \
-               ORDER BY {order} LIMIT $4 {lock}) AS part"
-        )
-    };
-    let parts: Vec<String> = ways.iter().map(part).collect();
-    format!(
-        "SELECT name FROM ({}) AS parts LIMIT $4",
-        parts.join(" UNION ALL ")
-    )
-}
-
-/// Gives slots back that nobody uses, if no other run has taken any since: $1 app, $2 service, $3 where they
-/// end, $4 their seconds.
-pub(super) const GIVE_SLOTS_BACK: &str = "UPDATE feishu_refresh.pace \
-       SET next_slot = next_slot - make_interval(secs => $4) \
-     WHERE app_id = $1 AND service = $2 AND next_slot = $3";
-
-/// Takes one slot, and says in how many seconds it is: $1 app, $2 service, $3 the seconds to the next.
-pub(super) const TAKE_SLOT: &str = "UPDATE feishu_refresh.pace \
-       SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => $3) \
-     WHERE app_id = $1 AND service = $2 \
-     RETURNING EXTRACT(epoch FROM next_slot - clock_timestamp())::float8 - $3";
-
-/// Lets an app have no slot for a while: $1 app, $2 service, $3 seconds.
-pub(super) const HOLD_SLOTS: &str = "UPDATE feishu_refresh.pace \
-       SET next_slot = greatest(next_slot, clock_timestamp() + make_interval(secs => $3)) \
-     WHERE app_id = $1 AND service = $2";
 
 /// Gives leases back: $1 names, $2 the run, $3 whether nobody knows what came of the token that it sent, $4 whether
 /// it failed, so that it is not tried at once again.

@@ -14,6 +14,9 @@ CREATE INDEX IF NOT EXISTS login_retry ON feishu_refresh.login
     (COALESCE(app_id, ''), COALESCE(service, ''), retry_at)
     WHERE state = 'live' AND retry_at IS NOT NULL;
 
+ALTER TABLE feishu_refresh.pace ADD COLUMN IF NOT EXISTS held_until timestamptz;
+COMMENT ON COLUMN feishu_refresh.pace.held_until IS 'Until when the server wants no request of this app';
+
 COMMENT ON COLUMN feishu_refresh.login.failures IS 'Failures since the last token came';
 COMMENT ON COLUMN feishu_refresh.login.retry_at IS 'When --all tries a login again that failed';
 

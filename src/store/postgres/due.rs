@@ -1,0 +1,328 @@
+//! Which logins are due, and the claims on them, beside other runs on this host and elsewhere.
+//!
+//! Promises:
+//! - No two runs claim one login. What is claimed has a slot of its app's shared pace, and a lease that
+//!   outlasts it ([`ManyStatements::claim_due`]): so all runs together keep to the app's limits.
+//! - Little is claimed at once, and only while the app's queue is short: a run that dies leaves few logins
+//!   leased and few slots unused, and what a run knows does not grow with the store.
+//! - An app that answers for none of its logins is left alone until the next run.
+//!
+//! [`ManyStatements::claim_due`]: super::statements::ManyStatements
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::claim::PostgresClaim;
+use super::facts::AppKey;
+use super::lease::Lease;
+use super::run::{Leased, Run};
+use super::sealing;
+use super::slots::{held_back, span};
+use super::statements::{self, Parameter, moment, seconds, text, texts};
+use super::trouble::{Trouble, field};
+use crate::error::{Error, Result};
+use crate::platform::machine;
+use crate::store::{Due, More, Named, Next};
+
+/// Nothing is claimed for an app while its next free slot is further off.
+const LONGEST_QUEUE: Duration = Duration::from_secs(1);
+
+/// So many logins of one app are claimed at once, at most.
+const MOST_CLAIMED: usize = 32;
+
+/// So many claims' logins of one app are under way at once.
+const CLAIMS_UNDER_WAY: usize = 3;
+
+/// When it is looked again for logins, where others were quicker, or enough are under way.
+const NEXT_LOOK: Duration = Duration::from_millis(100);
+
+/// How long a claim may still take when a run ends.
+const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+
+/// No expiry is asked for further off: a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Logins that were claimed.
+type Claimed = Vec<Named<Next<PostgresClaim>>>;
+
+/// An app with logins that are due.
+struct DueApp {
+    key: AppKey,
+    /// How many, up to what is claimed at once.
+    logins: usize,
+    /// How long it is until its next free slot; none if nobody keeps its pace.
+    queue: Option<Duration>,
+    /// How long the server wants it to be left alone.
+    held: Duration,
+}
+
+/// Which logins are asked for.
+struct Asked<'r> {
+    run: &'r Run,
+    access: Option<f64>,
+    refresh: Option<f64>,
+    began: Option<Timestamp>,
+    most: i64,
+    under_way: Vec<String>,
+}
+
+impl Asked<'_> {
+    fn parameters(&self) -> Vec<Parameter<'_>> {
+        vec![
+            seconds(&self.access),
+            seconds(&self.refresh),
+            moment(&self.began),
+            (&self.most, Type::INT8),
+            text(&self.run.id),
+            texts(&self.under_way),
+        ]
+    }
+}
+
+impl Run {
+    /// Begins a run over many logins.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Temporary`], [`crate::Kind::Config`] if the database cannot be used.
+    pub(super) async fn begin_round(&self, due: &Due, deadline: Instant) -> Result<()> {
+        let ask = async || {
+            let elapsed = Some(due.begun.elapsed().as_secs_f64());
+            let parameters = [seconds(&elapsed)];
+            let (rows, _) = self.link.try_once(statements::BEGAN, &parameters).await?;
+            rows.first().map(|row| field(row, 0)).transpose()
+        };
+        let began: Option<Timestamp> = self.link.again(deadline, ask).await?;
+        self.round.began.set(began);
+        Ok(())
+    }
+
+    /// Claims some of the logins that are due, with a slot for each.
+    ///
+    /// # Errors
+    /// As of [`Self::begin_round`]; or why logins are left that are due.
+    pub(super) async fn claim_more(
+        self: &Rc<Self>,
+        due: &Due,
+        room: usize,
+    ) -> Result<More<PostgresClaim>> {
+        if let Some(error) = self.round.error.take() {
+            return Err(error);
+        }
+        let mut logins = Vec::new();
+        let (mut later, mut left_alone): (Option<Duration>, _) = (None, None);
+        for app in self.due_apps(due).await? {
+            if let Some(error) = self.reason_to_leave(&app, due) {
+                left_alone = Some(error);
+                continue;
+            }
+            let queue = app.queue.filter(|_| !due.spacing.is_zero());
+            let excess = queue.and_then(|queue| queue.checked_sub(LONGEST_QUEUE));
+            let pause = excess.filter(|excess| !excess.is_zero());
+            let wait = pause.unwrap_or(NEXT_LOOK);
+            later = Some(later.map_or(wait, |later| wait.min(later)));
+            let most = self.room_for(&app, due.spacing, room - logins.len());
+            if pause.is_some() || most == 0 {
+                continue;
+            }
+            match self.claim_due(&app.key, most, queue.is_some(), due).await {
+                Ok(claimed) => logins.extend(claimed),
+                // What was claimed before must not wait for that.
+                Err(error) if !logins.is_empty() => {
+                    self.round.error.replace(Some(error));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match (logins.is_empty(), later, left_alone) {
+            (false, ..) => Ok(More::Logins(logins)),
+            (_, Some(pause), _) => Ok(More::Later(spread(pause))),
+            (_, None, Some(error)) => Err(error),
+            (_, None, None) => Ok(More::Nothing),
+        }
+    }
+
+    /// The error that an app is left alone for in this run, though it has logins that are due.
+    fn reason_to_leave(&self, app: &DueApp, due: &Due) -> Option<Error> {
+        let store = self.link.shown();
+        let held = Some(app.held).filter(|held| *held > due.max_wait && !due.spacing.is_zero());
+        let held = held.map(|held| held_back(store, &app.key, held));
+        held.or_else(|| self.round.given_up(&app.key, store))
+    }
+
+    /// How many logins of an app may be claimed now.
+    fn room_for(&self, app: &DueApp, spacing: Duration, room: usize) -> usize {
+        let under_way = self.leased.borrow();
+        let under_way = under_way.values().filter(|leased| leased.app == app.key);
+        let batch = batch(spacing);
+        let left = (CLAIMS_UNDER_WAY * batch).saturating_sub(under_way.count());
+        app.logins.min(batch).min(left).min(room)
+    }
+
+    fn asked(&self, due: &Due, most: usize) -> Asked<'_> {
+        let span = |time: Duration| time.min(LONGEST).as_secs_f64();
+        let left_alone = self.round.left_alone.borrow();
+        let mut under_way: Vec<String> = left_alone.iter().cloned().collect();
+        under_way.extend(self.leased.borrow().keys().cloned());
+        Asked {
+            run: self,
+            access: due.min_ttl.map(span),
+            refresh: due.keep_alive.map(span),
+            began: self.round.began.get(),
+            most: i64::try_from(most).unwrap_or(i64::MAX),
+            under_way,
+        }
+    }
+
+    async fn due_apps(&self, due: &Due) -> Result<Vec<DueApp>> {
+        let statements = self.round.statements(due);
+        let asked = self.asked(due, MOST_CLAIMED);
+        let parameters = asked.parameters();
+        let found = self
+            .link
+            .run(&statements.due_apps, &parameters, self.deadline());
+        let (rows, _) = found.await?;
+        let apps = rows.iter().map(|row| {
+            let logins: i64 = field(row, 2)?;
+            let (queue, held): (Option<f64>, Option<f64>) = (field(row, 3)?, field(row, 4)?);
+            Ok(DueApp {
+                key: (field(row, 0)?, field(row, 1)?),
+                logins: usize::try_from(logins).unwrap_or_default(),
+                queue: queue.map(span),
+                held: held.map(span).unwrap_or_default(),
+            })
+        });
+        let apps: Result<_, Trouble> = apps.collect();
+        apps.map_err(|trouble| trouble.error(self.link.shown()))
+    }
+
+    /// Claims logins of an app that are due and free, with slots if the app is paced.
+    async fn claim_due(
+        self: &Rc<Self>,
+        app: &AppKey,
+        most: usize,
+        is_paced: bool,
+        due: &Due,
+    ) -> Result<Claimed> {
+        let _claiming = self.round.claiming.lock().await;
+        let statements = self.round.statements(due);
+        let asked = self.asked(due, most);
+        let lease = Some(Lease::length_after_slot(self.request).as_secs_f64());
+        let spacing = Some(due.spacing.as_secs_f64()).filter(|_| is_paced);
+        let longest_queue = Some(LONGEST_QUEUE.as_secs_f64());
+        let mut parameters = asked.parameters();
+        parameters.extend([
+            text(&app.0),
+            text(&app.1),
+            text(&self.holder),
+            seconds(&lease),
+            seconds(&spacing),
+            seconds(&longest_queue),
+        ]);
+        let asked_at = machine::uptime();
+        let claimed = self
+            .link
+            .run(&statements.claim_due, &parameters, self.deadline());
+        let (mut rows, connection) = claimed.await?;
+        let end = rows.first().map(slots_end).transpose();
+        let end = end.map_err(|trouble| trouble.error(self.link.shown()))?;
+        rows.retain(|row| name(row).is_some());
+        self.note_claims(app, &rows, (asked_at, most, due.spacing), end.flatten())
+            .await;
+        let reader = self.link.reader(&connection, false);
+        let read = |row: &Row| Some((name(row)?.to_owned(), reader.read(row)));
+        let logins: Vec<_> = rows.iter().filter_map(read).collect();
+        if !rows.is_empty() && !rows.iter().any(|row| self.has_key(row)) {
+            // That is no fault of the logins.
+            for (name, _) in &logins {
+                self.release(name, false).await;
+                self.forget(name);
+            }
+            let error = logins.into_iter().find_map(|(_, read)| read.err());
+            return error.map_or(Ok(Vec::new()), Err);
+        }
+        let claim = |stored| Next::Refresh(PostgresClaim::of_many(Rc::clone(self), stored));
+        let claims = logins
+            .into_iter()
+            .map(|(name, read)| (name, read.map(claim)));
+        Ok(claims.collect())
+    }
+
+    /// Notes the leases that came with a claim, and the slot of each login; gives back the slots that are left.
+    async fn note_claims(
+        &self,
+        app: &AppKey,
+        rows: &[Row],
+        (asked_at, most, spacing): (Duration, usize, Duration),
+        end: Option<(Duration, Timestamp)>,
+    ) {
+        let until_end = end.map_or(Duration::ZERO, |(until_end, _)| until_end);
+        let lease = Lease::until_after_slot(asked_at, until_end, self.request);
+        let first = until_end.saturating_sub(times(spacing, most));
+        let first = machine::uptime().saturating_add(first);
+        for (number, name) in rows.iter().filter_map(name).enumerate() {
+            *self.leased(name) = Leased {
+                lease: Some(lease),
+                app: app.clone(),
+                slot: end.map(|_| first.saturating_add(times(spacing, number))),
+                is_in_doubt: false,
+            };
+        }
+        let unused = times(spacing, most.saturating_sub(rows.len()));
+        if let Some((_, end)) = end.filter(|_| !unused.is_zero()) {
+            let (end, unused) = (Some(end), Some(unused.as_secs_f64()));
+            let parameters = [text(&app.0), text(&app.1), moment(&end), seconds(&unused)];
+            let given_back = self
+                .link
+                .try_in_passing(statements::GIVE_SLOTS_BACK, &parameters);
+            given_back.await;
+        }
+    }
+
+    /// Whether a login's refresh token is sealed with one of the keys.
+    fn has_key(&self, row: &Row) -> bool {
+        let sealed = row.try_get::<_, &str>("refresh_token").unwrap_or_default();
+        let id = sealed.split('.').next().unwrap_or_default();
+        !sealing::is_key_id(id) || self.link.keys.has(id)
+    }
+
+    /// Ends a run over many logins: gives back all that it still holds.
+    pub(super) async fn end_round(&self) {
+        // What is being claimed this moment is given back, too.
+        let _claiming = timeout(CLAIM_LIMIT, self.round.claiming.lock()).await;
+        self.release_all().await;
+    }
+}
+
+/// How many logins of an app are claimed at once: as many as have slots within the longest queue.
+fn batch(spacing: Duration) -> usize {
+    let fitting = LONGEST_QUEUE.as_micros() / spacing.as_micros().max(1);
+    usize::try_from(fitting)
+        .unwrap_or(MOST_CLAIMED)
+        .clamp(1, MOST_CLAIMED)
+}
+
+fn times(spacing: Duration, number: usize) -> Duration {
+    spacing.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// A pause, and a little more, so that many runs do not look all at once.
+fn spread(pause: Duration) -> Duration {
+    let [chance] = sealing::random().unwrap_or([128]);
+    pause + NEXT_LOOK.mul_f64(f64::from(chance) / 255.0)
+}
+
+/// How long it is until the last slot ends that came with a claim, and when that is by the database's clock.
+fn slots_end(row: &Row) -> Result<Option<(Duration, Timestamp)>, Trouble> {
+    let (end, until_end): (Option<Timestamp>, Option<f64>) = (field(row, 0)?, field(row, 1)?);
+    Ok(until_end.map(span).zip(end))
+}
+
+fn name(row: &Row) -> Option<&str> {
+    row.try_get("name").ok()
+}

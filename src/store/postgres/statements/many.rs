@@ -1,0 +1,138 @@
+//! What a run over many logins has done: what is due, the claims on it, and the pace of each app.
+
+/// When a run began that has lasted $1 seconds, by the database's clock.
+pub(in super::super) const BEGAN: &str = "SELECT clock_timestamp() - make_interval(secs => $1)";
+
+/// A way of being due: the words for it, and the order in which one index has the logins. $1 seconds that an access
+/// token must live to be left out, $2 seconds that a refresh token must, $3 when this run began.
+struct Way {
+    is_due: &'static str,
+    order: &'static str,
+}
+
+const BY_ACCESS_TOKEN: Way = Way {
+    is_due: "retry_at IS NULL \
+        AND COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1)",
+    order: "COALESCE(access_expires_at, '-infinity')",
+};
+const BY_REFRESH_TOKEN: Way = Way {
+    is_due: "retry_at IS NULL \
+        AND COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2)",
+    order: "COALESCE(refresh_expires_at, '-infinity')",
+};
+const BY_AGE: Way = Way {
+    is_due: "retry_at IS NULL",
+    order: "COALESCE(refreshed_at, '-infinity')",
+};
+const AGAIN: Way = Way {
+    is_due: "retry_at <= now() AND ($1 IS NULL AND $2 IS NULL \
+        OR COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1) \
+        OR COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2))",
+    order: "retry_at",
+};
+
+/// What a run over many logins has done again and again.
+pub(in super::super) struct ManyStatements {
+    /// Which apps have logins that are due, how many of them up to $4, how many seconds from now the app's next free
+    /// slot is, and how many the server wants to be left alone: $1 to $6 as for the logins.
+    pub(in super::super) due_apps: String,
+    /// Takes slots of an app, and leases as many logins of it as are due, until the last slot and some time more. $1
+    /// to $6 as for the logins, $7 and $8 the app, $9 where the run is, $10 the seconds of a lease beyond the slots,
+    /// $11 the seconds between two slots, none if there are to be no slots, $12 how many seconds the queue may be
+    /// long. Always gives one row: without a login if there is none to be had.
+    pub(in super::super) claim_due: String,
+}
+
+impl ManyStatements {
+    /// Those for logins that are due in these ways.
+    pub(in super::super) fn new(by_access_token: bool, by_refresh_token: bool) -> Self {
+        let mut ways = Vec::new();
+        // A refresh token that ends costs more than an access token that does.
+        ways.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
+        ways.extend(by_access_token.then_some(BY_ACCESS_TOKEN));
+        if ways.is_empty() {
+            ways.push(BY_AGE);
+        }
+        ways.push(AGAIN);
+        let app = "COALESCE(a.app_id, '')";
+        let service = "COALESCE(a.service, '')";
+        let due = due(&ways, [app, service], "", "");
+        let due_apps = format!(
+            "SELECT {app}, {service}, due.logins, \
+               EXTRACT(epoch FROM greatest(p.next_slot, p.held_until) - clock_timestamp())::float8, \
+               EXTRACT(epoch FROM p.held_until - clock_timestamp())::float8 \
+             FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
+             LEFT JOIN feishu_refresh.pace p ON (p.app_id, p.service) = (a.app_id, a.service) \
+             CROSS JOIN LATERAL (SELECT count(*) AS logins FROM ({due}) AS some_logins) AS due \
+             WHERE due.logins > 0 ORDER BY random()"
+        );
+        let has_slots = " AND ($11 IS NULL OR EXISTS (SELECT FROM turn))";
+        let due = self::due(&ways, ["$7", "$8"], has_slots, "FOR UPDATE SKIP LOCKED");
+        let lease = lease!(
+            "$5",
+            "$9",
+            "COALESCE((SELECT ends FROM turn), now()) + make_interval(secs => $10)",
+            "false"
+        );
+        let claim_due = format!(
+            "WITH turn AS (UPDATE feishu_refresh.pace \
+               SET next_slot = greatest(next_slot, held_until, clock_timestamp()) + make_interval(secs => $11 * $4) \
+               WHERE app_id = $7 AND service = $8 AND $11 IS NOT NULL \
+                 AND greatest(next_slot, held_until) < clock_timestamp() + make_interval(secs => $12) \
+               RETURNING next_slot AS ends), \
+             due AS ({due}), \
+             claimed AS (UPDATE feishu_refresh.login l SET {lease} \
+               FROM due WHERE l.name = due.name RETURNING l.*) \
+             SELECT t.ends, EXTRACT(epoch FROM t.ends - clock_timestamp())::float8, {OWN_COLUMNS} \
+               a.app_secret, a.app_ticket, a.app_access_token, a.app_access_token_expires_at{DURABLY} \
+             FROM (SELECT (SELECT ends FROM turn) AS ends) t LEFT JOIN claimed l ON true \
+             LEFT JOIN feishu_refresh.app a ON a.app_id = $7 AND a.service = $8"
+        );
+        ManyStatements {
+            due_apps,
+            claim_due,
+        }
+    }
+}
+
+const OWN_COLUMNS: &str = own_columns!();
+const DURABLY: &str = durably!();
+
+/// The names of an app's logins that are due. $1 to $3 as for a way, $4 how many are wanted, $5 the run, $6 the
+/// logins that it has under way. Each part reads one index, from its begin to the first that is not due. A lease of
+/// this run that it does not know of is from a claim whose answer was lost.
+fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> String {
+    let part = |Way { is_due, order }: &Way| {
+        format!(
+            "SELECT name FROM (SELECT name FROM feishu_refresh.login \
+               WHERE COALESCE(app_id, '') = {app} AND COALESCE(service, '') = {service} AND state = 'live' \
+                 AND (lease_until IS NULL OR lease_until <= now() OR lease_id = $5) AND name <> ALL ($6) \
+                 AND COALESCE(refreshed_at, '-infinity') < $3 AND {is_due}{also} \
+               ORDER BY {order} LIMIT $4 {lock}) AS part"
+        )
+    };
+    let parts: Vec<String> = ways.iter().map(part).collect();
+    format!(
+        "SELECT name FROM ({}) AS parts LIMIT $4",
+        parts.join(" UNION ALL ")
+    )
+}
+
+/// Gives slots back that nobody uses, if no other run has taken any since: $1 app, $2 service, $3 where they
+/// end, $4 their seconds.
+pub(in super::super) const GIVE_SLOTS_BACK: &str = "UPDATE feishu_refresh.pace \
+       SET next_slot = next_slot - make_interval(secs => $4) \
+     WHERE app_id = $1 AND service = $2 AND next_slot = $3";
+
+/// Takes one slot, and says in how many seconds it is, and how many seconds the server wants the app to be left alone:
+/// $1 app, $2 service, $3 the seconds to the next.
+pub(in super::super) const TAKE_SLOT: &str = "UPDATE feishu_refresh.pace \
+       SET next_slot = greatest(next_slot, held_until, clock_timestamp()) + make_interval(secs => $3) \
+     WHERE app_id = $1 AND service = $2 \
+     RETURNING EXTRACT(epoch FROM next_slot - clock_timestamp())::float8 - $3, \
+       EXTRACT(epoch FROM held_until - clock_timestamp())::float8";
+
+/// Lets an app have no slot for a while: $1 app, $2 service, $3 seconds.
+pub(in super::super) const HOLD_SLOTS: &str = "UPDATE feishu_refresh.pace \
+       SET held_until = greatest(held_until, clock_timestamp() + make_interval(secs => $3)) \
+     WHERE app_id = $1 AND service = $2";
