@@ -23,8 +23,10 @@ use crate::store::file::FileStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::{Counts, Database};
 use crate::text::printable;
+#[cfg(feature = "postgres")]
+use survey::no_login;
 pub(super) use survey::{Form, span};
-use survey::{Keeper, Logins, Survey, no_login};
+use survey::{Keeper, Logins, Survey};
 
 /// Shows one profile, or all that there are; of a store in words, without `all`, only how many stand how.
 ///
