@@ -214,6 +214,9 @@ pub(crate) trait ManyLogins: Store {
     }
 }
 
+/// How many requests to one host may be under way.
+pub(crate) const MOST_REQUESTS: usize = 16;
+
 /// Which logins a run over many refreshes, and how fast.
 pub(crate) struct Due {
     /// Those whose access token does not live for longer than this;

@@ -24,11 +24,8 @@ use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::profile::{AppProof, Order};
 use crate::protocol::Refusal;
-use crate::store::{Due, Slots};
+use crate::store::{Due, MOST_REQUESTS, Slots};
 use crate::token::Fingerprint;
-
-/// How many requests to one host may be under way.
-const MOST_REQUESTS: usize = 16;
 
 /// A host that left so many requests in a row without an answer is asked no more.
 const MOST_SILENT: u32 = 48;

@@ -382,8 +382,8 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     });
     let first = start(&shared, &host, &["-q", "--rate", "20"]);
     wait_for("the refusal", || !shared.scene.server.requests().is_empty());
-    let next_slot = "SELECT next_slot > now() + interval '1500 ms' FROM feishu_refresh.pace";
-    wait_for("the hold", || shared.database.query(next_slot) == "t");
+    let held = "SELECT held_until > now() + interval '1500 ms' FROM feishu_refresh.pace";
+    wait_for("the hold", || shared.database.query(held) == "t");
     // Another one comes, and waits, too; or does not, if it is not to.
     let impatient = other.run(&shared, &["--all", "--max-wait", "0"]);
     impatient.assert_failed(5, "as its server asked");
@@ -543,7 +543,7 @@ fn what_a_dead_worker_left_on_this_host_is_saved_and_not_asked_for_again() {
     shared.set("lease_until = now() - interval '1 s'");
     let run = host.run(&shared, &["--all", "--rate", "0", "-o", "json"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(names(&run).len(), 3);
+    assert_eq!(names(&run).len(), 2);
     assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
     assert_eq!(shared.scene.server.rotations(), 3);
     shared.assert_all_sound(&host);
@@ -710,7 +710,7 @@ fn a_signal_shortens_a_save_that_fails() {
     shared.set("lease_until = now()");
     let run = host.run(&shared, &["--all", "-o", "json"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(names(&run).len(), 1);
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
     assert_eq!(server.rotations(), 1);
     shared.assert_all_sound(&host);
 }
@@ -757,5 +757,60 @@ fn a_signal_ends_a_worker_that_is_a_containers_first_process() {
     run.read_until("a signal waits");
     assert_eq!(run.finish().code, 143);
     assert!(server.rotations() < 40);
+    shared.assert_all_sound(&host);
+}
+
+#[test]
+fn a_journal_mends_a_login_that_another_host_was_refused_for() {
+    let Some(shared) = Shared::with_many("v2", 2) else {
+        return;
+    };
+    let (first, second) = (Host::new(), Host::new());
+    let mut program = first.program(&shared);
+    program.env("FEISHU_REFRESH_FAIL", "before-save=abort");
+    let run = Run::of(program.args(["--all", "--rate", "5"]).output().unwrap());
+    assert_ne!(run.code, 0);
+    shared.set("lease_until = now() - interval '1 s'");
+    let run = second.run(&shared, &["--all", "--rate", "0"]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert_eq!(shared.count("state = 'refused'"), 1);
+    // Nothing is due for the first host, but for what it has.
+    let run = first.run(&shared, &["--all", "--min-ttl", "1m"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
+    assert_eq!(shared.count("state = 'live'"), 2);
+    assert_eq!(shared.scene.server.spent_seen(), 1);
+    shared.assert_nothing_left(&first);
+    // All that is held works.
+    let run = second.run(&shared, &["--all", "--rate", "0", "-o", "json"]);
+    run.assert_done();
+    assert_eq!(names(&run).len(), 2);
+}
+
+#[test]
+fn a_row_that_somebody_has_locked_holds_up_no_other() {
+    let Some(shared) = Shared::with_many("v2", 10) else {
+        return;
+    };
+    let host = Host::new();
+    let lock = "DO $$ BEGIN PERFORM FROM feishu_refresh.login WHERE name = 'p3' FOR UPDATE; \
+        PERFORM pg_sleep(60); END $$";
+    let database = &shared.database;
+    let of_lockers =
+        "FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
+    thread::scope(|scope| {
+        scope.spawn(|| database.try_query(lock));
+        let locked = format!("SELECT count(*) {of_lockers} AND wait_event = 'PgSleep'");
+        wait_for("the lock", || database.query(&locked) == "1");
+        let arguments = ["--all", "--rate", "0", "--lock-timeout", "2", "-o", "json"];
+        let run = host.run(&shared, &arguments);
+        database.query(&format!("SELECT pg_terminate_backend(pid) {of_lockers}"));
+        assert_eq!(run.code, 5, "{}", run.stderr);
+        assert_eq!(names(&run).len(), 9);
+        let why = "others have locked their rows";
+        assert!(run.stderr.contains(why), "{}", run.stderr);
+    });
+    host.run(&shared, &["--all", "--min-ttl", "1m"])
+        .assert_done();
     shared.assert_all_sound(&host);
 }

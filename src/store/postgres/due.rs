@@ -19,15 +19,16 @@ use tokio_postgres::types::Type;
 
 use super::claim::PostgresClaim;
 use super::facts::AppKey;
+use super::journal;
 use super::lease::Lease;
 use super::run::{Leased, Run};
 use super::sealing;
 use super::slots::{held_back, span};
 use super::statements::{self, Parameter, moment, seconds, text, texts};
 use super::trouble::{Trouble, field};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
-use crate::store::{Due, More, Named, Next};
+use crate::store::{Due, MOST_REQUESTS, More, Named, Next};
 
 /// Nothing is claimed for an app while its next free slot is further off.
 const LONGEST_QUEUE: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ const LONGEST_QUEUE: Duration = Duration::from_secs(1);
 /// So many logins of one app are claimed at once, at most.
 const MOST_CLAIMED: usize = 32;
 
-/// So many claims' logins of one app are under way at once.
+/// So many claims' logins of one app are beyond their slots at once, where that is less than may be sent.
 const CLAIMS_UNDER_WAY: usize = 3;
 
 /// When it is looked again for logins, where others were quicker, or enough are under way.
@@ -98,6 +99,11 @@ impl Run {
         };
         let began: Option<Timestamp> = self.link.again(deadline, ask).await?;
         self.round.began.set(began);
+        // Who looks for what is due does not see those whose token was called dead meanwhile.
+        let store_id = self.link.store_id(deadline).await?;
+        for login in journal::logins_with_leftovers(&store_id, &self.link.keys) {
+            self.put_back(&login, deadline).await?;
+        }
         Ok(())
     }
 
@@ -139,12 +145,37 @@ impl Run {
                 Err(error) => return Err(error),
             }
         }
+        if !logins.is_empty() || !self.leased.borrow().is_empty() {
+            self.round.idle_since.set(None);
+        } else if later.is_some() {
+            self.check_patience()?;
+        }
         match (logins.is_empty(), later, left_alone) {
             (false, ..) => Ok(More::Logins(logins)),
             (_, Some(pause), _) => Ok(More::Later(spread(pause))),
             (_, None, Some(error)) => Err(error),
             (_, None, None) => Ok(More::Nothing),
         }
+    }
+
+    /// # Errors
+    /// [`crate::Kind::Temporary`] if logins are due, and none could be claimed for as long as others are waited
+    /// for: somebody else holds their rows.
+    fn check_patience(&self) -> Result<()> {
+        let idle_since = &self.round.idle_since;
+        let since = idle_since.get().unwrap_or_else(Instant::now);
+        idle_since.set(Some(since));
+        if since.elapsed() <= self.patience {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: logins are due, but others have locked their rows; nothing was sent for them",
+            self.link.shown()
+        );
+        Err(Error::temporary(message).with_hint(Hint::fixed(
+            "find out who holds a transaction open there (pg_stat_activity), or wait longer with --lock-timeout",
+            "请查明是谁未结束事务（pg_stat_activity），或用 --lock-timeout 延长等待时间",
+        )))
     }
 
     /// The error that an app is left alone for in this run, though it has logins that are due.
@@ -155,12 +186,15 @@ impl Run {
         held.or_else(|| self.round.given_up(&app.key, store))
     }
 
-    /// How many logins of an app may be claimed now.
+    /// How many logins of an app may be claimed now: no more than can be sent when their slots come.
     fn room_for(&self, app: &DueApp, spacing: Duration, room: usize) -> usize {
-        let under_way = self.leased.borrow();
-        let under_way = under_way.values().filter(|leased| leased.app == app.key);
+        let now = machine::uptime();
+        let leased = self.leased.borrow();
+        let of_app = leased.values().filter(|leased| leased.app == app.key);
+        let begun = of_app.filter(|leased| leased.slot.is_none_or(|slot| slot <= now));
         let batch = batch(spacing);
-        let left = (CLAIMS_UNDER_WAY * batch).saturating_sub(under_way.count());
+        let most = MOST_REQUESTS.min(CLAIMS_UNDER_WAY * batch);
+        let left = most.saturating_sub(begun.count());
         app.logins.min(batch).min(left).min(room)
     }
 

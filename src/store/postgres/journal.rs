@@ -6,6 +6,7 @@
 //!   that, whoever wrote it. A journal whose run lives is read, and left to that run.
 //! - It holds one line, sealed with the store's key: without that it is of no use to anybody.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -113,11 +114,15 @@ pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
     }
 }
 
+/// How something is called in the temporary folder, which others share.
+fn in_temporary(name: &str) -> String {
+    format!("feishu-refresh-{}-{name}", files::user())
+}
+
 /// The places for something of this login, in order of preference.
 fn places(store_id: &str, login: &str) -> Vec<PathBuf> {
     let hash = Fingerprint::of_bytes(format!("{store_id}\n{login}").as_bytes());
-    let temporary = format!("feishu-refresh-{}-{hash}", files::user());
-    let temporary = env::temp_dir().join(temporary);
+    let temporary = env::temp_dir().join(in_temporary(&hash.to_string()));
     let state = places::state_folder().map(|folder| folder.join(hash.to_string()));
     state.into_iter().chain([temporary]).collect()
 }
@@ -237,6 +242,31 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
         })
     };
     names(store_id, login).filter_map(find).collect()
+}
+
+/// The logins of this store that have a journal on this host.
+pub(super) fn logins_with_leftovers(store_id: &str, keys: &Keys) -> BTreeSet<String> {
+    let state = places::state_folder().map(|folder| (folder, String::new()));
+    let temporary = (env::temp_dir(), in_temporary(""));
+    let paths = state.into_iter().chain([temporary]);
+    let paths = paths.flat_map(|(folder, prefix)| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(move |path| {
+            let name = path.file_name().map(|name| name.to_string_lossy());
+            name.is_some_and(|name| name.starts_with(&prefix) && name.ends_with(places::JOURNAL))
+        })
+    });
+    let login_of = |path: PathBuf| {
+        let mut text = String::new();
+        let file = files::open_unlinked(&path).ok()?;
+        file.take(LONGEST).read_to_string(&mut text).ok()?;
+        let line = text.lines().find(|line| is_sealed(line))?;
+        let login = opened(keys, line).ok()?.0.profile;
+        // Another store's has another name.
+        let is_here = names(store_id, &login).any(|name| name == path);
+        is_here.then_some(login)
+    };
+    paths.filter_map(login_of).collect()
 }
 
 /// Whether a line can be a sealed one, and not a word for people.

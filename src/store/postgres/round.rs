@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::Mutex;
@@ -25,6 +26,8 @@ pub(super) struct Round {
     pub(super) left_alone: RefCell<BTreeSet<String>>,
     /// Why it cannot go on, to be told once what was claimed before is done.
     pub(super) error: RefCell<Option<Error>>,
+    /// Since when logins are due that it cannot have, and it has none under way.
+    pub(super) idle_since: Cell<Option<Instant>>,
     /// Whoever claims has it.
     pub(super) claiming: Mutex<()>,
     statements: OnceCell<ManyStatements>,

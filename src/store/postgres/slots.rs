@@ -10,6 +10,9 @@ use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::store::{Held, Slot, Slots};
 
+/// What one server says is not believed by all for longer than this.
+const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+
 impl Slots for Run {
     fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a> {
         Box::pin(async move {
@@ -28,7 +31,7 @@ impl Slots for Run {
     fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a> {
         Box::pin(async move {
             if let Some(app) = self.app_of(login) {
-                let wait = Some(wait.as_secs_f64());
+                let wait = Some(wait.min(LONGEST_HOLD).as_secs_f64());
                 let parameters = [text(&app.0), text(&app.1), seconds(&wait)];
                 let held = self
                     .link

@@ -77,7 +77,8 @@ impl ManyStatements {
         let claim_due = format!(
             "WITH turn AS (UPDATE feishu_refresh.pace \
                SET next_slot = greatest(next_slot, held_until, clock_timestamp()) + make_interval(secs => $11 * $4) \
-               WHERE app_id = $7 AND service = $8 AND $11 IS NOT NULL \
+               WHERE (app_id, service) = (SELECT app_id, service FROM feishu_refresh.pace \
+                   WHERE app_id = $7 AND service = $8 AND $11 IS NOT NULL FOR UPDATE SKIP LOCKED) \
                  AND greatest(next_slot, held_until) < clock_timestamp() + make_interval(secs => $12) \
                RETURNING next_slot AS ends), \
              due AS ({due}), \
