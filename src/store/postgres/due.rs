@@ -36,7 +36,7 @@ const LONGEST_QUEUE: Duration = Duration::from_secs(1);
 /// So many logins of one app are claimed at once, at most.
 const MOST_CLAIMED: usize = 32;
 
-/// So many claims' logins of one app are beyond their slots at once, where that is less than may be sent.
+/// So many claims' logins of one app are beyond their slots at once, or fewer, if fewer may be sent.
 const CLAIMS_UNDER_WAY: usize = 3;
 
 /// When it is looked again for logins, where others were quicker, or enough are under way.
@@ -193,7 +193,14 @@ impl Run {
         let of_app = leased.values().filter(|leased| leased.app == app.key);
         let begun = of_app.filter(|leased| leased.slot.is_none_or(|slot| slot <= now));
         let batch = batch(spacing);
-        let most = MOST_REQUESTS.min(CLAIMS_UNDER_WAY * batch);
+        // Without a pace no slot is missed.
+        let is_paced = app.queue.is_some() && !spacing.is_zero();
+        let most = CLAIMS_UNDER_WAY * batch;
+        let most = if is_paced {
+            most.min(MOST_REQUESTS)
+        } else {
+            most
+        };
         let left = most.saturating_sub(begun.count());
         app.logins.min(batch).min(left).min(room)
     }
