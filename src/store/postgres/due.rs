@@ -121,6 +121,8 @@ impl Run {
         }
         let mut logins = Vec::new();
         let (mut later, mut left_alone): (Option<Duration>, _) = (None, None);
+        // Whether others are at work: then it is no lock that keeps this run from its turn.
+        let mut has_company = false;
         for app in self.due_apps(due).await? {
             if let Some(error) = self.reason_to_leave(&app, due) {
                 left_alone = Some(error);
@@ -133,10 +135,12 @@ impl Run {
             later = Some(later.map_or(wait, |later| wait.min(later)));
             let most = self.room_for(&app, due.spacing, room - logins.len());
             if pause.is_some() || most == 0 {
+                has_company = true;
                 continue;
             }
             match self.claim_due(&app.key, most, queue.is_some(), due).await {
-                Ok(claimed) => logins.extend(claimed),
+                Ok(Some(claimed)) => logins.extend(claimed),
+                Ok(None) => has_company = true,
                 // What was claimed before must not wait for that.
                 Err(error) if !logins.is_empty() => {
                     self.round.error.replace(Some(error));
@@ -145,7 +149,7 @@ impl Run {
                 Err(error) => return Err(error),
             }
         }
-        if !logins.is_empty() || !self.leased.borrow().is_empty() {
+        if has_company || !logins.is_empty() || !self.leased.borrow().is_empty() {
             self.round.idle_since.set(None);
         } else if later.is_some() {
             self.check_patience()?;
@@ -242,14 +246,15 @@ impl Run {
         apps.map_err(|trouble| trouble.error(self.link.shown()))
     }
 
-    /// Claims logins of an app that are due and free, with slots if the app is paced.
+    /// Claims logins of an app that are due and free, with slots if the app is paced; none if it is another run's
+    /// turn.
     async fn claim_due(
         self: &Rc<Self>,
         app: &AppKey,
         most: usize,
         is_paced: bool,
         due: &Due,
-    ) -> Result<Claimed> {
+    ) -> Result<Option<Claimed>> {
         let _claiming = self.round.claiming.lock().await;
         let statements = self.round.statements(due);
         let asked = self.asked(due, most);
@@ -285,13 +290,16 @@ impl Run {
                 self.forget(name);
             }
             let error = logins.into_iter().find_map(|(_, read)| read.err());
-            return error.map_or(Ok(Vec::new()), Err);
+            return error.map_or(Ok(None), Err);
+        }
+        if is_paced && end.flatten().is_none() {
+            return Ok(None);
         }
         let claim = |stored| Next::Refresh(PostgresClaim::of_many(Rc::clone(self), stored));
         let claims = logins
             .into_iter()
             .map(|(name, read)| (name, read.map(claim)));
-        Ok(claims.collect())
+        Ok(Some(claims.collect()))
     }
 
     /// Notes the leases that came with a claim, and the slot of each login; gives back the slots that are left.

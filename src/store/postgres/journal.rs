@@ -258,8 +258,12 @@ pub(super) fn logins_with_leftovers(store_id: &str, keys: &Keys) -> BTreeSet<Str
     });
     let login_of = |path: PathBuf| {
         let mut text = String::new();
-        let file = files::open_unlinked(&path).ok()?;
-        file.take(LONGEST).read_to_string(&mut text).ok()?;
+        let mut file = files::open_unlinked(&path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !files::is_ours(&metadata, None) || metadata.len() > LONGEST {
+            return None;
+        }
+        file.read_to_string(&mut text).ok()?;
         let line = text.lines().find(|line| is_sealed(line))?;
         let login = opened(keys, line).ok()?.0.profile;
         // Another store's has another name.
