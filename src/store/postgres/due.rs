@@ -158,7 +158,7 @@ impl Run {
             (false, ..) => Ok(More::Logins(logins)),
             (_, Some(pause), _) => Ok(More::Later(spread(pause))),
             (_, None, Some(error)) => Err(error),
-            (_, None, None) => Ok(More::Nothing),
+            (_, None, None) => self.check_foreign(due).await.map(|()| More::Nothing),
         }
     }
 
@@ -225,7 +225,7 @@ impl Run {
     }
 
     async fn due_apps(&self, due: &Due) -> Result<Vec<DueApp>> {
-        let statements = self.round.statements(due);
+        let statements = self.round.statements(due, &self.link.keys);
         let asked = self.asked(due, MOST_CLAIMED);
         let parameters = asked.parameters();
         let found = self
@@ -256,7 +256,7 @@ impl Run {
         due: &Due,
     ) -> Result<Option<Claimed>> {
         let _claiming = self.round.claiming.lock().await;
-        let statements = self.round.statements(due);
+        let statements = self.round.statements(due, &self.link.keys);
         let asked = self.asked(due, most);
         let lease = Some(Lease::length_after_slot(self.request).as_secs_f64());
         let spacing = Some(due.spacing.as_secs_f64()).filter(|_| is_paced);
@@ -283,15 +283,6 @@ impl Run {
         let reader = self.link.reader(&connection, false);
         let read = |row: &Row| Some((name(row)?.to_owned(), reader.read(row)));
         let logins: Vec<_> = rows.iter().filter_map(read).collect();
-        if !rows.is_empty() && !rows.iter().any(|row| self.has_key(row)) {
-            // That is no fault of the logins.
-            for (name, _) in &logins {
-                self.release(name, false).await;
-                self.forget(name);
-            }
-            let error = logins.into_iter().find_map(|(_, read)| read.err());
-            return error.map_or(Ok(None), Err);
-        }
         if is_paced && end.flatten().is_none() {
             return Ok(None);
         }
@@ -312,8 +303,9 @@ impl Run {
     ) {
         let until_end = end.map_or(Duration::ZERO, |(until_end, _)| until_end);
         let lease = Lease::until_after_slot(asked_at, until_end, self.request);
+        // From before it was asked for: an answer that was long in coming makes no slot later.
         let first = until_end.saturating_sub(times(spacing, most));
-        let first = machine::uptime().saturating_add(first);
+        let first = asked_at.saturating_add(first);
         for (number, name) in rows.iter().filter_map(name).enumerate() {
             *self.leased(name) = Leased {
                 lease: Some(lease),
@@ -333,11 +325,22 @@ impl Run {
         }
     }
 
-    /// Whether a login's refresh token is sealed with one of the keys.
-    fn has_key(&self, row: &Row) -> bool {
-        let sealed = row.try_get::<_, &str>("refresh_token").unwrap_or_default();
-        let id = sealed.split('.').next().unwrap_or_default();
-        !sealing::is_key_id(id) || self.link.keys.has(id)
+    /// Makes sure that nothing is due which this run has no key for: it is left to those that have.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if there is such a login.
+    async fn check_foreign(&self, due: &Due) -> Result<()> {
+        let statements = self.round.statements(due, &self.link.keys);
+        let asked = self.asked(due, 1);
+        let parameters = asked.parameters();
+        let found = self
+            .link
+            .run(&statements.foreign, &parameters, self.deadline());
+        let (rows, _) = found.await?;
+        match rows.first().and_then(name) {
+            Some(login) => self.look(login, false, self.deadline()).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Ends a run over many logins: gives back all that it still holds.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::facts::AppKey;
+use super::sealing::Keys;
 use super::statements::ManyStatements;
 use crate::error::{Error, Hint, Kind};
 use crate::store::Due;
@@ -66,8 +67,9 @@ impl Round {
         Some(Error::temporary(message).with_hint(Hint::fixed("run again later", "请稍后重试")))
     }
 
-    pub(super) fn statements(&self, due: &Due) -> &ManyStatements {
-        let new = || ManyStatements::new(due.min_ttl.is_some(), due.keep_alive.is_some());
+    pub(super) fn statements(&self, due: &Due, keys: &Keys) -> &ManyStatements {
+        let (min_ttl, keep_alive) = (due.min_ttl.is_some(), due.keep_alive.is_some());
+        let new = || ManyStatements::new(min_ttl, keep_alive, &keys.ids());
         self.statements.get_or_init(new)
     }
 }

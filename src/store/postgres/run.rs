@@ -111,7 +111,7 @@ impl Run {
         if ids.is_empty() || ids.iter().any(|id| keys.has(id)) {
             return Ok(());
         }
-        let (store, given) = (self.link.shown(), keys.ids());
+        let (store, given) = (self.link.shown(), keys.ids().join(", "));
         let message = format!(
             "{store}: nothing there is sealed with the key given, {given}; nothing was sent"
         );

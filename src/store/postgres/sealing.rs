@@ -152,13 +152,12 @@ impl Keys {
     }
 
     /// The ids of all keys, for people.
-    pub(super) fn ids(&self) -> String {
-        let ids: Vec<&str> = self.0.iter().map(|key| key.id.as_str()).collect();
-        ids.join(", ")
+    pub(super) fn ids(&self) -> Vec<&str> {
+        self.0.iter().map(|key| key.id.as_str()).collect()
     }
 
     fn wrong_key(&self, owner: Owner<'_>, id: &str) -> Error {
-        let (name, known) = (owner.shown(), self.ids());
+        let (name, known) = (owner.shown(), self.ids().join(", "));
         let message = format!(
             "{name} is sealed with the key {id}, and the store's key given is {known}; nothing was sent"
         );

@@ -51,6 +51,7 @@ impl Run {
     ) -> Result<Option<Duration>> {
         let spacing = Some(spacing.as_secs_f64());
         let parameters = [text(&app.0), text(&app.1), seconds(&spacing)];
+        let asked_at = machine::uptime();
         let taken = self
             .link
             .run(statements::TAKE_SLOT, &parameters, self.deadline());
@@ -63,7 +64,7 @@ impl Run {
         let (until, held): (f64, Option<f64>) = times?;
         match held.map(span).filter(|held| *held > max_wait) {
             Some(held) => Err(held_back(self.link.shown(), app, held)),
-            None => Ok(Some(machine::uptime().saturating_add(span(until)))),
+            None => Ok(Some(asked_at.saturating_add(span(until)))),
         }
     }
 }

@@ -41,11 +41,17 @@ pub(in super::super) struct ManyStatements {
     /// $11 the seconds between two slots, none if there are to be no slots, $12 how many seconds the queue may be
     /// long. Always gives one row: without a login if there is none to be had.
     pub(in super::super) claim_due: String,
+    /// The name of a login that is due and sealed with a key that the run does not have: $1 to $6 as for the logins.
+    pub(in super::super) foreign: String,
 }
 
 impl ManyStatements {
-    /// Those for logins that are due in these ways.
-    pub(in super::super) fn new(by_access_token: bool, by_refresh_token: bool) -> Self {
+    /// Those for logins that are due in these ways, and sealed with one of these keys.
+    pub(in super::super) fn new(
+        by_access_token: bool,
+        by_refresh_token: bool,
+        key_ids: &[&str],
+    ) -> Self {
         let mut ways = Vec::new();
         // A refresh token that ends costs more than an access token that does.
         ways.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
@@ -56,7 +62,18 @@ impl ManyStatements {
         ways.push(AGAIN);
         let app = "COALESCE(a.app_id, '')";
         let service = "COALESCE(a.service, '')";
-        let due = due(&ways, [app, service], "", "");
+        let is_foreign = format!(
+            "COALESCE(left(refresh_token, 9) ~ '^[0-9a-f]{{8}}[.]$' \
+               AND left(refresh_token, 8) <> ALL ('{{{}}}'), false)",
+            key_ids.join(",")
+        );
+        let due = due(&ways, [app, service], &format!(" AND NOT {is_foreign}"), "");
+        let foreign = self::due(&ways, [app, service], &format!(" AND {is_foreign}"), "");
+        let foreign = format!(
+            "SELECT foreign_logins.name \
+             FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
+             CROSS JOIN LATERAL ({foreign}) AS foreign_logins LIMIT 1"
+        );
         let due_apps = format!(
             "SELECT {app}, {service}, due.logins, \
                EXTRACT(epoch FROM greatest(p.next_slot, p.held_until) - clock_timestamp())::float8, \
@@ -66,8 +83,8 @@ impl ManyStatements {
              CROSS JOIN LATERAL (SELECT count(*) AS logins FROM ({due}) AS some_logins) AS due \
              WHERE due.logins > 0 ORDER BY random()"
         );
-        let has_slots = " AND ($11 IS NULL OR EXISTS (SELECT FROM turn))";
-        let due = self::due(&ways, ["$7", "$8"], has_slots, "FOR UPDATE SKIP LOCKED");
+        let also = format!(" AND NOT {is_foreign} AND ($11 IS NULL OR EXISTS (SELECT FROM turn))");
+        let due = self::due(&ways, ["$7", "$8"], &also, "FOR UPDATE SKIP LOCKED");
         let lease = lease!(
             "$5",
             "$9",
@@ -92,6 +109,7 @@ impl ManyStatements {
         ManyStatements {
             due_apps,
             claim_due,
+            foreign,
         }
     }
 }
