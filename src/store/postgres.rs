@@ -12,11 +12,12 @@
 //!    until the database has it or what came after it ([`journal`]).
 //! 4. A database that fails, or an answer that is lost, is none of the outcomes: connect anew, and ask again.
 //!
-//! [`address`] (with [`passfile`]) says where the database is, [`connection`] reaches it, [`trouble`] is what goes wrong there, and
+//! [`address`] (with [`passfile`]) says where the database is, [`connection`] reaches it, by [`tls`], [`trouble`] is what goes wrong there, and
 //! [`link`] tries again. [`schema`] makes the tables, [`statements`] are all that is asked of them, [`row`] is
 //! what one says, [`facts`] what belongs to a pair, and [`sealing`] hides what is secret in it. A [`run`] has
 //! [`claim`]s, [`saving`] brings a pair into the database, [`moving`] a login from a file; a [`survey`] only
-//! looks.
+//! looks. A run over many logins is a [`round`]: [`due`] claims what is next, [`slots`] keep the pace of each app
+//! together with all other runs.
 
 mod address;
 mod claim;
