@@ -44,8 +44,10 @@ const FILES: &[(&str, i32, &str)] = &[
 /// A command line, beside a file that is in order.
 #[rustfmt::skip]
 const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
-    (&["--nonsense"], 2, "argument 1 is not known"),
-    (&["-v", "stray"], 2, "argument 2 is not known"),
+    (&["--nonsense"], 2, "--nonsense is not known; nothing was sent"),
+    (&["-v", "stray"], 2, "stray is not known; nothing was sent"),
+    (&["-v", "aStray1"], 2, "argument 2 is not known"),
+    (&["--min-ttl", "1h30m"], 2, "not a duration like 90, 90s, 10m, 1h or 2d"),
     (&["-r"], 2, "--refresh <TOKEN> needs a value"),
     (&["-a", "-r", "ur-1"], 2, "--app-token <TOKEN> needs a value"),
     (&["--timeout", "soon"], 2, "--timeout <DURATION>: not a duration"),

@@ -280,7 +280,8 @@ fn json_has_every_key_of_the_contract() {
         scene.value("refresh_token_expires_at")
     );
     assert_eq!(result["refreshed"], true);
-    assert_eq!(result["config_file"], "feishu-config.ini");
+    let file = scene.file();
+    assert_eq!(result["config_file"], file.to_str().unwrap());
 }
 
 #[test]
@@ -368,6 +369,7 @@ fn a_slip_of_the_finger_is_told_what_was_meant() {
         (&["login", "--past"], "did you mean --paste?"),
         (&["--configfile", "x"], "did you mean --config-file?"),
         (&["-o", "jsno"], "did you mean json?"),
+        (&["status", "--json"], "did you mean -o json?"),
         (&["exec", "ls", "-l"], "feishu-refresh exec -- COMMAND"),
     ] {
         let run = scene.run(arguments);

@@ -16,7 +16,7 @@ fn a_token_that_lasts_is_printed_and_nothing_else_is_done() {
     let scene = Scene::new();
     let token = scene.run::<&str>([]).token().to_owned();
     let before = scene.text();
-    for duration in ["90s", "10m", "1h", "1h30m", "600", "0"] {
+    for duration in ["90s", "10m", "1h", "0.05d", "600", "0"] {
         let run = scene.run(["--min-ttl", duration]);
         assert_eq!((run.token(), run.stderr.as_str()), (token.as_str(), ""));
     }

@@ -22,6 +22,7 @@ use super::usage::usage_error;
 use super::values::{api_parser, duration, rate, retries, scope, secret, shell_command, timeout};
 use crate::error::Result;
 use crate::protocol::Api;
+use crate::refresh::Options;
 
 /// Renews a Feishu (Lark) user access token, saves the pair, prints the token
 #[derive(Parser)]
@@ -32,8 +33,6 @@ use crate::protocol::Api;
     disable_version_flag = true,
     args_override_self = true,
     max_term_width = 100,
-    disable_help_subcommand = true,
-    after_help = "--help tells more: all options, environment variables, exit codes.",
     after_long_help = "\
 Exit codes:
   0  the token on stdout is valid and saved
@@ -47,7 +46,7 @@ Exit codes:
 
 A flag beats its environment variable, which beats the file.
 A TOKEN, SECRET or TICKET of - is read from stdin.
-app_id, app_secret and base_url are never written to the file: put them there yourself."
+A DURATION is 90, 90s, 10m, 1h or 2d."
 )]
 pub(super) struct Asked {
     #[command(subcommand)]
@@ -74,8 +73,9 @@ pub(super) enum Task {
     Refresh,
     /// Get the first pair, through the user's consent in a browser
     ///
-    /// It needs app_id and app_secret, and the redirect URI among the app's redirect URLs. The pair is
-    /// one of v3 at Feishu's own host, else of v2, and that api is written to the section. --scope asks for more than offline_access.
+    /// It needs app_id and app_secret, and the redirect URI among the app's redirect URLs. The token pair is
+    /// a v3 one at Feishu's own host, else a v2 one, and that api is written to the section. So are the app's id and
+    /// secret and the hosts, if they come by flag.
     Login(LoginArguments),
     /// Show what the file holds and until when; sends nothing
     Status,
@@ -287,13 +287,13 @@ pub(super) struct ServerOptions {
 pub(super) struct RefreshOptions {
     /// Refresh only if less is left (90s, 10m, 1h)
     ///
-    /// While the saved token stays valid that long, it is printed, and nothing else is done.
+    /// While the saved token is valid for longer, it is printed, and nothing else is done.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) min_ttl: Option<Duration>,
 
-    /// With --all: leave out refresh tokens that live so long
+    /// With --all: leave out refresh tokens valid for so long
     ///
-    /// With --min-ttl, the access token must live long enough, too. One whose expiry is not known is refreshed.
+    /// With --min-ttl, the access token must be valid long enough, too. If an expiry is not known, the token is refreshed.
     #[arg(long, value_name = "DURATION", value_parser = duration, hide_short_help = true)]
     pub(super) keep_alive: Option<Duration>,
 
@@ -337,6 +337,25 @@ pub(super) struct LimitOptions {
     /// [default: what the documents allow; 0: no limit]
     #[arg(long, value_name = "N", value_parser = rate, hide_short_help = true)]
     pub(super) rate: Option<Duration>,
+}
+
+impl Default for LimitOptions {
+    fn default() -> Self {
+        let Options {
+            timeout,
+            retries,
+            max_wait,
+            lock_timeout,
+            ..
+        } = Options::default();
+        LimitOptions {
+            timeout,
+            retries,
+            max_wait,
+            lock_timeout,
+            rate: None,
+        }
+    }
 }
 
 /// What is told.

@@ -1,8 +1,8 @@
 //! A run over many logins, as a person or a program watches it.
 //!
 //! With `-o json` stdout gets one object a line, in the order of the file, and stderr one for each
-//! failure at the end. Else a failure is one line on stderr, the moment it is known, and a summary the
-//! last; a terminal shows how far the run is. A store has no order, and may have no end of logins: there
+//! failure at the end. Else a failure is one line on stderr, the moment it is known. A terminal also shows how
+//! far the run is, and a summary at the end: where nobody watches, a run without failures says nothing. A store has no order, and may have no end of logins: there
 //! all is told the moment it is known, and nothing is kept.
 
 use std::collections::VecDeque;
@@ -79,8 +79,9 @@ pub(super) fn run(
         board.counts.fail(&error);
         report.failure(board.stderr, &error, None);
     }
-    let is_told = !asked.is_quiet() && (board.has_order || is_watched);
-    board.end(is_told);
+    if is_watched {
+        board.end();
+    }
     Ok(board.counts.exit_code())
 }
 
@@ -287,8 +288,8 @@ impl Board<'_> {
     }
 
     /// Tells how it ended.
-    fn end(&mut self, is_told: bool) {
-        if !is_told || self.json || self.all == Some(0) {
+    fn end(&mut self) {
+        if self.all == Some(0) {
             return;
         }
         let keeper = self.options.keeper();

@@ -58,9 +58,17 @@ pub(crate) fn shown() -> Command {
     });
     let command = command
         .mut_subcommand("login", |command| {
-            command.mut_arg("output", |output| {
-                output.help("token, json, env or github [default: none]")
-            })
+            command
+                .mut_arg("output", |output| {
+                    output.help("token, json, env or github [default: none]")
+                })
+                .mut_arg("scope", |scope| {
+                    let help = "What the token may do, beside offline_access";
+                    let long = "What the token may do: scopes of the app, as the developer console names them, \
+                        separated by spaces. offline_access is always asked for. With that alone, the token opens \
+                        almost no API.\n\nExample: --scope \"task:task:read contact:user.base:readonly\"";
+                    scope.help(help).long_help(long).hide_short_help(false)
+                })
         })
         .mut_subcommand("status", |command| {
             let json = "json, one object a line [default: a table]";

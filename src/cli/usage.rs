@@ -1,10 +1,12 @@
-//! What is wrong with a command line, in words that repeat no value: it may be a secret (P10).
+//! What is wrong with a command line, in words that repeat no secret (P10).
 
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{Error, Hint, Kind};
+use crate::protocol::Shape;
+use crate::text::printable;
 
 /// Whether a command line asks for JSON, even if the rest of it cannot be read: then its error is
 /// read by a program, too.
@@ -65,12 +67,29 @@ fn lacks_value(error: &clap::Error) -> bool {
         && named(error, ContextKind::InvalidValue).is_none_or(str::is_empty)
 }
 
+/// A longer word may be a secret.
+const LONGEST_WORD: usize = 20;
+
+/// Whether an unknown word may be shown: no token and no app secret looks like it.
+fn can_be_shown(word: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+    let is_mixed =
+        has(u8::is_ascii_digit) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
+    let shape = Shape::of(word.trim_start_matches('-'));
+    word.len() <= LONGEST_WORD
+        && !is_mixed
+        && matches!(shape, Shape::Other | Shape::Placeholder)
+        && word == printable(word)
+}
+
 fn message(error: &clap::Error, arguments: &[OsString]) -> String {
     let argument = argument(error);
     match error.kind() {
-        // It may be a secret: its place must do.
         ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
             let argument = named(error, ContextKind::InvalidSubcommand).unwrap_or(argument);
+            if can_be_shown(argument) {
+                return format!("{argument} is not known");
+            }
             let is_it = |given: &OsString| given.to_str().is_some_and(|g| g.starts_with(argument));
             match arguments.iter().skip(1).position(is_it) {
                 Some(place) => format!("argument {} is not known", place + 1),
@@ -101,14 +120,20 @@ fn message(error: &clap::Error, arguments: &[OsString]) -> String {
     }
 }
 
+/// What other programs call an option of this one.
+const OTHER_NAMES: [(&str, &str); 1] = [("--json", "-o json")];
+
 fn hint(error: &clap::Error, arguments: &[OsString]) -> Hint {
+    let argument = argument(error);
     let mut suggestions = [
         ContextKind::SuggestedArg,
         ContextKind::SuggestedSubcommand,
         ContextKind::SuggestedValue,
     ]
     .into_iter();
-    if let Some(name) = suggestions.find_map(|kind| named(error, kind)) {
+    let other_name = OTHER_NAMES.iter().find(|(other, _)| *other == argument);
+    let suggestion = other_name.map(|(_, name)| *name);
+    if let Some(name) = suggestion.or(suggestions.find_map(|kind| named(error, kind))) {
         // The Python program's spelling is taken, but not taught.
         let name = name.replace('_', "-");
         return Hint::naming(
@@ -119,7 +144,7 @@ fn hint(error: &clap::Error, arguments: &[OsString]) -> Hint {
     let is_stray = error.kind() == ErrorKind::UnknownArgument;
     let is_for_exec = arguments.iter().any(|argument| argument == "exec")
         && arguments.iter().all(|argument| argument != "--");
-    if is_stray && is_for_exec && !argument(error).starts_with('-') {
+    if is_stray && is_for_exec && !argument.starts_with('-') {
         Hint::fixed(
             "the command and all that is meant for it stand behind --: feishu-refresh exec -- COMMAND",
             "要运行的命令及其参数请写在 -- 之后：feishu-refresh exec -- COMMAND",

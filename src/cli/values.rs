@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use jiff::SignedDuration;
 use secrecy::SecretString;
 
 use crate::protocol::{self, Api};
@@ -53,34 +52,26 @@ pub(super) fn retries(text: &str) -> Result<u32, &'static str> {
     number.ok_or("not a whole number from 0 to 1000")
 }
 
-/// A time span with its unit, or seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
-    const NO_DURATION: &str = "not a duration like 90s, 10m or 1h";
-    if let Ok(time) = seconds(text) {
-        return Ok(time);
-    }
-    let days = text.strip_suffix('d').map(seconds);
-    let time = if let Some(Ok(days)) = days {
-        days.saturating_mul(24 * 3600)
-    } else {
-        let span: SignedDuration = text.parse().map_err(|_| NO_DURATION)?;
-        Duration::try_from(span).map_err(|_| NO_DURATION)?
-    };
-    // A year, as for seconds.
-    Some(time)
-        .filter(|time| time.as_secs() <= 31_536_000)
-        .ok_or(NO_DURATION)
-}
+/// The units of a time span, in seconds.
+const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
 
-/// Seconds, with or without a fraction.
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    const NOT_SECONDS: &str = "not a number of seconds";
-    let seconds: f64 = text.parse().map_err(|_| NOT_SECONDS)?;
-    // A year: more is a mistake.
-    if !(0.0..=31_536_000.0).contains(&seconds) {
-        return Err(NOT_SECONDS);
+/// A longer time span is a mistake.
+const YEAR: f64 = 365.0 * 86_400.0;
+
+/// A time span: a number and its unit. Without a unit, seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    const NO_DURATION: &str = "not a duration like 90, 90s, 10m, 1h or 2d";
+    let with_unit = UNITS.iter().find_map(|(unit, seconds)| {
+        let number = text.strip_suffix(*unit)?;
+        Some((number, *seconds))
+    });
+    let (number, unit) = with_unit.unwrap_or((text, 1.0));
+    let number: f64 = number.parse().map_err(|_| NO_DURATION)?;
+    let seconds = number * unit;
+    if !(0.0..=YEAR).contains(&seconds) {
+        return Err(NO_DURATION);
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| NOT_SECONDS)
+    Duration::try_from_secs_f64(seconds).map_err(|_| NO_DURATION)
 }
 
 pub(super) fn timeout(text: &str) -> Result<Duration, &'static str> {
