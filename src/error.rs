@@ -247,6 +247,16 @@ impl Error {
         }
     }
 
+    /// The same error, of a run that had sent nothing yet.
+    pub(crate) fn before_sending(mut self) -> Self {
+        const SENT: &str = "nothing was sent";
+        if !self.message.contains(SENT) {
+            self.message.push_str("; ");
+            self.message.push_str(SENT);
+        }
+        self
+    }
+
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self

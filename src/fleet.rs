@@ -24,7 +24,7 @@ use jiff::SignedDuration;
 use tokio::sync::Notify;
 
 use crate::driver::Driver;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::profile::Snapshot;
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
@@ -48,7 +48,7 @@ pub(crate) fn run(
     shield: fn(),
     audience: &mut dyn Audience,
 ) -> Result<()> {
-    options.given().check()?;
+    options.given().check().map_err(Error::before_sending)?;
     let before = on_store!(options, shield, |store| store.look_at_all());
     let before = before.unwrap_or_default();
     if let Some(settled) = all_left_out(&before, options, due) {
@@ -156,7 +156,8 @@ fn work<S: ManyLogins>(
     let services = Services::new(options, Some(pace), shield);
     // Nothing is at stake while this waits for others.
     helper.deliver_signals();
-    driver.run(store.begin(options.given(), due, options.lock_deadline()))??;
+    let begun = driver.run(store.begin(options.given(), due, options.lock_deadline()));
+    begun.flatten().map_err(Error::before_sending)?;
     helper.defer_signals();
     let signal = Arc::new(Notify::new());
     let tell = Arc::clone(&signal);

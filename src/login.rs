@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
 use crate::exchange;
-use crate::profile::{Given, LoginOrder, Origin, consent_api};
+use crate::profile::{Given, LoginOrder, Origin, Setting, consent_api};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant, Denial};
 use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Rotation, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
@@ -38,6 +38,15 @@ const REDIRECT_URI: &str = "http://localhost:8080/callback";
 pub(crate) struct LoginOptions {
     /// Where the browser comes back to; it must be registered with the app.
     pub(crate) redirect_uri: Option<String>,
+    /// Whose given values the file is to have from now on: see [`crate::profile::settings::KEYS`].
+    pub(crate) settings: Vec<&'static str>,
+}
+
+/// A login that is saved.
+pub(crate) struct LoggedIn {
+    pub(crate) outcome: Outcome,
+    /// The keys that were written beside the token pair.
+    pub(crate) written: Vec<&'static str>,
 }
 
 /// What a person is asked.
@@ -91,10 +100,12 @@ pub(crate) fn run(
     way: &mut dyn Way,
     caller: &mut dyn Caller,
     shield: fn(),
-) -> Result<Outcome> {
+) -> Result<LoggedIn> {
     on_store!(options, shield, |store| {
-        let attempt = Login::new(store, options, false, shield)?;
-        run_on(&attempt, login, way, caller)
+        let attempt = Login::new(store, options, &login.settings, false, shield)
+            .map_err(Error::before_sending)?;
+        let outcome = run_on(&attempt, login, way, caller)?;
+        Ok(attempt.done(outcome))
     })
 }
 
@@ -107,8 +118,8 @@ fn run_on<S: Store>(
     let redirect_uri = login.redirect_uri.as_ref();
     let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
-    way.prepare(redirect_uri)?;
-    attempt.try_room(caller)?;
+    way.prepare(redirect_uri).map_err(Error::before_sending)?;
+    attempt.try_room(caller).map_err(Error::before_sending)?;
     let (verifier, state) = (random_text()?, random_text()?);
     let asked = Asked {
         app_id: &attempt.order.app.id,
@@ -144,11 +155,19 @@ struct Login<'a, S> {
     services: Services,
     /// What is asked for.
     scope: String,
+    /// What is written beside the token pair.
+    settings: Vec<Setting>,
 }
 
 impl<'a, S: Store> Login<'a, S> {
     /// Finds out beforehand what can be wrong.
-    fn new(store: S, options: &'a Options, by_device: bool, shield: fn()) -> Result<Self> {
+    fn new(
+        store: S,
+        options: &'a Options,
+        settings: &[&'static str],
+        by_device: bool,
+        shield: fn(),
+    ) -> Result<Self> {
         let mut given = options.given();
         given.refresh_token = None;
         given.check()?;
@@ -160,7 +179,9 @@ impl<'a, S: Store> Login<'a, S> {
         };
         let snapshot = store.look(wanted, &driver)?;
         given.api = Some(consent_api(&snapshot, &given));
-        let order = snapshot.with(given)?.login_order(by_device)?;
+        let view = snapshot.with(given)?;
+        let order = view.login_order(by_device)?;
+        let settings = view.settings(settings)?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
             log::warn!(
                 "{}: a login gives a pair of {}, in the place of one of {}; the Python program cannot go on with it",
@@ -182,7 +203,19 @@ impl<'a, S: Store> Login<'a, S> {
             client,
             services: Services::new(options, None, shield),
             scope,
+            settings,
         })
+    }
+
+    fn done(&self, outcome: Outcome) -> LoggedIn {
+        LoggedIn {
+            outcome,
+            written: self.settings.iter().map(|(key, _)| *key).collect(),
+        }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin::Login(&self.settings)
     }
 
     /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
@@ -214,7 +247,7 @@ impl<'a, S: Store> Login<'a, S> {
         };
         let claim = story.claim(caller).await?;
         caller.defer_signals();
-        match claim.reserve(&Origin::Login, self.given, None).await? {
+        match claim.reserve(&self.origin(), self.given, None).await? {
             Reserved::Room(room) => Ok(room),
             Reserved::Changed(_) => Err(Error::temporary("the file was changed just now")),
         }
@@ -301,7 +334,8 @@ impl<'a, S: Store> Login<'a, S> {
             unread,
             complaint,
         };
-        let saved = save(room, &Origin::Login, self.given, received, caller);
+        let origin = self.origin();
+        let saved = save(room, &origin, self.given, received, caller);
         saved.await.map(Ok)
     }
 
@@ -407,7 +441,7 @@ pub(crate) fn too_late(wait: Duration) -> Error {
         wait.as_secs_f64()
     );
     Error::temporary(message).with_hint(Hint::fixed(
-        "run feishu-refresh login again, or wait longer with --wait",
-        "请重新运行 feishu-refresh login，或用 --wait 延长等待时间",
+        "log in again, or wait longer with --wait: feishu-refresh login",
+        "请重新登录，或用 --wait 延长等待时间：feishu-refresh login",
     ))
 }

@@ -5,12 +5,14 @@
 //! [`Given`] came from outside, a [`View`] puts it beside a snapshot, an [`Order`] is what one refresh
 //! sends, [`SpentTokens`] remembers which tokens are of no use any more.
 
+mod absent;
 mod given;
 #[cfg(feature = "postgres")]
 mod kept;
 pub(crate) mod order;
 mod place;
 mod sense;
+pub(crate) mod settings;
 mod spent;
 pub(crate) mod standing;
 mod successor;
@@ -30,6 +32,7 @@ pub(crate) use given::Given;
 #[cfg(feature = "postgres")]
 pub(crate) use kept::Kept;
 pub(crate) use order::{AppProof, LoginOrder, Order};
+pub(crate) use settings::Setting;
 pub(crate) use spent::SpentTokens;
 pub(crate) use successor::{Origin, Successor};
 pub(crate) use view::{View, consent_api, twin};
@@ -104,8 +107,10 @@ impl fmt::Display for LoginId {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) login: LoginId,
-    /// Whether the store has such a login at all, be it an empty one.
+    /// Whether the store has such a login at all, even an empty one.
     pub(crate) exists: bool,
+    /// If not: the logins of the file that it could be confused with.
+    pub(crate) others: Vec<String>,
     pub(crate) profile: Profile,
     /// How far the store's clock is ahead of this machine's: its expiries are counted by its clock.
     pub(crate) clock_ahead: SignedDuration,

@@ -120,12 +120,26 @@ impl<S: Store> Story<'_, S> {
     /// are still put off, so that the caller can save what the error holds.
     pub(crate) async fn tell(
         &self,
+        claim: S::Claim,
+        before: Option<&Snapshot>,
+        caller: &mut dyn Caller,
+    ) -> Result<Outcome> {
+        let mut attempts = Attempts::new(self.wanted.profile, self.options, self.services);
+        let told = self.tell_with(&mut attempts, claim, before, caller).await;
+        told.map_err(|error| match attempts.has_sent() {
+            true => error,
+            false => error.before_sending(),
+        })
+    }
+
+    async fn tell_with(
+        &self,
+        attempts: &mut Attempts<'_>,
         mut claim: S::Claim,
         before: Option<&Snapshot>,
         caller: &mut dyn Caller,
     ) -> Result<Outcome> {
         let given = self.wanted.given;
-        let mut attempts = Attempts::new(self.wanted.profile, self.options, self.services);
         loop {
             let view = claim.snapshot().with(given)?;
             let before = before.filter(|_| claim.had_company());
@@ -148,7 +162,7 @@ impl<S: Store> Story<'_, S> {
                 let pause = attempts
                     .fetch(&client, &order, app, &mut claim, given)
                     .await?;
-                claim = self.next_turn(claim, pause, caller, &attempts).await?;
+                claim = self.next_turn(claim, pause, caller, attempts).await?;
                 continue;
             }
             let turn = attempts.turn(&order).await?;
@@ -185,7 +199,7 @@ impl<S: Store> Story<'_, S> {
                 Ok(Answer::Again(pause)) => {
                     drop(turn);
                     claim = self
-                        .next_turn(room.release(), pause, caller, &attempts)
+                        .next_turn(room.release(), pause, caller, attempts)
                         .await?;
                     continue;
                 }
@@ -232,6 +246,10 @@ impl<S: Store> Story<'_, S> {
     ) -> Result<S::Claim> {
         // What an unsaved reply holds is in the error and nowhere else.
         let is_final = matches!(error.kind(), Kind::Temporary | Kind::Unsaved);
+        let has_login = !order.address.is_whole() && order.api != Api::Open115;
+        if claim.has_made() && error.kind() == Kind::Reauthorize && has_login {
+            return Err(error.with_hint(failure::FRESH_DISK));
+        }
         if claim.has_made() || is_final {
             return Err(error);
         }
@@ -321,16 +339,22 @@ pub(crate) async fn save<R: Reservation>(
     if let Some(end) = app_token.and_then(|app| app.expires_at.as_mut()) {
         *end = later(*end, snapshot.clock_ahead);
     }
+    let made_store = room.has_made();
     let (api, tokens) = (successor.api, successor.tokens.clone());
     let takes_place = view.new_token().and(successor.held);
     let saved = match room.save(successor, &*caller.hurry()).await {
         Ok(saved) => saved,
         Err(error) => return Err(weightier(error, complaint)),
     };
+    let login = &snapshot.login;
     if takes_place.is_some() {
-        let login = &snapshot.login;
         log::warn!(
             "{login}: the refresh token given is new here: its login takes the old one's place"
+        );
+    } else if made_store && view.new_token().is_some() {
+        let file = &login.store;
+        log::warn!(
+            "{login}: the refresh token given is spent now, its successor is in {file}: keep that file"
         );
     }
     let news = News {
@@ -394,7 +418,7 @@ fn run_on<S: Store>(
     shield: fn(),
 ) -> Result<Outcome> {
     let given = options.given();
-    given.check()?;
+    given.check().map_err(Error::before_sending)?;
     let driver = Driver::default();
     let wanted = Wanted {
         profile: &options.profile,
@@ -421,7 +445,7 @@ fn run_on<S: Store>(
     let result = driver.run(async {
         let told = match one.claim(caller).await {
             Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.before_sending()),
         };
         // A pair that is saved nowhere is told of before anything else is waited for.
         if !told

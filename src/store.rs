@@ -358,6 +358,9 @@ pub(crate) trait Reservation: Sized {
     /// What the login's tokens were when it was made, and which are known to be spent.
     fn snapshot(&self) -> &Snapshot;
 
+    /// As of the claim that it came from: see [`Claim::has_made`].
+    fn has_made(&self) -> bool;
+
     /// The tokens that this login is known to have spent, the latest last.
     fn spent(&self) -> Vec<Fingerprint>;
 

@@ -130,7 +130,11 @@ fn a_device_is_waited_for_as_long_as_its_code_lives() {
         let run = by_device(&scene, 2, &pending, arguments);
         run.assert_failed(5, "no consent came in time");
         assert!(start.elapsed() < Duration::from_secs(9));
-        assert_eq!(run.stderr.contains("with --wait"), names_wait, "{run:?}");
+        assert_eq!(
+            run.stderr.contains("a longer --wait"),
+            names_wait,
+            "{run:?}"
+        );
     }
     assert_eq!(scene.text(), before);
 }

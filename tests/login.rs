@@ -89,8 +89,7 @@ fn a_pasted_address_becomes_a_pair() {
         let run = end(run);
         assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
         assert!(
-            run.stderr
-                .contains("logged in: [TOKEN] of feishu-config.ini"),
+            run.stderr.contains("logged in: [TOKEN] of /"),
             "{}",
             run.stderr
         );
@@ -211,7 +210,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     // A login of another kind is not overwritten by mistake.
     scene
         .run(["login", "--paste", "--api", "115"])
-        .assert_failed(2, "login gives a pair of v2 or v3 alone");
+        .assert_failed(2, "login gives a v2 or v3 token pair only");
     scene.write(before.clone() + "[disk]\napi = 115\nrefresh_token = x\n");
     scene
         .run(["login", "--paste", "-p", "disk"])
@@ -362,16 +361,18 @@ fn a_first_login_makes_the_file() {
     assert!(scene.file_names().is_empty());
     let (agree, _) = scene.server.consent(&page);
     paste(&mut run.child, &format!("{agree}\n"));
-    assert_eq!(end(run).code, 0);
-    assert!(
-        scene
-            .text()
-            .starts_with("[TOKEN]\napi = v2\nuser_access_token = "),
-        "{}",
-        scene.text()
+    let run = end(run);
+    assert_eq!(run.code, 0);
+    let saved = "saved with it, for the next runs: app_id, app_secret, base_url, accounts_url\n";
+    assert!(run.stderr.contains(saved), "{}", run.stderr);
+    assert!(!run.stderr.contains(APP_SECRET), "{}", run.stderr);
+    let begins = format!(
+        "[TOKEN]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\n\
+         accounts_url = {base_url}\napi = v2\nuser_access_token = "
     );
+    assert!(scene.text().starts_with(&begins), "{}", scene.text());
     scene.assert_sound();
-    scene.run(flags).token();
+    scene.run::<&str>([]).token();
     scene.assert_sound();
 }
 

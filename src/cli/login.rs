@@ -10,11 +10,11 @@ use std::{mem, thread};
 use secrecy::SecretString;
 
 use super::args::{Asked, LoginArguments};
-use super::output::{self, Sink};
+use super::output::{self, Report, Sink};
 use super::{Console, Program, has};
 use crate::error::{Error, Hint, Result};
 use crate::login::listener::{Browser, Listener};
-use crate::login::{self, Question, Way, denied, pages, too_late};
+use crate::login::{self, LoggedIn, Question, Way, denied, pages, too_late};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
 use crate::protocol::consent::Answer;
@@ -31,12 +31,13 @@ pub(super) fn run(
     options: &Options,
     console: &mut Console<'_>,
     mask: &mut Mask,
+    report: &Report,
 ) -> Result<()> {
     let sink = asked
         .output_given()
         .map(|output| Sink::open(output, console.env));
-    let sink = sink.transpose()?;
-    let login = asked.login_options();
+    let sink = sink.transpose().map_err(Error::before_sending)?;
+    let login = asked.login_options(options);
     let mut program = Program::new(asked, options, mask);
     if let Some(Sink::Github(_)) = sink {
         program.masks = Some(&mut *console.stdout);
@@ -46,7 +47,7 @@ pub(super) fn run(
     let stderr = &mut *console.stderr;
     let result = if way.device {
         let mut show = |prompt: &_| show_prompt(stderr, prompt);
-        login::device::run(options, &mut show, way.wait, &mut program, shield)
+        login::device::run(options, &login, &mut show, way.wait, &mut program, shield)
     } else if way.paste {
         let mut way = Paste {
             stdin: mem::replace(&mut console.stdin, Box::new(io::empty())),
@@ -64,13 +65,13 @@ pub(super) fn run(
         };
         login::run(options, &login, &mut way, &mut program, shield)
     };
-    let outcome = program.result(result)?;
+    let LoggedIn { outcome, written } = program.result(result)?;
     let failure = program.failure.take();
     if let Some(sink) = sink {
         sink.print(console.stdout, options, &outcome)?;
     }
     if !asked.is_quiet() {
-        output::note_login(console.stderr, options, &outcome);
+        output::note_login(console.stderr, options, &outcome, &written, report);
     }
     failure.map_or(Ok(()), Err)
 }
@@ -126,8 +127,8 @@ impl Way for Paste<'_> {
         }
         Err(
             Error::temporary("no address was pasted; nothing was changed").with_hint(Hint::fixed(
-                "run feishu-refresh login --paste again",
-                "请重新运行 feishu-refresh login --paste",
+                "log in again: feishu-refresh login",
+                "请重新登录：feishu-refresh login",
             )),
         )
     }

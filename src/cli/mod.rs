@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::refresh::{self, Caller, Following, News, Options, Outcome};
+use crate::refresh::{self, Caller, Following, News, Options};
 use args::{Asked, Output, Parsed, Task};
 use output::{Report, Sink};
 use status::Form;
@@ -78,20 +78,26 @@ fn dispatch(
     profile: &mut Option<String>,
     report: &Report,
 ) -> Result<u8> {
-    let asked = match args::parse(arguments)? {
+    let asked = match args::parse(arguments).map_err(Error::before_sending)? {
         Parsed::Run(asked) => asked,
         Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
-    asked.check()?;
+    asked.check().map_err(Error::before_sending)?;
     if let Task::Completions { shell } = asked.task() {
         return output::print(console.stdout, &completions::script(*shell)).map(|()| 0);
     }
     log::to_stderr(asked.verbosity());
-    let options = asked.options(console.env, &mut *console.stdin)?;
+    let options = asked.options(console.env, &mut *console.stdin);
+    let options = options.map_err(Error::before_sending)?;
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
     let store = asked.store_arguments(&options, console);
-    report.is_about(asked.login_arguments(&options, console), store);
+    report.is_about(
+        asked.file_argument(&options, console),
+        options.store.is_some() || options.config_file.exists(),
+        asked.login_arguments(&options, console),
+        store,
+    );
     let done = match asked.task() {
         Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),
@@ -107,9 +113,10 @@ fn dispatch(
             let named = Some(options.profile.as_str()).filter(|_| one);
             status::show(&options, named, is_for_all, form, console.stdout)
         }
-        Task::Login(login) => login::run(login, &asked, &options, console, mask),
+        Task::Login(login) => login::run(login, &asked, &options, console, mask, report),
         Task::Exec { command } => {
-            exec::find(command, (console.env)("PATH").as_deref())?;
+            let path = (console.env)("PATH");
+            exec::find(command, path.as_deref()).map_err(Error::before_sending)?;
             let mut program = Program::new(&asked, &options, mask);
             let result = refresh::run(&options, &mut program, Mask::shield_thread);
             let outcome = program.result(result)?;
@@ -134,7 +141,7 @@ fn main_job(
     console: &mut Console<'_>,
     mask: &mut Mask,
 ) -> Result<()> {
-    let sink = Sink::open(asked.output(), console.env)?;
+    let sink = Sink::open(asked.output(), console.env).map_err(Error::before_sending)?;
     let mut program = Program::new(asked, options, mask);
     if let Sink::Github(_) = sink {
         program.masks = Some(&mut *console.stdout);
@@ -173,7 +180,7 @@ impl<'a> Program<'a> {
     }
 
     /// Passes on what a run came to. A command that failed beside a worse failure is mentioned.
-    fn result(&self, result: Result<Outcome>) -> Result<Outcome> {
+    fn result<T>(&self, result: Result<T>) -> Result<T> {
         if let (Err(_), Some(failure)) = (&result, &self.failure) {
             ::log::warn!("{failure}");
         }

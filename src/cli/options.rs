@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::args::{Asked, Output, StoreTask, Task};
+use super::args::{Asked, LimitOptions, LoginArguments, Output, StoreTask, Task};
 use super::values::trimmed;
 use super::{Console, has};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::login::LoginOptions;
 use crate::platform::files;
 use crate::platform::programs::quoted;
+use crate::profile::key;
 use crate::protocol::Api;
 use crate::refresh::Options;
 use crate::store::Database;
@@ -25,7 +26,7 @@ use crate::text::printable;
 /// would be the limit itself.
 const DOCUMENTED_SPACING: Duration = Duration::from_millis(62);
 
-/// How long a token must last that a command starts with, unless `--min-ttl` says otherwise.
+/// How long a token must be valid that a command starts with, unless `--min-ttl` says otherwise.
 const EXEC_MIN_TTL: Duration = Duration::from_secs(300);
 
 /// A secret longer than this is none; reading stops there.
@@ -45,9 +46,18 @@ fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
 
 /// Adds an option to what a person is told to type. What cannot be shown as it is would name something else.
 fn add(arguments: &mut String, option: &str, value: &str) {
-    if value == printable(value) {
+    if value.is_empty() {
+        arguments.push_str(&format!(" {option}"));
+    } else if value == printable(value) {
         arguments.push_str(&format!(" {option}{}", quoted(value)));
     }
+}
+
+/// A path that holds in any folder.
+fn absolute(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    let absolute = absolute.unwrap_or_else(|_| path.to_owned());
+    absolute.display().to_string()
 }
 
 impl Asked {
@@ -62,13 +72,34 @@ impl Asked {
     }
 
     /// What a login needs beside the options of a refresh.
-    pub(super) fn login_options(&self) -> LoginOptions {
+    pub(super) fn login_options(&self, options: &Options) -> LoginOptions {
         LoginOptions {
             redirect_uri: match self.task() {
                 Task::Login(login) => login.redirect_uri.clone(),
                 _ => None,
             },
+            settings: self.settings(options),
         }
+    }
+
+    /// What came by flag, and a login is to keep: the next run must find it without.
+    fn settings(&self, options: &Options) -> Vec<&'static str> {
+        if options.store.is_some() {
+            // A store has a place for all of it, wherever it came from.
+            return Vec::new();
+        }
+        let (tokens, server) = (&self.tokens, &self.server);
+        let flags = [
+            (key::APP_ID, tokens.app_id.is_some()),
+            (key::APP_SECRET, tokens.app_secret.is_some()),
+            (key::BASE_URL, server.base_url.is_some() || server.lark),
+            (
+                key::ACCOUNTS_URL,
+                server.accounts_url.is_some() || server.lark,
+            ),
+        ];
+        let given = flags.into_iter().filter(|(_, is_given)| *is_given);
+        given.map(|(key, _)| key).collect()
     }
 
     /// The store in place of the file, if one is named.
@@ -111,18 +142,29 @@ impl Asked {
         self.task.as_ref().unwrap_or(&Task::Refresh)
     }
 
-    /// What `feishu-refresh login` must be given to be about the same as this run, as it is typed.
-    pub(super) fn login_arguments(&self, options: &Options, console: &Console<'_>) -> String {
+    /// The option that names this run's file, as it is typed; empty where it goes without saying.
+    pub(super) fn file_argument(&self, options: &Options, console: &Console<'_>) -> String {
         let mut arguments = String::new();
-        // A person at a terminal stands in the right folder; the reader of a cron mail does not.
-        let names_file = self.file.config_file.is_some() || has(console.env, "FEISHU_CONFIG_FILE");
-        if options.store.is_some() {
-            arguments.push_str(&self.store_arguments(options, console));
-        } else if names_file || !console.stderr_is_terminal {
-            let file = std::path::absolute(&options.config_file);
-            let file = file.unwrap_or_else(|_| options.config_file.clone());
-            add(&mut arguments, "-c ", &file.display().to_string());
+        let is_named = self.file.config_file.is_some() || has(console.env, "FEISHU_CONFIG_FILE");
+        let path = &options.config_file;
+        // A person at a terminal is in the right folder; the reader of a cron mail is not.
+        let names_it = if path.exists() {
+            is_named || !console.stderr_is_terminal
+        } else {
+            // A login can make it there.
+            is_named && path.parent().is_some_and(Path::exists)
+        };
+        if options.store.is_none() && names_it {
+            let file = options.config_file.display().to_string();
+            add(&mut arguments, "-c ", &file);
         }
+        arguments
+    }
+
+    /// What else `feishu-refresh login` must be given to be about the same as this run, as it is typed: after a
+    /// login, all that it was given. A secret is asked for again.
+    pub(super) fn login_arguments(&self, options: &Options, console: &Console<'_>) -> String {
+        let mut arguments = self.store_arguments(options, console);
         let is_for_one = !self.file.all && !matches!(self.task(), Task::Status);
         if is_for_one && self.names_profile(console.env) {
             let option = if options.profile.starts_with('-') {
@@ -132,19 +174,54 @@ impl Asked {
             };
             add(&mut arguments, option, &options.profile);
         }
-        let urls = [
-            ("--base-url ", &self.server.base_url),
-            ("--accounts-url ", &self.server.accounts_url),
-        ];
-        for (option, url) in urls {
-            if let Some(url) = url {
-                add(&mut arguments, option, url);
-            }
+        let pastes = matches!(self.task(), Task::Login(login) if login.paste);
+        if self.tokens.app_secret.is_some() && !pastes {
+            arguments.push_str(" --app-secret -");
         }
         if self.server.lark && self.server.base_url.is_none() {
             arguments.push_str(" --lark");
         }
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| absolute(path));
+        let options = [
+            ("--app-id ", self.tokens.app_id.clone()),
+            ("--base-url ", self.server.base_url.clone()),
+            ("--accounts-url ", self.server.accounts_url.clone()),
+            ("--ca-cert ", path(&self.server.ca_cert)),
+        ];
+        let more = match self.task() {
+            Task::Login(login) => self.consent_arguments(login),
+            _ => Vec::new(),
+        };
+        for (option, value) in options.into_iter().chain(more) {
+            if let Some(value) = value {
+                add(&mut arguments, option, &value);
+            }
+        }
         arguments
+    }
+
+    /// What else a login was given.
+    fn consent_arguments(&self, login: &LoginArguments) -> Vec<(&'static str, Option<String>)> {
+        let flag = |is_given: bool| is_given.then(String::new);
+        let seconds = |time: Duration| time.as_secs_f64().to_string();
+        let limits = LimitOptions::default();
+        let limit = |time: Duration, default: Duration| (time != default).then(|| seconds(time));
+        let LimitOptions {
+            timeout,
+            lock_timeout,
+            ..
+        } = self.limits;
+        vec![
+            ("--scope ", self.server.scope.clone()),
+            ("--api ", self.server.api.map(|api| api.name().to_owned())),
+            ("--redirect-uri ", login.redirect_uri.clone()),
+            ("--paste", flag(login.paste)),
+            ("--device", flag(login.device)),
+            ("--wait ", login.wait.map(seconds)),
+            ("--timeout ", limit(timeout, limits.timeout)),
+            ("--lock-timeout ", limit(lock_timeout, limits.lock_timeout)),
+            ("--on-refresh ", self.refresh.on_refresh.clone()),
+        ]
     }
 
     /// What any command must be given to be about the same store, as it is typed.
@@ -156,12 +233,7 @@ impl Asked {
             add(&mut arguments, "--store ", &store.shown());
         }
         if let Some(key) = &self.file.store_key_file {
-            let key = std::path::absolute(key).unwrap_or_else(|_| key.clone());
-            add(
-                &mut arguments,
-                "--store-key-file ",
-                &key.display().to_string(),
-            );
+            add(&mut arguments, "--store-key-file ", &absolute(key));
         }
         arguments
     }
@@ -206,7 +278,7 @@ impl Asked {
         self.limits.rate.unwrap_or(DOCUMENTED_SPACING)
     }
 
-    /// How long a refresh token must live to be left out.
+    /// How long a refresh token must be valid to be left out.
     pub(super) fn keep_alive(&self) -> Option<Duration> {
         self.refresh.keep_alive
     }
@@ -224,22 +296,22 @@ impl Asked {
         if self.refresh.keep_alive.is_some() && !is_fleet {
             let message = "--keep-alive is for a refresh of all logins";
             let hint = Hint::fixed(
-                "give --all, too, or leave it away",
+                "give --all, too, or leave it out",
                 "请同时使用 --all，或去掉该选项",
             );
             return Err(Error::new(Kind::Usage, message).with_hint(hint));
         }
         let message = match (self.task(), self.output.output) {
             (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
-            (Task::Status, Some(Output::Env | Output::Github)) => "status can give json alone",
+            (Task::Status, Some(Output::Env | Output::Github)) => "status can only give json",
             (Task::Login(_), _) if !matches!(self.server.api, None | Some(Api::V2 | Api::V3)) => {
-                let hint = Hint::fixed("leave --api away", "请去掉 --api");
-                let message = "login gives a pair of v2 or v3 alone";
+                let hint = Hint::fixed("leave out --api", "请去掉 --api");
+                let message = "login gives a v2 or v3 token pair only";
                 return Err(Error::new(Kind::Usage, message).with_hint(hint));
             }
             _ => return Ok(()),
         };
-        let hint = Hint::fixed("leave -o away", "请去掉 -o");
+        let hint = Hint::fixed("leave out -o", "请去掉 -o");
         Err(Error::new(Kind::Usage, message).with_hint(hint))
     }
 
@@ -251,7 +323,7 @@ impl Asked {
         }
         let message = "--store and -c name two places for one login";
         Err(Error::new(Kind::Usage, message).with_hint(Hint::fixed(
-            "leave one of them away; feishu-refresh store import takes both",
+            "leave out one of them; feishu-refresh store import takes both",
             "请去掉其中之一；feishu-refresh store import 可同时使用两者",
         )))
     }
@@ -270,13 +342,13 @@ impl Asked {
             {
                 (
                     "--all does not go with -p, -r or --api, which are for one profile",
-                    "leave one of them away",
+                    "leave out one of them",
                     "请去掉其中之一",
                 )
             }
             (Task::Refresh, Some(Output::Token | Output::Env | Output::Github)) => (
                 "--all prints no token; it can give json",
-                "leave -o away, or give -o json",
+                "leave out -o, or give -o json",
                 "请去掉 -o，或使用 -o json",
             ),
             _ => return Ok(()),
@@ -318,17 +390,13 @@ impl Asked {
         let pastes = matches!(self.task(), Task::Login(login) if login.paste);
         read_secret(secrets, stdin, pastes)?;
         let defaults = Options::default();
-        let file = env("FEISHU_CONFIG_FILE")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
+        let file = env("FEISHU_CONFIG_FILE").filter(|path| !path.is_empty());
+        let file = self.file.config_file.clone().or(file.map(PathBuf::from));
+        let file = file.unwrap_or(defaults.config_file);
         Ok(Options {
             store: self.store(env)?,
-            config_file: self
-                .file
-                .config_file
-                .clone()
-                .or(file)
-                .unwrap_or(defaults.config_file),
+            // Whoever reads of it may be in another folder.
+            config_file: std::path::absolute(&file).unwrap_or(file),
             profile: match &self.file.profile {
                 Some(name) => name.clone(),
                 None => text_from(env, "FEISHU_PROFILE")?.unwrap_or(defaults.profile),

@@ -1,6 +1,6 @@
 //! What a run prints: the result on stdout, errors with hints and the log on stderr.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use super::args::Output;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::files;
-use crate::protocol::{Api, Vendor};
+use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
 use crate::text::{printable, quoted};
 use crate::token::Tokens;
@@ -230,8 +230,8 @@ pub(super) fn print(stdout: &mut dyn Write, text: &str) -> Result<()> {
 fn not_taken(sink: &str, error: &io::Error) -> Error {
     let message = format!("cannot write to {sink}: {error}");
     Error::new(Kind::Unexpected, message).with_hint(Hint::fixed(
-        "a token that was renewed is saved",
-        "已刷新的令牌已保存",
+        "the output is incomplete: check where it goes; no token was lost",
+        "输出不完整：请检查输出位置；没有丢失任何令牌",
     ))
 }
 
@@ -257,7 +257,13 @@ pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome)
 }
 
 /// Tells a person that a login is saved.
-pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Outcome) {
+pub(super) fn note_login(
+    stderr: &mut dyn Write,
+    options: &Options,
+    outcome: &Outcome,
+    written: &[&str],
+    report: &Report,
+) {
     let until = match outcome.refresh_expires_at {
         Some(end) => {
             let left = end.as_second().saturating_sub(Timestamp::now().as_second());
@@ -269,33 +275,34 @@ pub(super) fn note_login(stderr: &mut dyn Write, options: &Options, outcome: &Ou
     say(
         stderr,
         &format!(
-            "logged in: [{}] of {keeper} has a pair of {}{until}",
+            "logged in: [{}] of {keeper} has a {} token pair{until}",
             options.profile,
             outcome.api.name()
         ),
     );
-    if options.store.is_some() {
-        // It has all of that.
-        return;
-    }
-    let host = options.base_url.as_deref();
-    let host = host.or(options.lark.then(|| Vendor::Lark.home()));
-    let accounts = options.accounts_url.as_deref();
-    let given = [
-        options.app_id.as_ref().map(|_| "app_id".to_owned()),
-        options.app_secret.as_ref().map(|_| "app_secret".to_owned()),
-        host.map(|host| format!("base_url = {host}")),
-        accounts.map(|host| format!("accounts_url = {host}")),
-    ];
-    let given: Vec<String> = given.into_iter().flatten().collect();
-    if !given.is_empty() {
-        let given = given.join(", ");
+    if !written.is_empty() {
+        let written = written.join(", ");
         say(
             stderr,
-            &format!("given to this run alone: {given}; the next ones look for it in the file"),
+            &format!("saved with it, for the next runs: {written}"),
         );
     }
+    let Some(scope) = outcome.scope.as_deref() else {
+        return;
+    };
+    say(stderr, &format!("granted: {scope}"));
+    if matches!(scope.trim(), "" | OFFLINE_ACCESS) {
+        report.hint(stderr, &MORE_SCOPES);
+    }
 }
+
+const MORE_SCOPES: Hint = Hint::fixed(
+    "with offline_access only, the token opens almost no API; name the scopes that it is to have with --scope: feishu-refresh login --scope \"A B\"",
+    "仅有 offline_access 时，几乎不能调用任何 API；请用 --scope 指定所需权限：feishu-refresh login --scope \"A B\"",
+);
+
+/// The scope that a refresh token takes, and no API asks for.
+const OFFLINE_ACCESS: &str = "offline_access";
 
 /// Writes one line for a person.
 pub(super) fn say(stderr: &mut dyn Write, line: &str) {
@@ -306,7 +313,10 @@ pub(super) fn say(stderr: &mut dyn Write, line: &str) {
 pub(super) struct Report {
     json: bool,
     chinese: bool,
-    /// What `feishu-refresh login` must be given to be about the same as this run.
+    /// What names this run's file, and whether there was one.
+    file_argument: RefCell<String>,
+    had_file: Cell<bool>,
+    /// What else `feishu-refresh login` must be given to be about the same as this run.
     login_arguments: RefCell<String>,
     /// What other commands must be given to be about the same store.
     store_arguments: RefCell<String>,
@@ -326,13 +336,23 @@ impl Report {
         Report {
             json,
             chinese: locale.as_encoded_bytes().starts_with(b"zh"),
+            file_argument: RefCell::default(),
+            had_file: Cell::new(true),
             login_arguments: RefCell::default(),
             store_arguments: RefCell::default(),
         }
     }
 
     /// From now on, hints to log in have these arguments, and those about a store have these.
-    pub(super) fn is_about(&self, login_arguments: String, store_arguments: String) {
+    pub(super) fn is_about(
+        &self,
+        file_argument: String,
+        had_file: bool,
+        login_arguments: String,
+        store_arguments: String,
+    ) {
+        self.file_argument.replace(file_argument);
+        self.had_file.set(had_file);
         self.login_arguments.replace(login_arguments);
         self.store_arguments.replace(store_arguments);
     }
@@ -343,7 +363,7 @@ impl Report {
         if self.json {
             return self.object(stderr, error, profile);
         }
-        let hint = error.hint().map(|hint| self.words(hint));
+        let hint = self.words_of(error);
         let hint = hint.map(|hint| format!("hint: {}\n", printable(&hint)));
         let hint = hint.unwrap_or_default();
         let text = format!("{PROGRAM}: {}\n{hint}", printable(&error.to_string()));
@@ -359,7 +379,7 @@ impl Report {
                 exit_code: error.kind().exit_code(),
                 code: error.server().and_then(|server| server.code),
                 message: error.to_string(),
-                hint: error.hint().map(|hint| self.words(hint)),
+                hint: self.words_of(error),
                 log_id: error.server().and_then(|server| server.log_id.as_deref()),
             },
         });
@@ -368,16 +388,25 @@ impl Report {
 
     /// Writes a hint alone.
     pub(super) fn hint(&self, stderr: &mut dyn Write, hint: &Hint) {
-        write(stderr, &format!("hint: {}\n", printable(&self.words(hint))));
+        let words = self.words(hint, true);
+        write(stderr, &format!("hint: {}\n", printable(&words)));
     }
 
-    fn words(&self, hint: &Hint) -> String {
+    fn words_of(&self, error: &Error) -> Option<String> {
+        // Where the token was spent before, there is another disk: this one's path means nothing there.
+        let names_file = self.had_file.get() || error.kind() != Kind::Reauthorize;
+        error.hint().map(|hint| self.words(hint, names_file))
+    }
+
+    fn words(&self, hint: &Hint, names_file: bool) -> String {
         let words = if self.chinese {
             &hint.chinese
         } else {
             &hint.english
         };
-        let login = format!("{LOGIN}{}", self.login_arguments.borrow());
+        let (file, more) = (self.file_argument.borrow(), self.login_arguments.borrow());
+        let file = if names_file { file.as_str() } else { "" };
+        let login = format!("{LOGIN}{file}{more}");
         let words = words.replace(LOGIN, &login);
         STORE.iter().fold(words, |words, command| {
             let whole = format!("{command}{}", self.store_arguments.borrow());

@@ -169,7 +169,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
             Ok(Next::LeftOut(snapshot)) => left_out(&snapshot, self.options),
             Err(error) => {
                 self.store.give_back(&name, Some(&error)).await;
-                Err(error).into()
+                Err(error.before_sending()).into()
             }
         };
         let unsaved = settled.error.as_ref().and_then(Error::unsaved);

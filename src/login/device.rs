@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Login, denied};
+use super::{LoggedIn, Login, LoginOptions, denied};
 use crate::client::Client;
 use crate::error::{Error, Hint, Result};
 use crate::exchange;
@@ -26,14 +26,17 @@ const SLOWER: Duration = Duration::from_secs(5);
 /// See [`crate::Kind`]; nothing is changed unless a pair came.
 pub(crate) fn run(
     options: &Options,
+    login: &LoginOptions,
     show: &mut dyn FnMut(&Prompt),
     wait: Option<Duration>,
     caller: &mut dyn Caller,
     shield: fn(),
-) -> Result<Outcome> {
+) -> Result<LoggedIn> {
     on_store!(options, shield, |store| {
-        let attempt = Login::new(store, options, true, shield)?;
-        run_on(&attempt, show, wait, caller, shield)
+        let attempt = Login::new(store, options, &login.settings, true, shield)
+            .map_err(Error::before_sending)?;
+        let outcome = run_on(&attempt, show, wait, caller, shield)?;
+        Ok(attempt.done(outcome))
     })
 }
 
@@ -45,7 +48,7 @@ fn run_on<S: Store>(
     shield: fn(),
 ) -> Result<Outcome> {
     let accounts = Client::new(&attempt.order.accounts, &attempt.options.connection(shield))?;
-    attempt.try_room(caller)?;
+    attempt.try_room(caller).map_err(Error::before_sending)?;
     let prompt = prompt(attempt, &accounts)?;
     show(&prompt);
     poll(attempt, prompt, wait, caller)
@@ -167,13 +170,13 @@ fn not_yet() -> Refusal {
 fn too_late(was_cut_short: bool) -> Error {
     let hint = if was_cut_short {
         Hint::fixed(
-            "run feishu-refresh login --device again, and wait longer with --wait, or without it as long as the code lives",
-            "请重新运行 feishu-refresh login --device，并用 --wait 延长等待时间；不指定时等到代码失效为止",
+            "log in again with a longer --wait, or without it to wait as long as the code lives: feishu-refresh login",
+            "请重新登录，并用 --wait 延长等待时间；不指定时等到代码失效为止：feishu-refresh login",
         )
     } else {
         Hint::fixed(
-            "run feishu-refresh login --device again: each code lives a few minutes",
-            "请重新运行 feishu-refresh login --device：每个代码仅数分钟内有效",
+            "log in again, each code lives a few minutes: feishu-refresh login",
+            "请重新登录，每个代码仅数分钟内有效：feishu-refresh login",
         )
     };
     Error::temporary("no consent came in time; nothing was changed").with_hint(hint)

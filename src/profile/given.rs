@@ -49,16 +49,16 @@ impl Given<'_> {
     pub(crate) fn missing(&self) -> Hint {
         match self.api().authentication() {
             Authentication::AppToken => Hint::fixed(
-                "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret (or -a in their place); -c and -p name another",
-                "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次；-c 和 -p 可另行指定",
+                "check -c and -p; a run with -r, --app-id and --app-secret (or -a in place of the two) makes it, and so does feishu-refresh login",
+                "请检查 -c 和 -p；用 -r、--app-id 与 --app-secret（或以 -a 代替后两者）运行一次即可创建，也可用 feishu-refresh login",
             ),
             Authentication::App => Hint::fixed(
-                "feishu-refresh login makes it, and so does a run with -r, --app-id and --app-secret; -c and -p name another",
-                "可用 feishu-refresh login 创建，或用 -r、--app-id 与 --app-secret 运行一次；-c 和 -p 可另行指定",
+                "check -c and -p; a run with -r, --app-id and --app-secret makes it, and so does feishu-refresh login",
+                "请检查 -c 和 -p；用 -r、--app-id 与 --app-secret 运行一次即可创建，也可用 feishu-refresh login",
             ),
             Authentication::None => Hint::fixed(
-                "-c and -p name another; a run with -r makes it",
-                "可用 -c 和 -p 另行指定；用 -r 运行一次即可创建",
+                "check -c and -p; a run with -r makes it",
+                "请检查 -c 和 -p；用 -r 运行一次即可创建",
             ),
         }
     }
@@ -105,7 +105,7 @@ pub(crate) fn more_than_a_token(what: &str, value: &SecretString) -> Error {
         _ => "holds more than a token",
     };
     Error::config(format!("{what} {is}")).with_hint(Hint::fixed(
-        "take away quotes, spaces and comments around it, or put the real one in place of an example; nothing was sent",
-        "请去掉其前后的引号、空格和注释，或将示例换成真实的值；尚未发送任何请求",
+        "remove quotes, spaces and comments around it; replace an example by the real one",
+        "请去掉其前后的引号、空格和注释，或将示例换成真实的值",
     ))
 }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::given::more_than_a_token;
-use super::{Given, LoginId, View, key};
+use super::{Given, View, key};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Address, Api, App, Authentication};
 use crate::token::{Fingerprint, is_bare};
@@ -134,7 +134,7 @@ impl View<'_> {
                 self.login()
             );
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "log in to another section, with -p; or take its refresh_token away",
+                "log in to another section, with -p; or remove its refresh_token",
                 "请用 -p 登录到另一个节；或先移除该节的 refresh_token",
             )));
         }
@@ -155,8 +155,8 @@ impl View<'_> {
             self.no_consent(
                 "it is not known where this service asks for consent",
                 Hint::fixed(
-                    "nothing was sent; name the host with --accounts-url",
-                    "尚未发送任何请求；请用 --accounts-url 指定授权主机",
+                    "name the host with --accounts-url",
+                    "请用 --accounts-url 指定授权主机",
                 ),
             )
         })?;
@@ -187,12 +187,9 @@ impl View<'_> {
             return Ok(None);
         };
         if !matches!(self.api(), Api::V2 | Api::V3) {
-            let message = format!(
-                "{}: a scope can be named with api v2 and v3 alone",
-                self.login()
-            );
+            let message = format!("{}: --scope is for api v2 and v3 only", self.login());
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "leave --scope away; the token is as wide as the user's consent",
+                "leave out --scope: the token has all that the user granted",
                 "请去掉 --scope；令牌的权限以用户授权为准",
             )));
         }
@@ -330,17 +327,16 @@ impl View<'_> {
     }
 
     fn missing(&self, key: &str) -> Error {
-        let LoginId {
-            store: file,
-            profile,
-        } = self.login();
         if !self.snapshot().exists {
-            let message = format!("{file} has no section [{profile}]");
+            let error = self.snapshot().no_section();
             let given = Given {
                 api: Some(self.api()),
                 ..*self.given()
             };
-            return Error::config(message).with_hint(given.missing());
+            return match error.hint() {
+                Some(_) => error,
+                None => error.with_hint(given.missing()),
+            };
         }
         if key == key::REFRESH_TOKEN && self.given().refresh_token.is_some() {
             let message = format!(
@@ -348,7 +344,7 @@ impl View<'_> {
                 self.login()
             );
             return Error::config(message).with_hint(Hint::fixed(
-                "if the section says that the login was moved to a store, name that with --store, and leave -r away; else log in again: feishu-refresh login",
+                "if the section says that the login was moved to a store, name that with --store, and leave out -r; else log in again: feishu-refresh login",
                 "若该节注明登录已移入数据库，请用 --store 指定它并去掉 -r；否则请重新登录：feishu-refresh login",
             ));
         }
@@ -358,16 +354,20 @@ impl View<'_> {
     fn lacks(&self, key: &str) -> Error {
         Error::config(format!("{}: no {key}, and none given", self.login())).with_hint(match key {
             key::REFRESH_TOKEN => Hint::fixed(
-                "get one with feishu-refresh login, or give one once with -r",
-                "请用 feishu-refresh login 获取，或用 -r 传入一次",
+                "give one once with -r or FEISHU_REFRESH_TOKEN, or get one with feishu-refresh login",
+                "请用 -r 或 FEISHU_REFRESH_TOKEN 传入一次，或用 feishu-refresh login 获取",
             ),
             key::APP_ACCESS_TOKEN => Hint::fixed(
-                "put app_id and app_secret into the file, and the program fetches it; or give it with -a each time",
-                "请将 app_id 与 app_secret 写入配置文件，由本程序自行获取；或每次用 -a 传入",
+                "give app_id and app_secret, and the program fetches it (in [ID], by --app-id and --app-secret, or FEISHU_APP_ID and FEISHU_APP_SECRET); or give it with -a or FEISHU_APP_ACCESS_TOKEN",
+                "请提供 app_id 与 app_secret，由本程序自行获取（写入 [ID]，或用 --app-id 与 --app-secret，或 FEISHU_APP_ID 与 FEISHU_APP_SECRET）；也可用 -a 或 FEISHU_APP_ACCESS_TOKEN 传入",
+            ),
+            key::APP_ID => Hint::fixed(
+                "give it with --app-id or FEISHU_APP_ID, or put it into [ID] or the section",
+                "请用 --app-id 或 FEISHU_APP_ID 传入，或写入 [ID] 或该节",
             ),
             _ => Hint::fixed(
-                "app_id and app_secret stand in the profile's section or in [ID], or are given with --app-id and --app-secret",
-                "app_id 与 app_secret 写在该节或 [ID] 中，或用 --app-id 与 --app-secret 传入",
+                "give it with --app-secret or FEISHU_APP_SECRET, or put it into [ID] or the section",
+                "请用 --app-secret 或 FEISHU_APP_SECRET 传入，或写入 [ID] 或该节",
             ),
         })
     }

@@ -24,7 +24,7 @@ pub(super) enum Which {
 }
 
 impl Which {
-    fn given<'g>(self, given: &Given<'g>) -> Option<&'g str> {
+    pub(super) fn given<'g>(self, given: &Given<'g>) -> Option<&'g str> {
         match self {
             Which::Base => given.base_url,
             Which::Accounts => given.accounts_url,
@@ -32,7 +32,7 @@ impl Which {
         }
     }
 
-    fn stored(self, addresses: &Addresses) -> Option<&str> {
+    pub(super) fn stored(self, addresses: &Addresses) -> Option<&str> {
         let stored = match self {
             Which::Base => &addresses.base,
             Which::Accounts => &addresses.accounts,
@@ -49,7 +49,7 @@ impl Which {
         }
     }
 
-    fn parse(self, text: &str) -> Result<Address> {
+    pub(super) fn parse(self, text: &str) -> Result<Address> {
         match self {
             Which::Base => Address::of_service("base URL", text),
             Which::Accounts => Address::of_service("accounts URL", text),
@@ -140,8 +140,8 @@ impl Place {
             "{login}: secrets from flags or environment are not sent to {host}, which only {store} names"
         );
         Err(Error::config(message).with_hint(Hint::naming(
-            format!("nothing was sent; if you trust that host, name it yourself with {option}"),
-            format!("尚未发送任何请求；如果您信任该主机，请用 {option} 明确指定"),
+            format!("if you trust that host, name it yourself with {option}"),
+            format!("如果您信任该主机，请用 {option} 明确指定"),
         )))
     }
 }

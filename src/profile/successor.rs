@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Pair, SpentTokens, StatedApi, View, key};
+use super::{Pair, Setting, SpentTokens, StatedApi, View, key};
 use crate::protocol::Api;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
@@ -19,6 +19,8 @@ pub(crate) struct Successor {
     pub(crate) api: Api,
     /// With a refresh token; the one that was sent, if the server gave no other.
     pub(crate) tokens: Tokens,
+    /// What a login writes beside it.
+    pub(crate) settings: Vec<Setting>,
     /// An app token that was fetched on the way.
     pub(crate) app_token: Option<AppToken>,
     /// Whether the refresh token lives as long as the one before it.
@@ -37,16 +39,24 @@ pub(crate) struct Successor {
 pub(crate) enum Origin<'o> {
     /// From spending a refresh token.
     Refresh(&'o SecretString),
-    /// From a user's consent.
-    Login,
+    /// From a user's consent; with what the login writes beside the pair.
+    Login(&'o [Setting]),
 }
 
 impl Origin<'_> {
+    /// What is written beside the pair.
+    pub(crate) fn settings(&self) -> &[Setting] {
+        match self {
+            Origin::Refresh(_) => &[],
+            Origin::Login(settings) => settings,
+        }
+    }
+
     /// The token that is spent.
     pub(crate) fn sent(&self) -> Option<Fingerprint> {
         match self {
             Origin::Refresh(sent) => Some(Fingerprint::of(sent)),
-            Origin::Login => None,
+            Origin::Login(_) => None,
         }
     }
 }
@@ -91,7 +101,7 @@ impl Successor {
                     Some(known.clone()).filter(|known| !known.is_empty())
                 };
             }
-            Origin::Login => {
+            Origin::Login(_) => {
                 let new = tokens.refresh_token.as_ref().map(Fingerprint::of);
                 listed = new.map(|new| known.after_login(new, held));
             }
@@ -109,6 +119,7 @@ impl Successor {
             profile: view.snapshot().login.profile.clone(),
             api: view.api(),
             tokens,
+            settings: origin.settings().to_vec(),
             app_token: None,
             keeps_refresh_expiry,
             predecessor: origin.sent(),
@@ -132,6 +143,7 @@ impl Successor {
                 refresh_token: Some(token.clone()),
                 refresh_expires_at: end,
             },
+            settings: Vec::new(),
             app_token: Some(AppToken {
                 token: token.clone(),
                 expires_at: end,
@@ -159,7 +171,8 @@ impl Successor {
     pub(crate) fn values(&self, old: &Pair) -> Vec<(&'static str, String)> {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
-        let mut values = Vec::new();
+        let settings = self.settings.iter();
+        let mut values: Vec<_> = settings.map(|(key, value)| (*key, text(value))).collect();
         let is_said = match old.api {
             // The next run goes by the token's form.
             StatedApi::None => {

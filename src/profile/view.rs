@@ -244,8 +244,8 @@ fn not_standard(login: &LoginId, api: Api) -> Error {
     let api = api.name();
     let message = format!("{login}: a token_url is for standard servers, and its api is {api}");
     Error::config(message).with_hint(Hint::fixed(
-        "nothing was sent; say --api v3, or leave the token URL away",
-        "尚未发送任何请求；请使用 --api v3，或去掉 token URL",
+        "give --api v3, or leave out the token URL",
+        "请使用 --api v3，或去掉 token URL",
     ))
 }
 

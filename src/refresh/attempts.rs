@@ -88,6 +88,8 @@ pub(super) struct Attempts<'s> {
     login: &'s str,
     services: &'s Services,
     retries: Retries,
+    /// Whether anything was sent at all.
+    has_sent: bool,
     /// The token that was sent without a clear answer, if there is one.
     maybe_spent: Option<Fingerprint>,
     /// The address of the service that was asked last.
@@ -106,6 +108,7 @@ impl<'s> Attempts<'s> {
             login,
             services,
             retries: Retries::new(options),
+            has_sent: false,
             maybe_spent: None,
             address: None,
             app_token: None,
@@ -131,6 +134,11 @@ impl<'s> Attempts<'s> {
         };
         let turn = pace.turn(self.login, order, self.is_again()).await;
         turn.map(Some).map_err(|error| self.remember(error))
+    }
+
+    /// Whether anything was sent: a request for an app token is something.
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent
     }
 
     /// Whether a token was sent, and nobody knows what came of it.
@@ -230,7 +238,7 @@ impl<'s> Attempts<'s> {
 
     /// Asks for an app token, once; unless another run has fetched one while this waited for its turn.
     async fn ask_for_app_token(
-        &self,
+        &mut self,
         client: &Client,
         order: &Order,
         app: &App,
@@ -243,6 +251,7 @@ impl<'s> Attempts<'s> {
         {
             return Ok(Ok(token));
         }
+        self.has_sent = true;
         let sent_at = Timestamp::now();
         let secrets = &app.secrets();
         let sent = exchange::send(client, &app_token::request(app), secrets).await;
@@ -299,6 +308,7 @@ impl<'s> Attempts<'s> {
             credentials: self.credentials(order),
             scope: order.scope.clone(),
         };
+        self.has_sent = true;
         let sent_at = Timestamp::now();
         let Judged { reply, unread } = exchange::judged(
             client,

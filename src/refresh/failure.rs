@@ -15,6 +15,11 @@ const CONSENT: Hint = Hint::fixed(
     "log in again: feishu-refresh login (115: get a new refresh token as its documents say)",
     "请重新登录：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
 );
+/// For a token that is refused where there was no file before.
+pub(super) const FRESH_DISK: Hint = Hint::fixed(
+    "there was no file here: an earlier run may have spent this token on another disk, and saved the next one there (docs/recipes.md, GitHub Actions); if it is lost, log in again: feishu-refresh login",
+    "此处原本没有配置文件：可能先前的运行已在其他磁盘上使用了此令牌，并把新令牌保存在那里（见 docs/recipes.md 的 GitHub Actions 一节）；若已丢失，请重新登录：feishu-refresh login",
+);
 const STANDARD_CONSENT: Hint = Hint::fixed(
     "get a new refresh token as this server's documents say, and give it once with -r (with a store: in a file, by store import); if another host, or a secret restored at each start, holds this one too, the live one is there",
     "请按该服务器的文档重新获取 refresh_token，并用 -r 传入一次（使用数据库时：写入文件后用 store import 移入）；若其他主机或每次启动时恢复的密钥也持有此令牌，有效的令牌在那里",

@@ -128,7 +128,7 @@ impl FileStore {
             bytes = whole.map(String::into_bytes).or(bytes);
         }
         if bytes.is_none() && journals.is_empty() {
-            return Err(io::does_not_exist(&self.path));
+            return Err(io::does_not_exist(&self.path, io::MISSING));
         }
         let text = Text::parse(&self.path, &bytes.unwrap_or_default())?;
         let aim = settle::Aim {
@@ -141,8 +141,7 @@ impl FileStore {
         let names = if let Some(name) = profile {
             check_name(name)?;
             if !text.document.has_section(name) {
-                let file = self.path.display();
-                return Err(Error::config(format!("{file} has no section [{name}]")));
+                return Err(text.snapshot(self.place(name))?.no_section());
             }
             vec![name.to_owned()]
         } else {
@@ -227,7 +226,7 @@ impl ManyLogins for FileStore {
 
     fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
         let text = self.read()?;
-        let text = text.ok_or_else(|| io::does_not_exist(&self.path))?;
+        let text = text.ok_or_else(|| io::does_not_exist(&self.path, io::MISSING))?;
         Ok(self.snapshots(&text, text.logins()))
     }
 
@@ -349,7 +348,7 @@ impl Claim for FileClaim {
             return Ok(Reserved::Changed(self));
         }
         let profile = &self.snapshot.login.profile;
-        let room = self.session.reserve(profile, view.api(), origin.sent());
+        let room = self.session.reserve(profile, view.api(), origin);
         Ok(Reserved::Room(FileReservation {
             room: room.await?,
             snapshot: self.snapshot,
@@ -369,6 +368,10 @@ impl Reservation for FileReservation {
 
     fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    fn has_made(&self) -> bool {
+        self.room.session().has_made()
     }
 
     fn spent(&self) -> Vec<Fingerprint> {

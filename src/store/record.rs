@@ -8,7 +8,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::profile::{NO_PROFILE, SpentTokens, Successor};
+use crate::profile::{NO_PROFILE, Setting, SpentTokens, Successor, settings};
 use crate::protocol::Api;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 
@@ -52,6 +52,9 @@ struct PairJson {
     scope: Option<String>,
     refresh_token: Option<String>,
     refresh_token_expires_at: Option<String>,
+    /// Keys with their values; not in the records of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<(String, String)>,
     app_access_token: Option<String>,
     app_access_token_expires_at: Option<String>,
     keeps_refresh_expiry: bool,
@@ -115,6 +118,11 @@ fn pair_json(pair: &Successor) -> PairJson {
         scope: pair.tokens.scope.clone(),
         refresh_token: text(&pair.tokens.refresh_token),
         refresh_token_expires_at: pair.tokens.refresh_expires_at.map(time),
+        settings: pair
+            .settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.expose_secret().to_owned()))
+            .collect(),
         app_access_token: app_token.map(|app| app.token.expose_secret().to_owned()),
         app_access_token_expires_at: app_token.and_then(|app| app.expires_at).map(time),
         keeps_refresh_expiry: pair.keeps_refresh_expiry,
@@ -133,7 +141,8 @@ impl PairJson {
             &self.refresh_token,
             &self.app_access_token,
         ];
-        let mut tokens = tokens.into_iter().flatten();
+        let settings = self.settings.iter().map(|(_, value)| value);
+        let mut tokens = tokens.into_iter().flatten().chain(settings);
         let mut texts = self.scope.iter().chain([&self.profile]);
         tokens.all(|token| token::is_plausible(token))
             && texts.all(|text| !text.contains(char::is_control))
@@ -152,6 +161,7 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
     }
     let spent = pair.spent.split_whitespace().map(Fingerprint::parse);
     let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
+    let settings = pair.settings.into_iter().map(setting);
     let app_end = time(pair.app_access_token_expires_at);
     Some(Successor {
         api: Api::named(&pair.api)?,
@@ -163,6 +173,7 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
             refresh_token: pair.refresh_token.map(SecretString::from),
             refresh_expires_at: time(pair.refresh_token_expires_at),
         },
+        settings: settings.collect::<Option<_>>()?,
         app_token: pair.app_access_token.map(|token| AppToken {
             token: token.into(),
             expires_at: app_end,
@@ -173,6 +184,11 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
         spent: spent.collect::<Option<_>>()?,
         listed: pair.listed.as_deref().map(SpentTokens::parse),
     })
+}
+
+fn setting((key, value): (String, String)) -> Option<Setting> {
+    let key = settings::KEYS.into_iter().find(|known| *known == key)?;
+    Some((key, value.into()))
 }
 
 /// Reads a journal's text. Space that was set aside and not used reads as NULs; comments are for
@@ -203,6 +219,7 @@ mod tests {
         let mut pair = Successor::trial("a b] = %", Api::V2);
         pair.spent = vec![Fingerprint::of_bytes(b"1"), Fingerprint::of_bytes(b"2")];
         pair.predecessor = pair.spent.last().copied();
+        pair.settings = vec![(settings::KEYS[0], "cli_1".into())];
         Record::Pair(Box::new(pair))
     }
 

@@ -68,7 +68,7 @@ impl Emptying {
         };
         emptying.end_old_journals()?;
         if emptying.state.has_made() {
-            return Err(does_not_exist(file).with_hint(hint));
+            return Err(does_not_exist(file, hint));
         }
         Ok(emptying)
     }

@@ -29,12 +29,26 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// The error for a file that is not there.
-pub(super) fn does_not_exist(path: &Path) -> Error {
-    Error::config(format!("{} does not exist", path.display())).with_hint(Hint::fixed(
-        "feishu-refresh login makes it; -c names another",
-        "可用 feishu-refresh login 创建；用 -c 指定其他文件",
-    ))
+pub(super) fn does_not_exist(path: &Path, hint: Hint) -> Error {
+    let file = path.display();
+    match path.parent().filter(|folder| !folder.exists()) {
+        Some(folder) => {
+            let folder = folder.display();
+            let message = format!("{file} does not exist: there is no folder {folder}");
+            Error::config(message).with_hint(Hint::fixed(
+                "check the path; -c or FEISHU_CONFIG_FILE names the file",
+                "请检查该路径；用 -c 或 FEISHU_CONFIG_FILE 指定文件",
+            ))
+        }
+        None => Error::config(format!("{file} does not exist")).with_hint(hint),
+    }
 }
+
+/// What to do where a file is missing, and nothing was given to make it from.
+pub(super) const MISSING: Hint = Hint::fixed(
+    "check the path; -c or FEISHU_CONFIG_FILE names the file; to make a new one: feishu-refresh login",
+    "请检查该路径；用 -c 或 FEISHU_CONFIG_FILE 指定文件；新建：feishu-refresh login",
+);
 
 /// The error for a save that cannot be prepared: it reads like `full` for a full disk alone.
 pub(super) fn cannot_reserve(full: &str, otherwise: &str, path: &Path, error: io::Error) -> Error {

@@ -210,7 +210,7 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
     match error.kind() {
         io::ErrorKind::NotFound => {
             if let Some(hint) = if_missing {
-                return Err(does_not_exist(path).with_hint(hint.clone()));
+                return Err(does_not_exist(path, hint.clone()));
             }
             let made = files::open_options().write(true).create(true).open(path);
             let made = made.map_err(|error| Error::file("cannot make", path, error))?;

@@ -62,11 +62,15 @@ pub(super) fn remembered(file: &Path) -> Vec<Entry> {
     latest
 }
 
+/// A pair as it is remembered. What a login wrote beside it is the file's to keep: a person may change it there.
+fn line(entry: &Entry) -> String {
+    let mut pair = (*entry.pair).clone();
+    pair.settings.clear();
+    Record::Pair(Box::new(pair)).line()
+}
+
 fn forget_older(path: &Path, latest: &[Entry]) {
-    let lines = latest.iter();
-    let lines: String = lines
-        .map(|entry| Record::Pair(Box::new((*entry.pair).clone())).line())
-        .collect();
+    let lines: String = latest.iter().map(line).collect();
     // It is a help, not a promise: the old one serves as well.
     let _ = replace(path, &lines, |_| Ok(()));
 }
@@ -136,10 +140,7 @@ fn without(bytes: &[u8], profile: &str) -> Option<String> {
 /// Remembers pairs that are in the file. Not synced: it is for other programs' old copies, not for
 /// crashes.
 pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
-    let lines: String = pairs
-        .iter()
-        .map(|entry| Record::Pair(Box::new((*entry.pair).clone())).line())
-        .collect();
+    let lines: String = pairs.iter().copied().map(line).collect();
     let Some(path) = path(file).filter(|_| !lines.is_empty()) else {
         return;
     };

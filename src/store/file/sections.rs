@@ -87,12 +87,18 @@ impl Text {
             };
             value(place.of(section), &self.document, key)
         };
+        let exists = self.document.has_section(place.profile);
         Ok(Snapshot {
             login: LoginId {
                 profile: place.profile.to_owned(),
                 store: place.file.display().to_string(),
             },
-            exists: self.document.has_section(place.profile),
+            exists,
+            others: if exists {
+                Vec::new()
+            } else {
+                self.places_for_tokens()
+            },
             profile: Profile::read(own, shared)?,
             clock_ahead: SignedDuration::ZERO,
             spent_by: Arc::clone(self.spent_by()),

@@ -37,7 +37,7 @@ use super::saving::Job;
 use super::sections::{Place, Text};
 use super::state::State;
 use crate::error::{Error, Hint, Kind, Result};
-use crate::profile::{LoginId, Snapshot, Successor};
+use crate::profile::{LoginId, Origin, Snapshot, Successor};
 use crate::protocol::Api;
 use crate::store::places::{self, REPLY};
 use crate::token::{Fingerprint, Tokens};
@@ -171,7 +171,7 @@ impl Session {
         self: &Rc<Self>,
         profile: &str,
         api: Api,
-        sent: Option<Fingerprint>,
+        origin: &Origin<'_>,
     ) -> Result<Reserved> {
         loop {
             let changed = self.changed.notified();
@@ -181,11 +181,11 @@ impl Session {
             changed.await;
         }
         let mut state = self.state.borrow_mut();
-        state.reserve(self.place(profile), api, sent)?;
+        state.reserve(self.place(profile), api, origin)?;
         fail_point!("after-reserve");
         Ok(Reserved {
             session: Rc::clone(self),
-            sent,
+            sent: origin.sent(),
         })
     }
 

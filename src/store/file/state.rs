@@ -18,7 +18,7 @@ use super::replay::{Entry, Source};
 use super::sections::{Place, Text};
 use super::settle::Aim;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Snapshot, Successor};
+use crate::profile::{Origin, Snapshot, Successor};
 use crate::protocol::Api;
 use crate::store::record::Record;
 use crate::token::{Fingerprint, Tokens};
@@ -139,8 +139,9 @@ impl State {
         &mut self,
         place: Place<'_>,
         api: Api,
-        sent: Option<Fingerprint>,
+        origin: &Origin<'_>,
     ) -> Result<()> {
+        let sent = origin.sent();
         if sent.is_some_and(|sent| self.sent.contains(&sent)) {
             let message = format!(
                 "{place}: its refresh token is under way for another profile, and works once; nothing was sent for it"
@@ -150,8 +151,9 @@ impl State {
                 "请为每个 profile 单独登录：feishu-refresh login",
             )));
         }
-        if !self.proved.contains(place.profile) {
-            let trial = Successor::trial(place.profile, api);
+        if !self.proved.contains(place.profile) || !origin.settings().is_empty() {
+            let mut trial = Successor::trial(place.profile, api);
+            trial.settings = origin.settings().to_vec();
             self.text.prove(place.file, std::slice::from_ref(&trial))?;
             self.proved.insert(place.profile.to_owned());
         }

@@ -315,7 +315,7 @@ impl Claim for PostgresClaim {
             return Ok(Reserved::Changed(self));
         }
         let facts = match origin {
-            Origin::Login => Facts::of_login(&view)?,
+            Origin::Login(_) => Facts::of_login(&view)?,
             Origin::Refresh(_) => Facts::of_refresh(&view, &self.stored.owner)?,
         };
         fail_point!("after-reserve");
@@ -340,6 +340,10 @@ impl Reservation for PostgresReservation {
 
     fn snapshot(&self) -> &Snapshot {
         &self.claim.stored.snapshot
+    }
+
+    fn has_made(&self) -> bool {
+        false
     }
 
     fn spent(&self) -> Vec<Fingerprint> {

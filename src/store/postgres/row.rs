@@ -106,6 +106,7 @@ impl Reader<'_> {
                     store: self.store.to_owned(),
                 },
                 exists: state != State::Empty,
+                others: Vec::new(),
                 profile,
                 clock_ahead: self.clock_ahead,
                 spent_by: Arc::new(HashMap::new()),

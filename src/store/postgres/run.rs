@@ -153,6 +153,7 @@ impl Run {
                 store: self.link.shown().to_owned(),
             },
             exists: false,
+            others: Vec::new(),
             profile: Profile::default(),
             clock_ahead: SignedDuration::ZERO,
             spent_by: Arc::default(),

@@ -437,7 +437,7 @@ impl World {
         };
         let mut state = RealState::new(Arc::clone(&text));
         state.entries.clone_from(&run.entries);
-        let origin = sent.as_ref().map_or(Origin::Login, Origin::Refresh);
+        let origin = sent.as_ref().map_or(Origin::Login(&[]), Origin::Refresh);
         let tokens = Tokens {
             access_token: Some(new.1),
             // A server that keeps to one token may leave it out.

@@ -1,0 +1,67 @@
+//! What a login writes beside its token pair, so that the next run needs no flag for it.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::place::Which;
+use super::{Profile, View, key};
+use crate::error::Result;
+use crate::protocol::Vendor;
+
+/// A key of the login, and its value.
+pub(crate) type Setting = (&'static str, SecretString);
+
+/// The keys that a login can write beside its token pair.
+pub(crate) const KEYS: [&str; 4] = [
+    key::APP_ID,
+    key::APP_SECRET,
+    key::BASE_URL,
+    key::ACCOUNTS_URL,
+];
+
+impl View<'_> {
+    /// The given values of these keys, as far as the store does not have the same already.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if an address is not one.
+    pub(crate) fn settings(&self, keys: &[&'static str]) -> Result<Vec<Setting>> {
+        let (given, Profile { app_id, .. }) = (self.given(), self.profile());
+        let stored_secret = self.profile().app_secret.as_ref();
+        let stored_secret = stored_secret.map(ExposeSecret::expose_secret);
+        let mut settings = Vec::new();
+        for &key in keys {
+            let (new, stored) = match key {
+                key::APP_ID => (given.app_id.map(str::to_owned), app_id.clone()),
+                key::APP_SECRET => (
+                    given.app_secret.map(|new| new.expose_secret().to_owned()),
+                    stored_secret.map(str::to_owned),
+                ),
+                key::BASE_URL => self.given_and_stored(Which::Base)?,
+                _ => self.given_and_stored(Which::Accounts)?,
+            };
+            if let Some(new) = new.filter(|new| Some(new) != stored.as_ref()) {
+                settings.push((key, new.into()));
+            }
+        }
+        Ok(settings)
+    }
+
+    /// An address as it is given, and as it is stored: both by what they amount to.
+    fn given_and_stored(&self, which: Which) -> Result<(Option<String>, Option<String>)> {
+        let stored = which.stored(&self.profile().own);
+        let stored = stored.or(which.stored(&self.profile().shared));
+        let plain = |text: Option<&str>| {
+            let address = text.map(|text| which.parse(text)).transpose();
+            address.map(|address| address.map(|address| address.join("")))
+        };
+        let lark = self.given().lark.then_some(Vendor::Lark);
+        let given = match which {
+            Which::Base => which.given(self.given()).or(lark.map(Vendor::home)),
+            // The stored one is of the service that Lark takes the place of.
+            _ => which
+                .given(self.given())
+                .or(lark.and_then(Vendor::accounts).filter(|_| stored.is_some())),
+        };
+        // What is wrong with a stored one has no say here.
+        Ok((plain(given)?, plain(stored).unwrap_or_default()))
+    }
+}
