@@ -126,9 +126,12 @@ impl<S: Store> Story<'_, S> {
     ) -> Result<Outcome> {
         let mut attempts = Attempts::new(self.wanted.profile, self.options, self.services);
         let told = self.tell_with(&mut attempts, claim, before, caller).await;
-        told.map_err(|error| match attempts.has_sent() {
-            true => error,
-            false => error.before_sending(),
+        told.map_err(|error| {
+            if attempts.has_sent() {
+                error
+            } else {
+                error.before_sending()
+            }
         })
     }
 
