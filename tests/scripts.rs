@@ -419,8 +419,9 @@ fn offered(scene: &Scene, shell: &str, line: &[&str]) -> Option<String> {
             line.join(" ")
         ),
     };
-    let output = Command::new(shell).args(["-c", &ask]).output().ok()?;
-    Some(Run::of(output).stdout)
+    let mut program = Command::new(shell);
+    program.args(["-c", &ask]).current_dir(scene.folder());
+    Some(Run::of(program.output().ok()?).stdout)
 }
 
 #[test]
@@ -446,6 +447,32 @@ fn shells_complete_commands_options_and_values() {
                 words.any(|word| word == expected),
                 "{shell}: {line:?}: {offered:?}"
             );
+        }
+    }
+}
+
+#[test]
+fn shells_complete_the_sections_of_the_file_that_is_named() {
+    let scene = Scene::without_file();
+    scene.write("[ID]\napp_id = x\n[DEFAULT]\n[TOKEN]\n[third-bot]\napi = v2\n");
+    let other = scene.folder().join("other.ini");
+    fs::write(&other, "[elsewhere]\n[else]\n").unwrap();
+    let other = other.to_str().unwrap();
+    for shell in ["bash", "fish"] {
+        for (line, expected) in [
+            (&["-p", "T"][..], &["TOKEN"][..]),
+            (&["status", "--profile", "th"], &["third-bot"]),
+            (&["login", "-c", other, "-p", "el"], &["else", "elsewhere"]),
+            (&["-c", "missing.ini", "-p", "x"], &[]),
+        ] {
+            let Some(offered) = offered(&scene, shell, line) else {
+                eprintln!("skipped: {shell} is not installed");
+                break;
+            };
+            let words = offered.lines().filter_map(|line| line.split('\t').next());
+            let mut words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+            words.sort_unstable();
+            assert_eq!(words, expected, "{shell}: {line:?}");
         }
     }
 }
