@@ -1,5 +1,6 @@
 //! The first pair, from a user's consent.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -374,6 +375,142 @@ fn a_first_login_makes_the_file() {
     scene.assert_sound();
     scene.run::<&str>([]).token();
     scene.assert_sound();
+}
+
+/// What came by flag is in the section after it, whatever became of the run: the next one needs no flag.
+#[test]
+fn a_login_keeps_what_came_by_flag_and_nothing_else() {
+    let scene = scene();
+    let base_url = scene.server.base_url();
+    // The file has the same already, however it is written.
+    let spelt = format!("{base_url}/open-apis/");
+    let same = ["--app-id", APP_ID, "--base-url", &spelt];
+    let before = scene.text();
+    assert_eq!(consented(&scene, ask(&scene, &same)).code, 0);
+    assert!(scene.text().starts_with(&before));
+    assert_eq!(scene.text().matches("app_id").count(), 1);
+    assert_eq!(scene.text().matches("base_url").count(), 1);
+    // From the environment it stays there.
+    scene.write("[TOKEN]\n");
+    let mut program = scene.program();
+    program
+        .args(["login", "--paste", "--accounts-url", &base_url])
+        .env("FEISHU_APP_ID", APP_ID)
+        .env("FEISHU_APP_SECRET", APP_SECRET)
+        .env("FEISHU_BASE_URL", &base_url)
+        .stdin(Stdio::piped());
+    let run = consented(&scene, shown_link(&mut program));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(!scene.text().contains("app_"), "{}", scene.text());
+    assert_eq!(scene.value("accounts_url"), base_url);
+    // The save fails, or the run dies: the next run puts it back.
+    for (point, code) in [("before-rename=error", 6), ("before-rename=abort", 134)] {
+        scene.write("[TOKEN]\n");
+        let flags = scene.app_flags();
+        let mut program = scene.program();
+        program
+            .args(["login", "--paste", "--accounts-url", &base_url])
+            .args(&flags)
+            .env("FEISHU_REFRESH_FAIL", point)
+            .stdin(Stdio::piped());
+        let run = consented(&scene, shown_link(&mut program));
+        let ended = if run.code < 0 { 134 } else { run.code };
+        assert_eq!(ended, code, "{}", run.stderr);
+        assert_eq!(scene.text(), "[TOKEN]\n");
+        scene.run::<&str>([]).token();
+        assert_eq!(scene.value("app_secret"), APP_SECRET);
+        assert_eq!(scene.value("base_url"), base_url);
+        scene.assert_sound();
+    }
+    // The state folder remembers the token pair only: the rest is the file's, and a person may change it there.
+    scene.write("[TOKEN]\n");
+    let state = scene.folder().join("state");
+    let mut program = scene.program();
+    program
+        .args(["login", "--paste", "--accounts-url", &base_url])
+        .args(scene.app_flags())
+        .env("XDG_STATE_HOME", &state)
+        .stdin(Stdio::piped());
+    assert_eq!(consented(&scene, shown_link(&mut program)).code, 0);
+    let done = fs::read_dir(state.join("feishu-refresh")).unwrap();
+    let done: Vec<_> = done
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(done.len(), 1);
+    assert!(done[0].contains(&scene.value("refresh_token")) && !done[0].contains(APP_SECRET));
+}
+
+/// What was granted is told, and that it is not much.
+#[test]
+fn a_login_tells_what_was_granted() {
+    let scene = scene();
+    let run = consented(&scene, ask(&scene, &[]));
+    assert!(run.stderr.contains("granted: offline_access\n"), "{run:?}");
+    assert!(run.stderr.contains("opens almost no API"), "{run:?}");
+    assert!(run.stderr.contains("--scope \"A B\""), "{run:?}");
+    let run = consented(&scene, ask(&scene, &["--scope", "task:task:read"]));
+    assert!(
+        run.stderr
+            .contains("granted: task:task:read offline_access\n"),
+        "{run:?}"
+    );
+    assert!(!run.stderr.contains("hint"), "{run:?}");
+    let run = consented(&scene, ask(&scene, &["-q"]));
+    assert!(!run.stderr.contains("granted"), "{run:?}");
+}
+
+/// A hint to log in again is the same login again.
+#[test]
+fn a_hint_to_log_in_again_keeps_what_was_given() {
+    let scene = scene();
+    let given = [
+        "--scope",
+        "task:task:read contact:user.base:readonly",
+        "--redirect-uri",
+        "http://localhost:9/x",
+        "--wait",
+        "90",
+        "--app-id",
+        "cli_else",
+        "-p",
+        "mine",
+    ];
+    let (run, _) = ask(&scene, &given);
+    let run = end(run);
+    run.assert_failed(5, "no address was pasted");
+    let hint = run.stderr.lines().last().unwrap();
+    for option in given.chunks(2) {
+        let [name, value] = option else { panic!() };
+        assert!(
+            hint.contains(&format!("{name} {value}"))
+                || hint.contains(&format!("{name} '{value} ")),
+            "{name}: {hint}"
+        );
+    }
+    assert!(hint.contains(" --paste"), "{hint}");
+    let secret = scene.run([
+        "login",
+        "--redirect-uri",
+        "http://x.example/",
+        "--app-secret",
+        "s3",
+    ]);
+    assert!(!secret.stderr.contains("s3"), "{secret:?}");
+}
+
+/// Starts a login and waits until it shows the link; returns that, too.
+fn shown_link(program: &mut Command) -> (HeldRun, String) {
+    let run = HeldRun::until(program, "Paste its address here:\n");
+    let page = run.said.split("\n  ").nth(1).unwrap();
+    let page = page.split('\n').next().unwrap().to_owned();
+    (run, page)
+}
+
+/// Consents to a login, and gives what came of it.
+fn consented(scene: &Scene, (mut run, page): (HeldRun, String)) -> Run {
+    let (agree, _) = scene.server.consent(&page);
+    paste(&mut run.child, &format!("{agree}\n"));
+    end(run)
 }
 
 /// A redirect URI on a port that was free a moment ago.

@@ -99,7 +99,7 @@ fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
     scene.write(scene.server.profile("o'bot", "v2"));
     let file = scene.folder().join("feishu-config.ini");
     let login = format!(
-        r"log in again: feishu-refresh login -c '{}' -p 'o'\''bot'",
+        r"log in again: feishu-refresh login -c {} -p 'o'\''bot'",
         file.display()
     );
     let fail = |arguments: &[&str]| {
@@ -114,7 +114,11 @@ fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
     assert!(hint.contains(&login["log in again: ".len()..]), "{hint}");
     // The same host, too.
     let run = scene.run(["-p", "none", "--lark"]);
-    run.assert_failed(3, "-p 'none' --lark makes it");
+    assert!(run.stderr.contains(" -p none --lark\n"), "{run:?}");
+    run.assert_failed(
+        3,
+        "did you mean o'bot? For a new login: feishu-refresh login",
+    );
 }
 
 #[test]

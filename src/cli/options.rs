@@ -46,8 +46,9 @@ fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
 
 /// Adds an option to what a person is told to type. What cannot be shown as it is would name something else.
 fn add(arguments: &mut String, option: &str, value: &str) {
-    if value.is_empty() {
-        arguments.push_str(&format!(" {option}"));
+    let needs_no_quotes = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
+    if value.bytes().all(needs_no_quotes) {
+        arguments.push_str(&format!(" {option}{value}"));
     } else if value == printable(value) {
         arguments.push_str(&format!(" {option}{}", quoted(value)));
     }

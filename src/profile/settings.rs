@@ -65,3 +65,60 @@ impl View<'_> {
         Ok((plain(given)?, plain(stored).unwrap_or_default()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::SignedDuration;
+
+    use super::super::{Addresses, Given, LoginId, Snapshot};
+    use super::*;
+
+    fn written(own: Addresses, shared: Addresses, given: Given<'_>) -> Vec<(&'static str, String)> {
+        let snapshot = Snapshot {
+            login: LoginId {
+                profile: "TOKEN".to_owned(),
+                store: "file".to_owned(),
+            },
+            exists: true,
+            others: Vec::new(),
+            profile: Profile {
+                own,
+                shared,
+                ..Profile::default()
+            },
+            clock_ahead: SignedDuration::ZERO,
+            spent_by: Arc::default(),
+        };
+        let settings = snapshot.with(given).unwrap().settings(&KEYS).unwrap();
+        let text = |(key, value): Setting| (key, value.expose_secret().to_owned());
+        settings.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn lark_is_written_as_its_hosts() {
+        let lark = Given {
+            lark: true,
+            ..Given::default()
+        };
+        let base = ("base_url", "https://open.larksuite.com".to_owned());
+        let accounts = ("accounts_url", "https://accounts.larksuite.com".to_owned());
+        let none = Addresses::default;
+        assert_eq!(written(none(), none(), lark), [base.clone()]);
+        let feishu = |host: &str| Addresses {
+            base: Some(host.to_owned()),
+            accounts: Some("https://accounts.feishu.cn".to_owned()),
+            token: None,
+        };
+        let both = [base, accounts.clone()];
+        assert_eq!(
+            written(none(), feishu("https://open.feishu.cn"), lark),
+            both
+        );
+        // It is there already, in another spelling.
+        let shared = feishu("HTTPS://Open.LarkSuite.com:443/open-apis/");
+        assert_eq!(written(none(), shared, lark), [accounts]);
+    }
+}
