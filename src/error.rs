@@ -1,9 +1,9 @@
 //! One error type for callers to branch on, and the one place where a kind becomes an exit code.
 //!
 //! An [`Error`] says what failed, on which file or host, and whether anything was lost; its
-//! [`Hint`] stands apart and says what to do next, in English and in Chinese. Neither ever holds a
+//! [`Hint`] is separate and says what to do next, in English and in Chinese. Neither ever holds a
 //! secret. The one exception is deliberate and out of the texts' reach: a pair that could not be
-//! kept anywhere travels in [`Error::unsaved`], because losing it would be worse.
+//! saved anywhere is in [`Error::unsaved`], because losing it would be worse.
 
 use std::borrow::Cow;
 use std::io;
@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The process exit code that stands for this kind.
+    /// The process exit code for this kind.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -101,7 +101,7 @@ pub struct ServerAnswer {
     pub log_id: Option<String>,
 }
 
-/// Why a run failed. `Display` gives the message alone, in one line and without secrets.
+/// Why a run failed. `Display` gives only the message, in one line and without secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {

@@ -218,7 +218,7 @@ impl<'a, S: Store> Login<'a, S> {
         Origin::Login(&self.settings)
     }
 
-    /// Makes room once before a person is asked, and gives it back: what stands in the way of a save
+    /// Makes room once before a person is asked, and releases it: what would prevent a save
     /// is found out now.
     fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
         let tried = self.driver.run(async {
@@ -392,7 +392,7 @@ fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {
 fn refused(client: &Client, order: &LoginOrder, refusal: Refusal, lost_before: bool) -> Error {
     let kind = failure::kind(refusal.verdict);
     let maybe_lost = lost_before || refusal.maybe_spent;
-    // By its name alone, a grant that is refused is taken for a refresh token.
+    // With nothing but its name, a grant that is refused is taken for a refresh token.
     let is_told = kind != Kind::Reauthorize || refusal.code.is_some();
     let hint = refusal.hint.filter(|_| !maybe_lost && is_told);
     let hint = hint.cloned().unwrap_or(Hint::fixed(

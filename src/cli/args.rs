@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::protocol::Api;
 use crate::refresh::Options;
 
-/// Renews a Feishu (Lark) user access token, saves the pair, prints the token
+/// Renews a Feishu (Lark) user access token, saves the token pair, prints the token
 #[derive(Parser)]
 #[command(
     name = "feishu-refresh",
@@ -71,7 +71,7 @@ pub(super) enum Task {
     /// Refresh, and print the token.
     #[command(skip)]
     Refresh,
-    /// Get the first pair, through the user's consent in a browser
+    /// Get the first token pair, by the user's consent in a browser
     ///
     /// It needs app_id and app_secret, and the redirect URI among the app's redirect URLs. The token pair is
     /// a v3 one at Feishu's own host, else a v2 one, and that api is written to the section. So are the app's id and
@@ -115,7 +115,7 @@ pub(super) enum StoreTask {
     },
     /// Move the logins of an INI file into the store
     ///
-    /// Each is in one place at any time that a run may use it: killed in between, run it again. With -p, that one alone.
+    /// At any time each login is in one place only. If it was killed in between, run it again. With -p, only that login.
     Import {
         /// - reads a sealed line from stdin, which a run printed or left in a journal
         #[arg(value_name = "-", value_parser = ["-"], hide_possible_values = true)]
@@ -154,7 +154,7 @@ pub(super) struct LoginArguments {
 
 /// What is secret, and the app that it belongs to.
 #[derive(Args)]
-#[command(next_help_heading = "Tokens, in place of the file's")]
+#[command(next_help_heading = "Tokens, instead of the file's")]
 pub(super) struct TokenOptions {
     /// app_access_token
     ///
@@ -164,7 +164,7 @@ pub(super) struct TokenOptions {
 
     /// refresh_token
     ///
-    /// One that stays the same in a script goes on working: its successor in the file stands in its place.
+    /// One that stays the same in a script goes on working: the file has its successor, which is used instead.
     ///
     /// [env: FEISHU_REFRESH_TOKEN]
     #[arg(short = 'r', long, aliases = ["refresh-token", "refresh_token"], value_name = "TOKEN", value_parser = secret)]
@@ -201,9 +201,9 @@ pub(super) struct FileOptions {
     #[arg(short, long, alias = "config_file", value_name = "PATH")]
     pub(super) config_file: Option<PathBuf>,
 
-    /// PostgreSQL in the file's place: postgres://user@host/db
+    /// PostgreSQL instead of a file: postgres://user@host/db
     ///
-    /// Logins are kept there, for any number of hosts: see feishu-refresh store.
+    /// Logins are stored there, for any number of hosts: see feishu-refresh store.
     ///
     /// [env: FEISHU_STORE]
     #[arg(long, value_name = "URL", value_parser = secret)]
@@ -230,7 +230,7 @@ pub(super) struct FileOptions {
     pub(super) all: bool,
 }
 
-/// Who is asked.
+/// Which server.
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerOptions {
@@ -249,7 +249,7 @@ pub(super) struct ServerOptions {
     #[arg(long, value_name = "\"A B\"", value_parser = scope, hide_short_help = true)]
     pub(super) scope: Option<String>,
 
-    /// Lark, the international service, in place of Feishu
+    /// Lark, the international service, instead of Feishu
     #[arg(long)]
     pub(super) lark: bool,
 
@@ -358,13 +358,13 @@ impl Default for LimitOptions {
     }
 }
 
-/// What is told.
+/// What is printed.
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
     /// token, json, env or github [default: token]
     ///
-    /// What stdout gets: the token alone; a JSON object; a line for a shell's eval; the token masked, and
+    /// What stdout gets: only the token; a JSON object; a line for a shell's eval; the token masked, and
     /// appended to $GITHUB_OUTPUT.
     #[arg(
         short,

@@ -1,6 +1,6 @@
 //! How far a run over many profiles is, on the last line of a terminal.
 //!
-//! Ours, in place of a library's, since what is needed is little, and each start of the program would
+//! Ours, not a library's, since what is needed is little, and each start of the program would
 //! load what that needs.
 
 use std::io::{self, Write};
@@ -70,7 +70,7 @@ impl Bar {
         });
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         self.with(|state| {
             state.has_ended = true;
@@ -107,7 +107,7 @@ impl State {
 }
 
 fn write(text: &str) {
-    // A bar that cannot be drawn is none.
+    // A bar that cannot be drawn is left out.
     let mut stderr = io::stderr();
     let _ = stderr
         .write_all(text.as_bytes())

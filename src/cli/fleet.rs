@@ -3,7 +3,7 @@
 //! With `-o json` stdout gets one object a line, in the order of the file, and stderr one for each
 //! failure at the end. Else a failure is one line on stderr, the moment it is known. A terminal also shows how
 //! far the run is, and a summary at the end: where nobody watches, a run without failures says nothing. A store has no order, and may have no end of logins: there
-//! all is told the moment it is known, and nothing is kept.
+//! everything is told the moment it is known, and nothing is collected.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -129,7 +129,7 @@ struct Counts {
     worst: Option<Kind>,
 }
 
-/// The kinds of failures, the worst first: that a token is in danger; last what passes by itself.
+/// The kinds of failures, the worst first: first that a token is in danger, last what passes by itself.
 const WORST_FIRST: [Kind; 6] = [
     Kind::Unsaved,
     Kind::Reauthorize,
@@ -303,7 +303,7 @@ impl Board<'_> {
             Some(all) => format!("{refreshed} of {all} profiles of {keeper} refreshed"),
             None => format!("{refreshed} logins of {keeper} refreshed"),
         };
-        for (count, what) in [(lasting, "had a token that lasts"), (failed, "failed")] {
+        for (count, what) in [(lasting, "had a valid token"), (failed, "failed")] {
             if count > 0 {
                 summary.push_str(&format!(", {count} {what}"));
             }

@@ -1,8 +1,8 @@
 //! `--on-refresh`: a command that hears of each new pair, to keep it in another place, too.
 //!
 //! It runs once the pair is on disk, with the result as JSON on its stdin; what it prints goes to
-//! stderr. The file stays locked and signals stay put off until it ends: a CI whose disk is thrown
-//! away may have no other copy. A token that was there already is none of its business.
+//! stderr. The file stays locked and signals wait until it ends: a CI whose disk is thrown away may have
+//! no other copy. It does not run for a token that was there already.
 
 use super::output;
 use crate::error::{Error, Hint, Kind, Result};

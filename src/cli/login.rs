@@ -121,7 +121,7 @@ impl Way for Paste<'_> {
                     "That address belongs to another login. Paste the one that this link led to:\n",
                 ),
                 Answer::Other => {
-                    say("There is no code in it. Paste the whole address, or the code alone:\n");
+                    say("There is no code in it. Paste the whole address, or only the code:\n");
                 }
             }
         }

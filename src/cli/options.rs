@@ -22,14 +22,14 @@ use crate::refresh::Options;
 use crate::store::Database;
 use crate::text::printable;
 
-/// Both documented limits, 50 requests a second and 1,000 a minute, are kept with one each 62 ms: one each 60
+/// Both documented limits, 50 requests a second and 1,000 a minute, are respected with one each 62 ms: one each 60
 /// would be the limit itself.
 const DOCUMENTED_SPACING: Duration = Duration::from_millis(62);
 
 /// How long a token must be valid that a command starts with, unless `--min-ttl` says otherwise.
 const EXEC_MIN_TTL: Duration = Duration::from_secs(300);
 
-/// A secret longer than this is none; reading stops there.
+/// No secret is longer: reading stops there.
 const LONGEST_SECRET: u64 = 64 << 10;
 
 /// Looks up an environment variable; an empty one counts as unset.
@@ -436,7 +436,7 @@ impl Asked {
     }
 }
 
-/// A key file longer than this is none.
+/// No key file is longer.
 const LONGEST_KEY_FILE: u64 = 64 << 10;
 
 /// Reads the store's keys.

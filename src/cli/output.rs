@@ -19,7 +19,7 @@ use crate::refresh::{Options, Outcome};
 use crate::text::{printable, quoted};
 use crate::token::Tokens;
 
-/// Begins every line for people: in a log they stand between others.
+/// Begins every line for people: in a log there are others around it.
 const PROGRAM: &str = "feishu-refresh";
 
 #[derive(Serialize)]
@@ -239,8 +239,8 @@ fn not_taken(sink: &str, error: &io::Error) -> Error {
 pub(super) fn note(stderr: &mut dyn Write, options: &Options, outcome: &Outcome) {
     let what = match (outcome.refreshed, options.min_ttl) {
         (true, _) => "refreshed",
-        (false, Some(_)) => "the token lasts: nothing to do for",
-        (false, None) => "another run has refreshed",
+        (false, Some(_)) => "still valid, nothing to do:",
+        (false, None) => "refreshed by another run:",
     };
     let until = match outcome.expires_at {
         Some(end) => {
@@ -267,7 +267,7 @@ pub(super) fn note_login(
     let until = match outcome.refresh_expires_at {
         Some(end) => {
             let left = end.as_second().saturating_sub(Timestamp::now().as_second());
-            format!("; without a refresh it ends in {}", span(left.max(0)))
+            format!(", which expires in {} without a refresh", span(left.max(0)))
         }
         None => String::new(),
     };
@@ -386,7 +386,7 @@ impl Report {
         write(stderr, &text);
     }
 
-    /// Writes a hint alone.
+    /// Writes a hint without a failure.
     pub(super) fn hint(&self, stderr: &mut dyn Write, hint: &Hint) {
         let words = self.words(hint, true);
         write(stderr, &format!("hint: {}\n", printable(&words)));

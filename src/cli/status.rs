@@ -1,8 +1,8 @@
-//! `status`: how the logins of a file or a store stand. Fingerprints stand in for secrets.
+//! `status`: the state of the logins of a file or a store. It shows fingerprints instead of secrets.
 //!
 //! A table for people, one JSON object a line for programs. Those that need a person come first in
-//! the table; the file's order is kept in the JSON. Of a store, which may hold very many, people are
-//! told how many stand how, and programs get one after the other.
+//! the table; the JSON has the file's order. Of a store, which may hold very many, people get counts, and
+//! programs one login after the other.
 
 mod survey;
 
@@ -28,7 +28,7 @@ use survey::no_login;
 pub(super) use survey::{Form, span};
 use survey::{Keeper, Logins, Survey};
 
-/// Shows one profile, or all that there are; of a store in words, without `all`, only how many stand how.
+/// Shows one profile, or all that there are; of a store in words, without `all`, only counts.
 ///
 /// # Errors
 /// [`Kind::Config`] if the file or the store cannot be read or understood, or has no login;
@@ -108,7 +108,7 @@ impl Stuck {
             )
         } else {
             Hint::fixed(
-                "mend what a next run would fail for",
+                "fix what the next run would fail for",
                 "请修正导致下次运行失败的问题",
             )
         };
@@ -164,7 +164,7 @@ fn pages(
     }
 }
 
-/// How many of a store's logins stand how.
+/// How many of a store's logins are in which state.
 #[cfg(feature = "postgres")]
 fn counts(database: &Database, options: &Options) -> Result<Counts> {
     let store = open(database, options)?;

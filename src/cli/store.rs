@@ -77,7 +77,7 @@ fn tell(asked: &Asked, console: &mut Console<'_>, line: &str) {
     }
 }
 
-/// Moves logins out of a file. One that stays there stops no other.
+/// Moves logins out of a file. One that cannot move does not stop the others.
 #[cfg(feature = "postgres")]
 fn import_file(asked: &Asked, options: &Options, console: &mut Console<'_>) -> Result<()> {
     let store = opened(options)?;

@@ -61,7 +61,7 @@ fn argument(error: &clap::Error) -> &str {
     named(error, ContextKind::InvalidArg).unwrap_or("an argument")
 }
 
-/// Whether an option stands without the value that it needs.
+/// Whether an option is without the value that it needs.
 fn lacks_value(error: &clap::Error) -> bool {
     error.kind() == ErrorKind::InvalidValue
         && named(error, ContextKind::InvalidValue).is_none_or(str::is_empty)
@@ -146,7 +146,7 @@ fn hint(error: &clap::Error, arguments: &[OsString]) -> Hint {
         && arguments.iter().all(|argument| argument != "--");
     if is_stray && is_for_exec && !argument.starts_with('-') {
         Hint::fixed(
-            "the command and all that is meant for it stand behind --: feishu-refresh exec -- COMMAND",
+            "put -- before the command and its arguments: feishu-refresh exec -- COMMAND",
             "要运行的命令及其参数请写在 -- 之后：feishu-refresh exec -- COMMAND",
         )
     } else if is_stray || lacks_value(error) {

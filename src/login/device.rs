@@ -97,7 +97,7 @@ fn poll<S: Store>(
     };
     let mut asked = false;
     let mut lost_before = false;
-    // Why the last question had no answer, if it was not for the user's.
+    // Why the last question had no answer, if that was not the user's.
     let mut failure = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -131,7 +131,7 @@ fn poll<S: Store>(
     }
 }
 
-/// Asks once, and saves the pair; or says why there is none, and what the server says of the waiting.
+/// Asks once, and saves the pair; or says why there is none, and what the server says about waiting.
 fn ask<S: Store>(
     attempt: &Login<'_, S>,
     grant: &DeviceGrant,

@@ -1,7 +1,7 @@
 //! Waits for the browser to come back.
 //!
 //! Promises:
-//! - It listens on loopback addresses alone, on the redirect URI's port.
+//! - It listens on loopback addresses only, on the redirect URI's port.
 //! - One callback with the right state counts. Everything else (a forged one, a favicon, a port
 //!   scan) is answered, a client that says nothing is dropped, and the waiting goes on.
 
@@ -24,7 +24,7 @@ use crate::protocol::consent::Answer;
 /// A longer head of a request is no browser's: each cookie of `localhost` is sent to all its ports.
 const LONGEST_HEAD: usize = 1 << 20;
 
-/// A longer first line is none, either.
+/// A longer first line is not one, either.
 const LONGEST_LINE: usize = 64 << 10;
 
 /// A client that takes longer to say what it wants, or to take its answer, is dropped.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// So many browsers do not come at once: another connection takes the oldest one's place.
 const MOST_CALLERS: usize = 64;
 
-/// How long to leave a port alone that gives no connection.
+/// How long to wait before a port that gives no connection is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What listens for the browser.
@@ -82,7 +82,7 @@ impl Listener {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {
                     return Err(taken(loopback.port, &error));
                 }
-                // A machine may have one kind of address alone.
+                // A machine may have only one kind of address.
                 Err(error) => {
                     missing = Some(error);
                     continue;
@@ -195,7 +195,7 @@ fn spawn(shield: fn(), work: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// Hears what a client wants, and passes on a GET request, which alone can be the browser's answer.
+/// Reads what a client wants, and passes on a GET request: only that can be the browser's answer.
 fn listen(stream: &Arc<TcpStream>, callers: &Sender<Caller>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     match read_target(stream, Instant::now() + PATIENCE)? {
@@ -208,7 +208,7 @@ fn listen(stream: &Arc<TcpStream>, callers: &Sender<Caller>) -> io::Result<()> {
         }
         Err(page) => {
             reply(stream, page)?;
-            // A connection closed with bytes unread would take the answer away again.
+            // A connection that is closed with bytes unread can lose the answer.
             stream.shutdown(Shutdown::Write)?;
             let mut rest = stream.as_ref().take(LONGEST_HEAD as u64);
             io::copy(&mut rest, &mut io::sink()).map(drop)
@@ -242,7 +242,7 @@ fn read_target(
             None if head.len() < LONGEST_LINE => continue,
             None => break,
         };
-        // All that counts is in the first line; the rest is waited for, so that none stays unread.
+        // Only the first line counts; the rest is read, so that nothing stays unread.
         match target_of(&head[..=line]) {
             Ok(target) if ends(&head[seen..]) => return Ok(Ok(target)),
             Ok(_) => {}

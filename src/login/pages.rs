@@ -115,7 +115,7 @@ pub(super) fn without_consent(denial: &Denial) -> &'static Page {
 }
 
 /// The whole response that shows a page, and what the server said, if it did. It loads nothing, runs
-/// nothing and is kept nowhere.
+/// nothing and is stored nowhere.
 pub(super) fn response(page: &Page, words: &str) -> String {
     let (title, text) = page.english;
     let (chinese_title, chinese_text) = page.chinese;

@@ -2,7 +2,7 @@
 //!
 //! Promises:
 //! - A flag or environment variable beats the file, except for a refresh token that the file knows
-//!   to be spent: that stands for its successor in the file (P9).
+//!   to be spent: its successor in the file is used instead (P9).
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -61,14 +61,14 @@ pub(crate) enum AppProof {
     None,
     /// App id and secret go with the refresh.
     App(App),
-    /// The app's id alone does: it has no secret.
+    /// Only the app's id goes with it: it has no secret.
     PublicApp(String),
     /// A token, and what gets another if the server calls it bad.
     Token {
         token: SecretString,
         renewable: Option<App>,
     },
-    /// A token must be fetched first; or, if none can be had, one that is about to end will do.
+    /// A token must be fetched first; if none can be had, one that is about to expire will do.
     Fetch { app: App, old: Option<SecretString> },
 }
 
@@ -104,7 +104,7 @@ impl View<'_> {
         })
     }
 
-    /// Refuses a saved refresh token that cannot be sent as it stands.
+    /// Refuses a saved refresh token that cannot be sent as it is.
     ///
     /// # Errors
     /// [`crate::Kind::Config`], saying what is wrong with it.

@@ -1,17 +1,17 @@
 //! Where a login's requests go, and who said so.
 //!
-//! Promise: a host that only the store names gets secrets from that store alone (P10). A checked-out
+//! Promise: a host that only the store names gets secrets only from that store (P10). A checked-out
 //! file must not be able to pull a CI's secrets.
 
 use super::{Addresses, Given, LoginId, Profile};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{Address, Api};
 
-/// An address, and whether the store alone vouches for it.
+/// An address, and whether only the store vouches for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) address: Address,
-    /// Which of the store's addresses it is; none if somebody else vouches for it, too.
+    /// Which of the store's addresses it is; none if somebody else vouches for it as well.
     only_stored: Option<Which>,
 }
 

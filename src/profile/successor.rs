@@ -1,5 +1,5 @@
-//! What a server gave, and whose place it takes: all that a store must know to save it, in this run or
-//! in a later one.
+//! What a server gave, and what it replaces: all that a store must know to save it, in this run or in a
+//! later one.
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -97,7 +97,7 @@ impl Successor {
                 } else if rotated {
                     Some(known.after(given, sent_print))
                 } else {
-                    // An old copy whose place this takes has an older one, or none.
+                    // The old copy that this replaces has an older one, or none.
                     Some(known.clone()).filter(|known| !known.is_empty())
                 };
             }
@@ -167,7 +167,7 @@ impl Successor {
     }
 
     /// The keys that it changes and their new values, in the order a person would write them. An empty
-    /// value is to be emptied where it stands. What the reply did not give stays as it was (P5).
+    /// value empties a key that is there. What the reply did not give stays as it was (P5).
     pub(crate) fn values(&self, old: &Pair) -> Vec<(&'static str, String)> {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
         let text = |secret: &SecretString| secret.expose_secret().to_owned();

@@ -89,7 +89,7 @@ impl<'v> View<'v> {
         }
     }
 
-    /// Whether an order still stands: the refresh token that it sends is the one to send.
+    /// Whether an order still holds: the refresh token that it sends is the one to send.
     pub(crate) fn holds(&self, order: &Order) -> bool {
         let current = self.new_token().or(self.tokens().refresh_token.as_ref());
         current.is_some_and(|current| token::same(current, &order.refresh_token))
@@ -129,7 +129,7 @@ impl<'v> View<'v> {
         tokens.filter(|_| changed && self.scope_fits(last.unwrap_or_default()))
     }
 
-    /// Whether the saved token is as wide as this run asks; without a wish, as wide as the last.
+    /// Whether the saved token has the scopes that this run asks for; if it asks for none, those of the last.
     fn scope_fits(&self, last: &str) -> bool {
         let saved = self.tokens().scope.as_deref().unwrap_or_default();
         match self.scope() {
@@ -139,7 +139,7 @@ impl<'v> View<'v> {
         }
     }
 
-    /// The refresh token given from outside, unless the login knows it: then it stands for its
+    /// The refresh token given from outside, unless the login knows it: then it means its
     /// successor (P9).
     pub(crate) fn new_token(&self) -> Option<&'v SecretString> {
         new_token(self.snapshot, &self.given)

@@ -1,4 +1,4 @@
-//! Logins as they stand, for who looks: a table for people, one JSON object a line for programs.
+//! The state of logins, for whoever looks: a table for people, one JSON object a line for programs.
 
 use std::path::{Path, PathBuf};
 
@@ -96,7 +96,7 @@ impl Survey {
     pub(super) fn of(options: &Options, logins: Logins, keeper: Keeper) -> Result<Self> {
         let given = |profile: &str| {
             let mut given = options.given();
-            // A token from outside is for one profile alone.
+            // A token from outside is for one profile only.
             given.refresh_token = given.refresh_token.filter(|_| profile == options.profile);
             given
         };
@@ -238,7 +238,7 @@ impl Keeper {
         }
     }
 
-    /// What stands below the table, with its colours.
+    /// What is below the table, with its colours.
     fn lines(&self) -> Vec<(String, &'static str)> {
         match self {
             Keeper::File { mode, journals, .. } => {
