@@ -10,6 +10,7 @@
 //! - `app_token`: fetching, keeping and renewing the `app_access_token`
 //! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
+//! - `mistakes`: what people get wrong in their first hour, and that the next step works
 //! - `rotation`: what may interrupt a run, and that no pair is lost
 //! - `recovery`: what other programs, kills and stops do to the file, and that the next run puts it right
 //! - `profiles`: many profiles in one run
@@ -74,6 +75,7 @@ mod hostile;
 mod library;
 mod login;
 mod main_job;
+mod mistakes;
 #[cfg(unix)]
 mod postgres;
 mod profiles;

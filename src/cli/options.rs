@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -175,8 +175,13 @@ impl Asked {
             };
             add(&mut arguments, option, &options.profile);
         }
+        // Without a file, nothing else has them.
+        let is_first = options.store.is_none() && !options.config_file.exists();
+        let app_id = self.tokens.app_id.as_deref();
+        let app_id = app_id.or(Some("APP_ID").filter(|_| is_first && options.app_id.is_none()));
         let pastes = matches!(self.task(), Task::Login(login) if login.paste);
-        if self.tokens.app_secret.is_some() && !pastes {
+        let lacks_secret = is_first && options.app_secret.is_none();
+        if (self.tokens.app_secret.is_some() || lacks_secret) && !pastes {
             arguments.push_str(" --app-secret -");
         }
         if self.server.lark && self.server.base_url.is_none() {
@@ -184,7 +189,7 @@ impl Asked {
         }
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| absolute(path));
         let options = [
-            ("--app-id ", self.tokens.app_id.clone()),
+            ("--app-id ", app_id.map(str::to_owned)),
             ("--base-url ", self.server.base_url.clone()),
             ("--accounts-url ", self.server.accounts_url.clone()),
             ("--ca-cert ", path(&self.server.ca_cert)),
@@ -492,7 +497,13 @@ fn read_secret<const N: usize>(
         ));
     }
     let mut text = String::new();
-    let read = stdin.take(LONGEST_SECRET + 1).read_to_string(&mut text);
+    let mut stdin = stdin.take(LONGEST_SECRET + 1);
+    let read = if io::stdin().is_terminal() {
+        log::warn!("the secret is read from here: paste it, and press Enter");
+        BufReader::new(stdin).read_line(&mut text)
+    } else {
+        stdin.read_to_string(&mut text)
+    };
     read.map_err(|error| Error::config(format!("cannot read the secret from stdin: {error}")))?;
     if text.len() as u64 > LONGEST_SECRET {
         return Err(Error::config("stdin holds more than any secret"));
