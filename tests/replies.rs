@@ -1,5 +1,6 @@
 //! What the server may do, and what becomes of the token.
 
+use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,40 @@ fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
         3,
         "did you mean o'bot? For a new login: feishu-refresh login",
     );
+}
+
+/// Where no disk stays, a token from outside is spent by the first run.
+#[test]
+fn a_run_on_a_fresh_disk_says_where_the_login_is_now() {
+    let scene = Scene::without_file();
+    let flags = scene.first_flags("v2");
+    let run = scene.run(&flags);
+    run.token();
+    let file = scene.file();
+    let words = format!(
+        "the refresh token given is spent now, its successor is in {}: keep that file",
+        file.display()
+    );
+    assert_eq!(run.stderr.matches(&words).count(), 1, "{run:?}");
+    // Once only, and not of a section in a file that was there.
+    assert_eq!(scene.run(&flags).stderr, "");
+    // On the next fresh disk, that token is spent.
+    fs::remove_file(&file).unwrap();
+    for named in [false, true] {
+        let mut arguments = flags.clone();
+        if named {
+            arguments.extend(["-c", "other.ini"].map(str::to_owned));
+        }
+        let run = scene.run(&arguments);
+        run.assert_failed(
+            4,
+            "an earlier run may have spent this token on another disk",
+        );
+        assert!(run.stderr.contains("docs/recipes.md"), "{run:?}");
+        let hint = run.stderr.lines().last().unwrap();
+        assert!(!hint.contains(".ini"), "{hint}");
+        assert!(scene.file_names().is_empty());
+    }
 }
 
 #[test]
@@ -504,7 +539,7 @@ fn a_compressed_reply_is_understood() {
         .assert_failed(1, "the reply cannot be read");
     // The first mebibyte of it is kept.
     let kept = scene.file_names().pop().unwrap();
-    let kept = std::fs::read(scene.folder().join(kept)).unwrap();
+    let kept = fs::read(scene.folder().join(kept)).unwrap();
     assert_eq!(kept, vec![b'x'; 1 << 20]);
 }
 
@@ -523,7 +558,7 @@ fn of_a_reply_of_more_than_a_mebibyte_the_first_is_judged() {
         let names = scene.file_names();
         let kept = names.iter().find(|name| name.contains(".reply-")).unwrap();
         assert!(run.stderr.contains(kept), "{}", run.stderr);
-        let kept = std::fs::read(scene.folder().join(kept)).unwrap();
+        let kept = fs::read(scene.folder().join(kept)).unwrap();
         assert_eq!(kept, vec![b'x'; 1 << 20]);
         assert_eq!(scene.text(), before);
     }

@@ -155,8 +155,8 @@ impl View<'_> {
             self.no_consent(
                 "it is not known where this service asks for consent",
                 Hint::fixed(
-                    "name the host with --accounts-url",
-                    "请用 --accounts-url 指定授权主机",
+                    "name the host with --accounts-url or FEISHU_ACCOUNTS_URL",
+                    "请用 --accounts-url 或 FEISHU_ACCOUNTS_URL 指定授权主机",
                 ),
             )
         })?;
