@@ -29,6 +29,7 @@
 //! - `standard`: a standard OAuth 2.0 server that nobody here wrote
 //! - `tls`: whose certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
+//! - `packaging`: what packages carry beside the program
 //! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and follows as it should
 //! - `readme`: what the texts say of the tests
 //! - `login`: the first pair, from a user's consent
@@ -76,6 +77,8 @@ mod library;
 mod login;
 mod main_job;
 mod mistakes;
+#[cfg(target_os = "linux")] // It has systemd.
+mod packaging;
 #[cfg(unix)]
 mod postgres;
 mod profiles;
