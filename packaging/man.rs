@@ -97,7 +97,7 @@ fn finished(command: &Command, page: &str, date: &str) -> Result<String> {
     let text = text
         .replace("\\*(Aq", "\\(aq")
         .replace("<\\fICOMMAND\\fR>", "\\-\\- <\\fICOMMAND\\fR>...")
-        .replace(".br\n.sp\n.br\n", ".sp\n");
+        .replace(".br\n\n.br\n", ".sp\n");
     let lines = text.lines().map(|line| line.trim_end().to_owned() + "\n");
     Ok(lines.collect())
 }

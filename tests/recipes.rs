@@ -42,9 +42,10 @@ fn path(scene: &Scene) -> String {
         "gh",
         "#!/bin/sh\necho \"$@\" > \"$HOME/gh-arguments\"; cat > \"$HOME/secret\"\n",
     );
-    // The one use that the recipe makes of it.
-    let jq = "#!/bin/sh\n[ \"$*\" = '-er .refresh_token' ] || exit 9\n\
-              sed -n 's/.*\"refresh_token\":\"\\([^\"]*\\)\".*/\\1/p' | grep .\n";
+    // The uses that the recipes make of it.
+    let jq = "#!/bin/sh\ncase $* in '-er .refresh_token' | '-jer .refresh_token' | '-er .value') ;; *) exit 9 ;; esac\n\
+              found=$(sed -n \"s/.*\\\"${2#.}\\\":\\\"\\([^\\\"]*\\)\\\".*/\\1/p\" | grep .) || exit\n\
+              printf %s \"$found\"; [ \"$1\" = -jer ] || echo\n";
     install(&bin, "jq", jq);
     format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())
 }
@@ -52,7 +53,7 @@ fn path(scene: &Scene) -> String {
 #[test]
 fn the_recipes_for_shells_work() {
     let blocks = blocks("sh");
-    assert_eq!(blocks.len(), 5, "a block is not tried");
+    assert_eq!(blocks.len(), 6, "a block is not tried");
     let scene = Scene::without_file();
     scene.write(scene.server.profile("TOKEN", "v1"));
     let path = path(&scene);
@@ -99,7 +100,7 @@ fn the_recipes_for_shells_work() {
 /// A runner without a disk: each job has nothing but the secret.
 #[test]
 fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
-    let keep = blocks("sh").pop().unwrap();
+    let keep = blocks("sh").swap_remove(4);
     let home = Scene::without_file();
     let token = home.server.refresh_token_for("v2");
     fs::write(home.folder().join("secret"), token).unwrap();
@@ -128,4 +129,97 @@ fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
         assert_eq!(arguments, "secret set --env feishu FEISHU_REFRESH_TOKEN\n");
     }
     assert_eq!(home.server.rotations(), 3);
+}
+
+/// A job whose refresh token is in a variable, which it rewrites.
+#[test]
+fn a_job_without_a_disk_rewrites_its_variable() {
+    let is_job = |block: &String| block.contains("resource_group");
+    let job = blocks("yaml").into_iter().find(is_job).unwrap();
+    let (_, script) = job.split_once("  script:\n").unwrap();
+    let (script, _) = script.split_once("  after_script:").unwrap();
+    let script = script.replace("    - ", "");
+    let home = Scene::without_file();
+    let kept = home.folder().join("kept");
+    fs::write(&kept, home.server.refresh_token_for("v2")).unwrap();
+    let path = path(&home);
+    let curl = "#!/bin/sh\ncat > \"$HOME/curl-heard\"\n\
+                case $* in *'-X PUT --form value=<value'*) [ ! -e \"$HOME/refuses\" ] && cp value \"$HOME/kept\" ;;\n\
+                *) printf '{\"value\":\"%s\"}' \"$(cat \"$HOME/kept\")\" ;; esac\n";
+    install(&home.folder().join("bin"), "curl", curl);
+    let run = || {
+        let scene = Scene::without_file();
+        let variable = blocks("sh").swap_remove(5);
+        install(scene.folder(), "variable", &variable);
+        let deploy = "#!/bin/sh\ntest -n \"$FEISHU_USER_ACCESS_TOKEN\"\n";
+        install(scene.folder(), "deploy", deploy);
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-ec", &script])
+            .current_dir(scene.folder())
+            .env_clear()
+            .env("PATH", &path)
+            .env("HOME", home.folder())
+            .env("FEISHU_BASE_URL", home.server.base_url())
+            .env("FEISHU_API", "v2")
+            .env("FEISHU_APP_ID", APP_ID)
+            .env("FEISHU_APP_SECRET", APP_SECRET)
+            .env("FEISHU_REFRESH_TOKEN", "an older one")
+            .env("MAY_WRITE_VARIABLES", "glpat")
+            .env("VARIABLE", "https://gitlab.example.com/variable");
+        Run::of(shell.output().unwrap())
+    };
+    for job in 1..=3 {
+        let run = run();
+        assert_eq!(run.code, 0, "job {job}: {}", run.stderr);
+        assert!(home.server.is_live(&fs::read_to_string(&kept).unwrap()));
+        let heard = fs::read_to_string(home.folder().join("curl-heard")).unwrap();
+        assert_eq!(heard, "header = \"PRIVATE-TOKEN: glpat\"\n");
+    }
+    // What may not be written costs no token.
+    fs::write(home.folder().join("refuses"), "").unwrap();
+    assert_ne!(run().code, 0);
+    assert_eq!(home.server.rotations(), 3);
+}
+
+/// How programs in other languages call this one.
+#[test]
+fn the_recipes_for_programs_work() {
+    let languages = [
+        ("python", "python3", "-c", "print(feishu_token())"),
+        ("js", "node", "-e", "console.log(feishuToken())"),
+    ];
+    for (kind, interpreter, option, call) in languages {
+        let blocks = blocks(kind);
+        let [block] = blocks.as_slice() else {
+            panic!("a block of {kind} is not tried");
+        };
+        let scene = Scene::new();
+        let own = path(&scene);
+        let others = std::env::var("PATH").unwrap_or_default();
+        let run = || {
+            let mut program = std::process::Command::new(interpreter);
+            program
+                .args([option, &format!("{block}\n{call}")])
+                .current_dir(scene.folder())
+                .env("XDG_STATE_HOME", scene.folder().join("state"))
+                .env("PATH", format!("{own}:{others}"));
+            program.output().map(Run::of)
+        };
+        let Ok(first) = run() else {
+            eprintln!("skipped: {interpreter} is not installed");
+            continue;
+        };
+        assert_eq!(first.token(), scene.value("user_access_token"));
+        assert_eq!(run().unwrap().token(), first.token());
+        // A failure is one of theirs, too, and says why.
+        scene.write("no section");
+        let failed = run().unwrap();
+        assert_ne!(failed.code, 0);
+        assert!(
+            failed.stderr.contains("feishu-config.ini"),
+            "{}",
+            failed.stderr
+        );
+    }
 }
