@@ -107,11 +107,11 @@ fn usage(command: &Command) -> Vec<String> {
     let own = command.clone().render_usage().to_string();
     let own = own.lines().next().unwrap_or_default();
     let own = own.trim_start_matches("Usage: ").replace(" [COMMAND]", "");
-    let below = command
-        .get_subcommands()
-        .filter(|below| !below.is_hide_set());
+    let below = command.get_subcommands();
+    let mut below: Vec<_> = below.filter(|below| !below.is_hide_set()).collect();
+    below.sort_by_key(|below| below.get_display_order());
     let mut lines = vec![own];
-    lines.extend(below.flat_map(usage));
+    lines.extend(below.into_iter().flat_map(usage));
     lines
 }
 
