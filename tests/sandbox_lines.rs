@@ -156,9 +156,9 @@ impl Shell {
         let page = self.read_until(&mut said, page);
         self.read_until(&mut said, |line| line.contains("Waiting").then_some(()));
         let page = browse(page.trim_end(), ca);
-        let link = page.split("id=agree href=\"").nth(1).unwrap();
-        let link = link.split('"').next().unwrap().replace("&amp;", "&");
-        let last = browse(&link, ca);
+        let agree = page.split("id=agree href=\"").nth(1).unwrap();
+        let agree = agree.split('"').next().unwrap().replace("&amp;", "&");
+        let last = browse(&agree, ca);
         assert!(last.contains("Logged in"), "{last}");
         assert_eq!(self.end(&mut said), 0, "{line}: {said}");
     }

@@ -53,7 +53,7 @@ impl<'s> Stage<'s> {
     }
 
     /// The program, with the store named in its environment.
-    fn program(&self, arguments: &[&str]) -> Result<Command> {
+    fn program(&self, arguments: &[&str]) -> Command {
         let mut program = Command::new(self.folder.join("bin").join(PROGRAM));
         program
             .args(arguments)
@@ -62,13 +62,13 @@ impl<'s> Stage<'s> {
             .env("XDG_STATE_HOME", self.folder.join("state"))
             .env("FEISHU_STORE", self.database.address())
             .env("FEISHU_STORE_KEY_FILE", self.key());
-        Ok(program)
+        program
     }
 
     /// Runs the program, and gives what it prints.
     fn run(&self, arguments: &[&str]) -> Result<String> {
         say(&format!("$ feishu-refresh {}\n", arguments.join(" ")))?;
-        let done = self.program(arguments)?.stderr(Stdio::inherit()).output()?;
+        let done = self.program(arguments).stderr(Stdio::inherit()).output()?;
         ensure!(
             done.status.success(),
             "the program ended with {}",
@@ -83,7 +83,7 @@ impl<'s> Stage<'s> {
             "$ feishu-refresh {}    # {RUNS} at once\n",
             arguments.join(" ")
         ))?;
-        let start = || Ok(self.program(arguments)?.stdout(Stdio::piped()).spawn()?);
+        let start = || Ok(self.program(arguments).stdout(Stdio::piped()).spawn()?);
         let started: Vec<_> = (0..RUNS).map(|_| start()).collect::<Result<_>>()?;
         let printed = started.into_iter().map(|run| {
             let done = run.wait_with_output()?;

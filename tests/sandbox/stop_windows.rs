@@ -15,6 +15,7 @@ impl Stop {
     }
 
     /// Waits until it comes.
+    #[allow(clippy::unused_self, reason = "elsewhere it has something to hold")]
     pub fn wait(&self) -> Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(tokio::signal::ctrl_c())?;
@@ -22,6 +23,7 @@ impl Stop {
     }
 
     /// How a shell elsewhere counts it.
+    #[allow(clippy::unused_self, reason = "elsewhere it has something to hold")]
     pub fn end(self) -> ExitCode {
         ExitCode::from(130)
     }
