@@ -57,14 +57,21 @@ impl Demo {
         Demo::start(&mut program, "/sandbox/login/v2)\n").unwrap()
     }
 
-    /// What is to be typed: each line that is no sentence, after the first one that ends in a colon.
-    fn lines(&self) -> Vec<String> {
+    /// What is to be typed, and how it ends: each line that is no sentence, which ends in a colon and may
+    /// name a code.
+    fn lines(&self) -> Vec<(String, i32)> {
         let (_, after) = self.printed.split_once("In another terminal:\n").unwrap();
-        let lines = after.lines();
+        let mut code = 0;
+        let mut lines = Vec::new();
+        for line in after.lines().filter(|line| !line.is_empty()) {
+            if line.ends_with(':') {
+                let named = line.split("code ").nth(1).unwrap_or_default();
+                code = named.trim_end_matches(':').parse().unwrap_or(0);
+            } else {
+                lines.push((line.to_owned(), code));
+            }
+        }
         lines
-            .filter(|line| !line.is_empty() && !line.ends_with(':'))
-            .map(str::to_owned)
-            .collect()
     }
 
     /// Ends it by a signal, and asserts that it died of that and left nothing.
@@ -128,6 +135,8 @@ impl Shell {
             if let Some(found) = find(&line) {
                 return found;
             }
+            // It says nothing more.
+            assert!(!line.starts_with('='), "the line ended: {said}");
         }
     }
 
@@ -180,32 +189,24 @@ fn browse(address: &str, ca: &Path) -> String {
     String::from_utf8(page.stdout).unwrap()
 }
 
-/// How a line says that it ends: `# …: code 4`.
-fn promised_code(line: &str) -> i32 {
-    let comment = line.split_once(" # ").map_or("", |(_, comment)| comment);
-    let code = comment.split_once("code ").map_or("", |(_, code)| code);
-    let digits = code.split(|c: char| !c.is_ascii_digit()).next();
-    digits.and_then(|code| code.parse().ok()).unwrap_or(0)
-}
-
 /// Types all lines of a stand-in, each fault's with a run behind it.
 fn type_all(demo: &Demo) {
     let home = tempfile::tempdir().unwrap();
     let mut shell = Shell::open(home.path());
     let lines = demo.lines();
-    let folder = lines.iter().find_map(|line| line.strip_prefix("cd '"));
+    let mut typed = lines.iter().map(|(line, _)| line.as_str());
+    let folder = typed.find_map(|line| line.strip_prefix("cd '"));
     let ca = Path::new(folder.unwrap().trim_end_matches('\'')).join("ca.pem");
-    let consent = lines.iter().find(|line| line.contains("/sandbox/login)"));
+    let consent = typed.find(|line| line.contains("/sandbox/login)"));
     let [mut logins, mut faults, mut failing] = [0; 3];
-    for line in &lines {
+    for (line, code) in &lines {
         if line.contains(" login ") {
             shell.log_in(line, &ca);
             logins += 1;
             continue;
         }
-        let code = promised_code(line);
-        let said = shell.type_line(line, code);
-        failing += usize::from(code != 0);
+        let said = shell.type_line(line, *code);
+        failing += usize::from(*code != 0);
         if line.starts_with("for ") {
             assert_eq!(said.matches("u-sandbox").count(), 10, "{said}");
         }
@@ -251,8 +252,8 @@ fn all_lines_of_the_sandbox_with_a_database_work_as_they_stand() {
     };
     let home = tempfile::tempdir().unwrap();
     let mut shell = Shell::open(home.path());
-    for line in demo.lines() {
-        let said = shell.type_line(&line, promised_code(&line));
+    for (line, code) in demo.lines() {
+        let said = shell.type_line(&line, code);
         if line.starts_with("for ") {
             assert_eq!(said.matches("u-sandbox").count(), 10, "{said}");
         }

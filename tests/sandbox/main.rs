@@ -224,21 +224,30 @@ fn entrance(sandbox: &Sandbox, folder: &Path) -> String {
     )
 }
 
-/// Prints what to try.
+/// Prints what to try. What a line is for stands above it, not behind a `#`: to zsh at a terminal, that
+/// is an argument.
 fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     let base = sandbox.base_url();
     say(&format!(
         "A stand-in for Feishu and 115 listens at {base} until you press Ctrl-C. In another terminal:\n\n\
          {}\
-         feishu-refresh                   # everything from feishu-config.ini\n\
-         feishu-refresh -o json -v        # more of what happened\n\
-         feishu-refresh -p third-bot --scope task:task:read -o json\n\
-         feishu-refresh -p third-bot --api v1      # the wrong endpoint for its token: code 4\n\
-         feishu-refresh --all             # every profile of the file\n\
-         feishu-refresh -p disk --max-wait 0       # within a minute of the last: code 5; without --max-wait it waits\n\
-         feishu-refresh login -p mine     # open the link, and agree; or --paste, --device\n\
-         feishu-refresh status\n\
-         feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\
+         feishu-refresh\n\n\
+         More of what happened:\n\
+         feishu-refresh -o json -v\n\n\
+         A token that may do less:\n\
+         feishu-refresh -p third-bot --scope task:task:read -o json\n\n\
+         The wrong endpoint for its token, which is refused with code 4:\n\
+         feishu-refresh -p third-bot --api v1\n\n\
+         Every profile of the file:\n\
+         feishu-refresh --all\n\n\
+         115 takes one refresh a minute. The next would wait; like this it ends with code 5:\n\
+         feishu-refresh -p disk --max-wait 0\n\n\
+         A first pair. Open the link, and agree (--paste and --device are other ways):\n\
+         feishu-refresh login -p mine\n\
+         feishu-refresh status\n\n\
+         A file of its own, with tokens from elsewhere:\n\
+         feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\n\
+         Ten at once, which share one new token:\n\
          for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh & done; wait\n\n\
          After one of these the next request fails (-v shows it, --retries 0 lets it stand):\n\n",
         entrance(sandbox, folder),
@@ -250,7 +259,7 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     }
     say(&format!(
         "\nFour of them, in reply to a refresh, spend the token for nothing: close-after-spending, truncate, endless, no-refresh-token. \
-         For a new one, as if a user had consented again:\n\n\
+         For a new one, as if a user had consented again:\n\
          feishu-refresh --base-url {base} -r $(curl -s -X POST {base}/sandbox/login)\n\
          feishu-refresh --base-url {base} -p third-bot -r $(curl -s -X POST {base}/sandbox/login/v2)\n"
     ))
