@@ -75,7 +75,7 @@ def sandbox(tls=False):
     try:
         yield server
     finally:
-        server.process.kill()
+        server.process.terminate()  # It takes its folder along.
 
 
 def run(arguments):
@@ -252,7 +252,7 @@ def database():
         assert line, "no PostgreSQL here: " + said
         said += line
     try:
-        environment = dict(re.findall(r"export (\S+)=(\S+)", said))
+        environment = dict(re.findall(r"export (\w+)='(.*)'\n", said))
         yield environment | {"SUPERUSER": re.search(r"psql -x '(\S+)'", said).group(1)}
     finally:
         os.killpg(process.pid, signal.SIGINT)

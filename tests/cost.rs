@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Run, Scene};
+use crate::harness::{PROGRAM, Run, Scene};
 use crate::sandbox::{Authority, Sandbox, Term};
 
 /// The system calls of a run, one a line; none without strace, which is said.
@@ -12,7 +12,7 @@ fn system_calls(scene: &Scene, arguments: &[&str]) -> Option<Vec<String>> {
     strace
         .args(["-f", "-qq", "-s", "4096", "-o"])
         .arg(&trace)
-        .arg(scene.program().get_program())
+        .arg(PROGRAM)
         .args(arguments)
         .current_dir(scene.folder());
     let Ok(output) = strace.output() else {

@@ -20,6 +20,9 @@ use tempfile::TempDir;
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, Sandbox};
 pub use system::*;
 
+/// Where the program is.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_feishu-refresh");
+
 /// A folder with a configuration file, and the server it names.
 pub struct Scene {
     pub server: Sandbox,
@@ -102,7 +105,7 @@ impl Scene {
 
     /// The program, in the scene's folder, with nothing in its environment.
     pub fn program(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_feishu-refresh"));
+        let mut command = command(PROGRAM);
         command
             .current_dir(self.folder())
             .env_clear()

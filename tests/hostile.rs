@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Run, Scene};
+use crate::harness::{PROGRAM, Run, Scene};
 use crate::sandbox::Fault;
 
 /// The most address space that a run may take, in KiB. An unoptimised build maps some 60 MiB before
@@ -209,14 +209,13 @@ fn assert_harmless(scene: &Scene, name: &str, fault: Fault) {
     let before = scene.text();
     scene.server.fail_next(fault);
     let start = Instant::now();
-    let program = scene.program();
     let mut shell = Command::new("/bin/sh");
     shell.current_dir(scene.folder()).env_clear().arg("-c");
     shell
         // Where the system knows such a limit.
         .arg(format!("ulimit -v {MOST_MEMORY} 2>/dev/null; exec \"$@\""))
         .arg("sh");
-    shell.arg(program.get_program());
+    shell.arg(PROGRAM);
     shell.args(["--timeout", TIMEOUT, "--retries", "0"]);
     let run = Run::of(shell.output().unwrap());
     let took = start.elapsed();

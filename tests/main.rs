@@ -32,6 +32,8 @@
 //! - `packaging`: what packages carry beside the program
 //! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and follows as it should
 //! - `readme`: what the texts say of the tests
+//! - `documented`: the command lines that the texts show: that they can be read, and work
+//! - `sandbox_lines`: the lines that the sandbox prints to be typed
 //! - `login`: the first pair, from a user's consent
 //! - `consent`: what a consent may end in other than a code, and how a device is asked for
 //! - `library`: the functions for Rust callers
@@ -68,6 +70,8 @@ mod consent;
 mod cost;
 #[cfg(target_os = "linux")] // It has mounts.
 mod disk_words;
+#[cfg(unix)]
+mod documented;
 mod encodings;
 mod file_format;
 mod harness;
@@ -94,6 +98,8 @@ mod replies;
 mod rotation;
 #[path = "sandbox/server.rs"]
 mod sandbox;
+#[cfg(unix)]
+mod sandbox_lines;
 #[cfg(unix)]
 mod scripts;
 mod secrets;

@@ -9,9 +9,14 @@ use crate::sandbox::{APP_ID, APP_SECRET};
 
 const RECIPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recipes.md");
 
-/// The blocks of this kind.
+/// The recipes' blocks of this kind.
 fn blocks(kind: &str) -> Vec<String> {
-    let text = fs::read_to_string(RECIPES).unwrap();
+    blocks_in(RECIPES, kind)
+}
+
+/// The blocks of this kind in a text.
+pub fn blocks_in(text: &str, kind: &str) -> Vec<String> {
+    let text = fs::read_to_string(text).unwrap();
     let fence = format!("\n```{kind}\n");
     let blocks = text.split(&fence).skip(1);
     blocks
@@ -20,14 +25,14 @@ fn blocks(kind: &str) -> Vec<String> {
 }
 
 /// Puts a program into a folder.
-fn install(folder: &Path, name: &str, script: &str) {
+pub fn install(folder: &Path, name: &str, script: &str) {
     let path = folder.join(name);
     fs::write(&path, script).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A path with this program in it, and stand-ins for those that would need a network.
-fn path(scene: &Scene) -> String {
+pub fn path(scene: &Scene) -> String {
     let bin = scene.folder().join("bin");
     fs::create_dir_all(&bin).unwrap();
     let program = env!("CARGO_BIN_EXE_feishu-refresh");

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    HeldRun, Run, Scene, is_root, send_signal, set_private, tokens_in_journal, value_in,
+    HeldRun, PROGRAM, Run, Scene, command, is_root, send_signal, set_private, tokens_in_journal,
+    value_in,
 };
 use crate::profiles::{self, dead, journaled_profiles};
 use crate::sandbox::Fault;
@@ -274,7 +275,7 @@ fn a_repair_that_is_killed_or_cannot_be_is_made_by_the_run_after() {
                 let mut shell = Command::new("sh");
                 shell.current_dir(scene.folder()).env_clear();
                 shell.args(["-c", "ulimit -f 4; exec \"$0\" -p p0"]);
-                shell.arg(scene.program().get_program());
+                shell.arg(PROGRAM);
                 let run = Run::of(shell.output().unwrap());
                 assert!([3, 5].contains(&run.code), "{}", run.stderr);
             }
@@ -310,7 +311,7 @@ fn a_journal_in_the_temporary_folder_is_put_back() {
                     format!("{mounts}; exec {inject} \"$0\" -c $PWD/feishu-config.ini --retries 0");
                 let mut unshare = Command::new("unshare");
                 unshare.args(["-m", "sh", "-c", &script]);
-                unshare.arg(scene.program().get_program());
+                unshare.arg(PROGRAM);
                 unshare
                     .current_dir(scene.folder())
                     .env("TMPDIR", temporary.path());
@@ -441,7 +442,7 @@ fn no_core_dump_shows_a_secret() {
         (status.core_dumped(), status.signal())
     };
     let shell = |line: &str| {
-        let mut shell = Command::new("sh");
+        let mut shell = command("sh");
         shell.current_dir(scene.folder()).env_clear();
         shell.args(["-c", &format!("ulimit -c unlimited; exec {line}")]);
         shell.stdout(Stdio::null()).stderr(Stdio::null());
@@ -468,7 +469,7 @@ fn no_core_dump_shows_a_secret() {
         return;
     }
     scene.server.fail_next(Fault::Hold);
-    let program = scene.program().get_program().to_str().unwrap().to_owned();
+    let program = PROGRAM.to_owned();
     let ended = dumps(&mut shell(&program), &mut |id| {
         scene.server.wait_until_held();
         kill(id);
@@ -502,7 +503,7 @@ fn a_thread_that_cannot_be_had_costs_nothing() {
     }
     let scene = Scene::new();
     let program = scene.folder().join("program");
-    fs::copy(scene.program().get_program(), &program).unwrap();
+    fs::copy(PROGRAM, &program).unwrap();
     fs::set_permissions(scene.folder(), Permissions::from_mode(0o777)).unwrap();
     chown(scene.file(), Some(54322), None).unwrap();
     let run = |arguments: &str| {

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    ABORTED, HeldRun, KNOWS_HARD_LINKS, Run, Scene, is_private, set_private, value_in,
+    ABORTED, HeldRun, KNOWS_HARD_LINKS, PROGRAM, Run, Scene, is_private, set_private, value_in,
 };
 #[cfg(unix)]
 use crate::harness::{is_root, send_signal};
@@ -273,7 +273,7 @@ fn synced(scene: &Scene, arguments: &[&str], points: &str) -> Option<Vec<String>
     strace
         .args(["-f", "-qq", "-y", "-e", "trace=fsync", "-o"])
         .arg(trace.path())
-        .arg(scene.program().get_program())
+        .arg(PROGRAM)
         .args(arguments)
         .current_dir(scene.folder())
         .env_clear()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{HeldRun, Run, Scene, send_signal};
+use crate::harness::{HeldRun, PROGRAM, Run, Scene, command, send_signal};
 use crate::sandbox::Fault;
 
 #[test]
@@ -266,7 +266,7 @@ fn a_command_gets_the_signal_mask_and_the_core_limit_that_the_program_was_starte
         let mut shell = Command::new("bash");
         shell.current_dir(scene.folder()).env_clear();
         shell.args(["-c", "ulimit -c 123; exec \"$@\"", "bash"]);
-        shell.arg(scene.program().get_program());
+        shell.arg(PROGRAM);
         shell.args(arguments).args(["--on-refresh", &hook]);
         let run = Run::of(shell.output().unwrap());
         assert_eq!(run.code, 0, "{}", run.stderr);
@@ -282,7 +282,7 @@ fn a_command_gets_the_signal_mask_and_the_core_limit_that_the_program_was_starte
     let mut python = Command::new("python3");
     python.current_dir(scene.folder()).env_clear();
     let code = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); os.execv(sys.argv[1], sys.argv[1:])";
-    python.args(["-c", code]).arg(scene.program().get_program());
+    python.args(["-c", code]).arg(PROGRAM);
     let Ok(output) = python.args(["--on-refresh", &hook]).output() else {
         eprintln!("skipped: python3 is not installed");
         return;
@@ -480,9 +480,9 @@ fn shells_complete_the_sections_of_the_file_that_is_named() {
 /// The program, started by another.
 #[cfg(target_os = "linux")]
 fn in_session(scene: &Scene, starter: &str) -> Command {
-    let mut command = Command::new(starter);
+    let mut command = command(starter);
     command.current_dir(scene.folder()).env_clear();
-    command.arg(scene.program().get_program());
+    command.arg(PROGRAM);
     command
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{HeldRun, Run, Scene, is_root, tokens_in_journal};
+use crate::harness::{HeldRun, PROGRAM, Run, Scene, is_root, tokens_in_journal};
 use crate::sandbox::Fault;
 
 /// Some user and group other than root.
@@ -401,7 +401,7 @@ fn with_failing_calls(scene: &Scene, calls: &str) -> Option<Run> {
     strace
         .args(["-f", "-qq", "-o", "/dev/null", "-e"])
         .arg(format!("inject={calls}"))
-        .arg(scene.program().get_program())
+        .arg(PROGRAM)
         .current_dir(scene.folder())
         .env_clear();
     let output = strace.output();

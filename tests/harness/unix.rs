@@ -1,10 +1,14 @@
 //! What the harness asks of Unix.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::LazyLock;
+
+use nix::sys::signal::Signal;
 
 /// How a program ends that aborts.
 pub const ABORTED: i32 = 128 + 6;
@@ -40,6 +44,25 @@ pub fn is_private(path: &Path) -> bool {
 pub fn exit_code(status: ExitStatus) -> i32 {
     let signal = status.signal().map(|signal| 128 + signal);
     status.code().or(signal).unwrap()
+}
+
+/// A program to start, with default work for all signals. A program keeps ignoring what whoever started
+/// it ignored, as a shell's `&` and `nohup` do with Ctrl-C: then it goes through `env`, which can undo
+/// that. (Without it, std undoes the mask and SIGPIPE alone.)
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    static IS_DEAF: LazyLock<bool> = LazyLock::new(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        // Rust's runtime ignores SIGPIPE.
+        ignored.unwrap_or_default() & !(1 << (Signal::SIGPIPE as i32 - 1)) != 0
+    });
+    if !*IS_DEAF {
+        return Command::new(program);
+    }
+    let mut command = Command::new("/usr/bin/env");
+    command.arg("--default-signal").arg(program);
+    command
 }
 
 /// Sends a signal, named as `kill` names it.

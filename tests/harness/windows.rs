@@ -1,7 +1,7 @@
 //! What the harness asks of Windows.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 /// How a program ends that aborts: `STATUS_STACK_BUFFER_OVERRUN`, which stands for any.
 pub const ABORTED: i32 = 0xC000_0409_u32.cast_signed();
@@ -33,6 +33,11 @@ pub fn set_private(_path: &Path) {}
 
 pub fn is_private(_path: &Path) -> bool {
     true
+}
+
+/// A program to start.
+pub fn command(program: &str) -> Command {
+    Command::new(program)
 }
 
 pub fn exit_code(status: ExitStatus) -> i32 {

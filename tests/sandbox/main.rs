@@ -2,6 +2,8 @@
 //! network, once for each kind of token endpoint. With `-- --serve` the stand-in stays up, and
 //! commands to try by hand are printed; with `--tls`, too, it speaks TLS with a certificate of its own
 //! (`ca.pem` in its folder). With `-- --postgres` ten runs share a login in a database.
+//!
+//! Whatever is printed to be typed works as it stands: `tests/sandbox_lines.rs` types it.
 
 #![allow(
     dead_code,
@@ -14,15 +16,24 @@
 mod server;
 #[cfg(unix)]
 mod shared;
+#[cfg_attr(windows, path = "stop_windows.rs")]
+mod stop;
 
+use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use feishu_refresh::cli::{self, Console};
-use server::{Authority, Fault, Sandbox, Term};
+use server::{APP_ID, APP_SECRET, Authority, Fault, Sandbox, Term};
+use stop::Stop;
+
+/// The program's name.
+const PROGRAM: &str = "feishu-refresh";
 
 /// A profile of the demonstration's file, and the endpoint that it is refreshed at.
 const PROFILES: [(&str, &str); 4] = [
@@ -32,57 +43,99 @@ const PROFILES: [(&str, &str); 4] = [
     ("disk", "115"),
 ];
 
-fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("--program") {
-        return program();
+fn main() -> Result<ExitCode> {
+    let called = env::args_os().next().unwrap_or_default();
+    if Path::new(&called).file_stem() == Some(PROGRAM.as_ref()) {
+        return Ok(program());
     }
-    let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
+    let has_flag = |flag: &str| env::args().any(|argument| argument == flag);
+    // Before there are other threads, which would be ended by a signal at once.
+    let stop = has_flag("--serve").then(Stop::prepare).transpose()?;
     let authority = Authority::new("feishu-refresh sandbox")?;
     let tls = has_flag("--tls").then(|| authority.server("127.0.0.1", Term::Now));
     let sandbox = Sandbox::start_with(tls.transpose()?).context("cannot start the stand-in")?;
     let folder = tempfile::Builder::new()
         .prefix("feishu-refresh-sandbox-")
         .tempdir()?;
-    let file = folder.path().join("feishu-config.ini");
-    let mut text = "; A demo of feishu-refresh. The tokens are play money.\n".to_owned();
-    for (profile, api) in PROFILES {
-        text.push_str(&format!("\n{}", sandbox.profile(profile, api)));
-    }
+    let path = folder.path();
+    install(path)?;
+    fs::write(path.join("ca.pem"), authority.pem())?;
     #[cfg(unix)]
     if has_flag("--postgres") {
-        return if has_flag("--serve") {
-            shared::serve(&sandbox, folder.path())
-        } else {
-            shared::demo(&sandbox, folder.path())
+        let Some(stop) = stop else {
+            return shared::demo(&sandbox, path).map(|()| ExitCode::SUCCESS);
         };
+        shared::serve(&sandbox, path, &stop)?;
+        drop(folder);
+        return Ok(stop.end());
+    }
+    let file = path.join("feishu-config.ini");
+    let mut text = "; A demo of feishu-refresh. The tokens are play money.\n".to_owned();
+    text.push_str(&sections(&sandbox));
+    if stop.is_some() {
+        text.push_str(&redirect()?);
     }
     fs::write(&file, text)?;
     // Elsewhere it is as private as its folder.
     #[cfg(unix)]
     set_private(&file)?;
-    fs::write(folder.path().join("ca.pem"), authority.pem())?;
-    if has_flag("--serve") {
-        // The folder stays, like the server, until the person is done with it.
-        let folder = folder.keep();
-        serve(&sandbox, &folder)
-    } else {
-        demo(&sandbox, &file)
-    }
+    let Some(stop) = stop else {
+        return demo(&sandbox, &file).map(|()| ExitCode::SUCCESS);
+    };
+    serve(&sandbox, path)?;
+    stop.wait()?;
+    drop(folder);
+    Ok(stop.end())
 }
 
-/// Is the program, for a demonstration that needs several at once.
-fn program() -> Result<()> {
-    let lookup = |name: &str| std::env::var_os(name);
+/// Is the program, where it is called by that name.
+fn program() -> ExitCode {
     let mut console = Console {
-        env: &lookup,
+        env: &|name| env::var_os(name),
         stdin: Box::new(io::stdin()),
         stdout: &mut io::stdout(),
         stderr: &mut io::stderr(),
-        stdout_is_terminal: false,
-        stderr_is_terminal: true,
+        stdout_is_terminal: io::stdout().is_terminal(),
+        stderr_is_terminal: io::stderr().is_terminal(),
     };
-    let arguments = std::env::args_os().skip(1);
-    std::process::exit(cli::run(arguments, &mut console).into());
+    ExitCode::from(cli::run(env::args_os(), &mut console))
+}
+
+/// Puts the program into the folder's `bin`, so that nothing else must be built to try it.
+fn install(folder: &Path) -> Result<()> {
+    let bin = folder.join("bin");
+    fs::create_dir(&bin)?;
+    let name = PROGRAM.to_owned() + env::consts::EXE_SUFFIX;
+    let own = env::current_exe()?;
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(own, bin.join(name))?;
+    // A link there needs rights that few have.
+    #[cfg(not(unix))]
+    fs::copy(own, bin.join(name))?;
+    Ok(())
+}
+
+/// The app and the hosts, which all share, and a profile for each endpoint.
+fn sections(sandbox: &Sandbox) -> String {
+    let base = sandbox.base_url();
+    let mut text = format!(
+        "\n[ID]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base}\naccounts_url = {base}\n"
+    );
+    for (profile, api) in PROFILES {
+        let token = sandbox.refresh_token_for(api);
+        text.push_str(&format!(
+            "\n[{profile}]\napi = {api}\nrefresh_token = {token}\n"
+        ));
+    }
+    text
+}
+
+/// Where a browser comes back to: a port that is free, for the usual one may be taken here.
+fn redirect() -> Result<String> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    Ok(format!(
+        "\n[LOGIN_CODE]\nredirect_uri = http://localhost:{port}/callback\n"
+    ))
 }
 
 fn demo(sandbox: &Sandbox, file: &Path) -> Result<()> {
@@ -154,38 +207,50 @@ fn shortened(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
-    let base = sandbox.base_url();
-    let program = std::env::current_exe()?;
-    let program = program.ancestors().nth(2).unwrap_or(&program);
-    let release = if program.ends_with("release") {
-        " --release"
-    } else {
-        ""
-    };
-    let trust = if base.starts_with("https") {
+/// What a fresh shell needs before the program can be typed there: where it is, where its files are,
+/// and whose certificates are good. What it remembers goes with the folder.
+fn entrance(sandbox: &Sandbox, folder: &Path) -> String {
+    let folder = folder.display();
+    let trust = if sandbox.base_url().starts_with("https") {
         "export SSL_CERT_FILE=ca.pem CURL_CA_BUNDLE=ca.pem\n"
     } else {
         ""
     };
+    format!(
+        "export PATH='{folder}/bin':\"$PATH\"\n\
+         export XDG_STATE_HOME='{folder}/state'\n\
+         cd '{folder}'\n\
+         {trust}"
+    )
+}
+
+/// Prints what to try. What a line is for stands above it, not behind a `#`: to zsh at a terminal, that
+/// is an argument.
+fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
+    let base = sandbox.base_url();
     say(&format!(
         "A stand-in for Feishu and 115 listens at {base} until you press Ctrl-C. In another terminal:\n\n\
-         cargo build{release}\n\
-         export PATH='{}':\"$PATH\"\n\
-         cd '{}'\n\
-         {trust}\
-         feishu-refresh                   # everything from feishu-config.ini\n\
-         feishu-refresh -o json -v        # more of what happened\n\
-         feishu-refresh -p third-bot --scope task:task:read -o json\n\
-         feishu-refresh -p third-bot --api v1   # the wrong endpoint for its token\n\
-         feishu-refresh --all             # every profile of the file\n\
-         feishu-refresh -p disk           # a second one within a minute waits; --max-wait 0 does not\n\
-         feishu-refresh login -p mine --accounts-url {base}   # open the link, and agree; or --paste, --device\n\
-         feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\
+         {}\
+         feishu-refresh\n\n\
+         More of what happened:\n\
+         feishu-refresh -o json -v\n\n\
+         A token that may do less:\n\
+         feishu-refresh -p third-bot --scope task:task:read -o json\n\n\
+         The wrong endpoint for its token, which is refused with code 4:\n\
+         feishu-refresh -p third-bot --api v1\n\n\
+         Every profile of the file:\n\
+         feishu-refresh --all\n\n\
+         115 takes one refresh a minute. The next would wait; like this it ends with code 5:\n\
+         feishu-refresh -p disk --max-wait 0\n\n\
+         A first pair. Open the link, and agree (--paste and --device are other ways):\n\
+         feishu-refresh login -p mine\n\
+         feishu-refresh status\n\n\
+         A file of its own, with tokens from elsewhere:\n\
+         feishu-refresh -c new.ini --base-url {base} -a {} -r {}\n\n\
+         Ten at once, which share one new token:\n\
          for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh & done; wait\n\n\
          After one of these the next request fails (-v shows it, --retries 0 lets it stand):\n\n",
-        program.display(),
-        folder.display(),
+        entrance(sandbox, folder),
         sandbox.app_token(),
         sandbox.refresh_token(),
     ))?;
@@ -194,13 +259,10 @@ fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     }
     say(&format!(
         "\nFour of them, in reply to a refresh, spend the token for nothing: close-after-spending, truncate, endless, no-refresh-token. \
-         For a new one, as if a user had consented again:\n\n\
+         For a new one, as if a user had consented again:\n\
          feishu-refresh --base-url {base} -r $(curl -s -X POST {base}/sandbox/login)\n\
          feishu-refresh --base-url {base} -p third-bot -r $(curl -s -X POST {base}/sandbox/login/v2)\n"
-    ))?;
-    loop {
-        std::thread::park();
-    }
+    ))
 }
 
 #[cfg(unix)]

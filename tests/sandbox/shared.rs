@@ -1,7 +1,6 @@
 //! `cargo run --example sandbox -- --postgres`: a login in a database of its own, and ten runs at once
 //! that share it.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::server::{Postgres, Sandbox};
-use super::{say, set_private, show};
+use super::stop::Stop;
+use super::{PROGRAM, entrance, say, set_private, show};
 
 /// So many runs at once share the login.
 const RUNS: usize = 10;
@@ -53,23 +53,22 @@ impl<'s> Stage<'s> {
     }
 
     /// The program, with the store named in its environment.
-    fn program(&self, arguments: &[&str]) -> Result<Command> {
-        let mut program = Command::new(env::current_exe()?);
+    fn program(&self, arguments: &[&str]) -> Command {
+        let mut program = Command::new(self.folder.join("bin").join(PROGRAM));
         program
-            .arg("--program")
             .args(arguments)
             .current_dir(self.folder)
             .env_clear()
-            .env("XDG_STATE_HOME", self.folder)
+            .env("XDG_STATE_HOME", self.folder.join("state"))
             .env("FEISHU_STORE", self.database.address())
             .env("FEISHU_STORE_KEY_FILE", self.key());
-        Ok(program)
+        program
     }
 
     /// Runs the program, and gives what it prints.
     fn run(&self, arguments: &[&str]) -> Result<String> {
         say(&format!("$ feishu-refresh {}\n", arguments.join(" ")))?;
-        let done = self.program(arguments)?.stderr(Stdio::inherit()).output()?;
+        let done = self.program(arguments).stderr(Stdio::inherit()).output()?;
         ensure!(
             done.status.success(),
             "the program ended with {}",
@@ -84,7 +83,7 @@ impl<'s> Stage<'s> {
             "$ feishu-refresh {}    # {RUNS} at once\n",
             arguments.join(" ")
         ))?;
-        let start = || Ok(self.program(arguments)?.stdout(Stdio::piped()).spawn()?);
+        let start = || Ok(self.program(arguments).stdout(Stdio::piped()).spawn()?);
         let started: Vec<_> = (0..RUNS).map(|_| start()).collect::<Result<_>>()?;
         let printed = started.into_iter().map(|run| {
             let done = run.wait_with_output()?;
@@ -121,26 +120,25 @@ pub fn demo(sandbox: &Sandbox, folder: &Path) -> Result<()> {
 }
 
 /// The same stage, until the person is done with it.
-pub fn serve(sandbox: &Sandbox, folder: &Path) -> Result<()> {
+pub fn serve(sandbox: &Sandbox, folder: &Path, stop: &Stop) -> Result<()> {
     let Some(stage) = Stage::set(sandbox, folder)? else {
         return Ok(());
     };
     say(&format!(
         "\nBoth run until you press Ctrl-C. In another terminal:\n\n\
-         export FEISHU_STORE={}\n\
-         export FEISHU_STORE_KEY_FILE={}\n\
-         export XDG_STATE_HOME={}\n\
+         {}\
+         export FEISHU_STORE='{}'\n\
+         export FEISHU_STORE_KEY_FILE='{}'\n\
          feishu-refresh\n\
          feishu-refresh status\n\
+         for i in 1 2 3 4 5 6 7 8 9 10; do feishu-refresh --min-ttl 10m & done; wait\n\
          psql -x '{}' -c 'SELECT * FROM feishu_refresh.login'\n",
+        entrance(sandbox, folder),
         stage.database.address(),
         stage.key().display(),
-        folder.display(),
         stage.database.socket_address(),
     ))?;
-    loop {
-        std::thread::park();
-    }
+    stop.wait()
 }
 
 /// The row, a column a line.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Shared;
 use super::hosts::{Host, Mode, Wire, wait_for};
-use crate::harness::{HeldRun, Run, send_signal};
+use crate::harness::{HeldRun, PROGRAM, Run, send_signal};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, OTHER_APP_ID, Recorded};
 
 impl Shared {
@@ -744,9 +744,7 @@ fn a_signal_ends_a_worker_that_is_a_containers_first_process() {
     let server = &shared.scene.server;
     let program = host.program(&shared);
     let mut command = as_first();
-    command
-        .arg(program.get_program())
-        .args(["--all", "-v", "--rate", "10"]);
+    command.arg(PROGRAM).args(["--all", "-v", "--rate", "10"]);
     command.env_clear();
     let variables = program.get_envs();
     command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
