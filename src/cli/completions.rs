@@ -53,7 +53,7 @@ const ZSH_PROFILE: [&str; 2] = ["'-p+[", "'--profile=["];
 const ZSH_FILES: &str = ":NAME:_default'";
 const ZSH_NAMES: &str = ":NAME:_feishu_refresh_sections'";
 
-const FISH_SECTIONS: &str = r#"function __fish_feishu_refresh_sections
+const FISH_SECTIONS: &str = r"function __fish_feishu_refresh_sections
     set -l file feishu-config.ini
     set -q FEISHU_CONFIG_FILE[1]; and set file $FEISHU_CONFIG_FILE
     set -l words (commandline -opc)
@@ -68,7 +68,7 @@ const FISH_SECTIONS: &str = r#"function __fish_feishu_refresh_sections
     SECTIONS
 end
 
-"#;
+";
 const FISH_PROFILE: &str = " -s p -l profile ";
 const FISH_FILES: &str = " -r\n";
 const FISH_NAMES: &str = " -x -a \"(__fish_feishu_refresh_sections)\"\n";

@@ -106,7 +106,7 @@ mod tests {
         let base = ("base_url", "https://open.larksuite.com".to_owned());
         let accounts = ("accounts_url", "https://accounts.larksuite.com".to_owned());
         let none = Addresses::default;
-        assert_eq!(written(none(), none(), lark), [base.clone()]);
+        assert_eq!(written(none(), none(), lark), std::slice::from_ref(&base));
         let feishu = |host: &str| Addresses {
             base: Some(host.to_owned()),
             accounts: Some("https://accounts.feishu.cn".to_owned()),
