@@ -301,7 +301,7 @@ fn an_app_token_that_cannot_be_had_costs_nothing() {
             5,
             "cannot fetch an app_access_token: HTTP 502",
         ),
-        (Fault::reply(200, r#"{"code":0}"#), 1, "neither yes nor no"),
+        (Fault::reply(200, r#"{"code":0}"#), 1, "neither success nor failure"),
         (Fault::CloseBeforeSpending, 5, "the connection broke"),
     ] {
         scene.server.fail_next(fault);

@@ -171,7 +171,7 @@ fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
 /// What cannot be understood may hold the only copy of a pair.
 #[test]
 fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
-    let neither = "says neither yes nor no";
+    let neither = "says neither success nor failure";
     let mut held = Vec::new();
     for (body, says) in [
         ("null".to_owned(), "cannot be read"),
@@ -187,18 +187,18 @@ fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
         (r#"{"code":[0],"data":{}}"#.to_owned(), neither),
         (r#"{"code":1e999}"#.to_owned(), neither),
         (r#"{"code":99999999999999999999}"#.to_owned(), neither),
-        (r#"{"code":0}"#.to_owned(), "says yes, but has no token"),
+        (r#"{"code":0}"#.to_owned(), "says success, but has no token"),
         (
             r#"{"code":0,"data":[]}"#.to_owned(),
-            "says yes, but has no token",
+            "says success, but has no token",
         ),
         (
             r#"{"code":0,"data":"u-1"}"#.to_owned(),
-            "says yes, but has no token",
+            "says success, but has no token",
         ),
         (
             r#"{"code":0,"data":{"refresh_token":{"a":1}}}"#.to_owned(),
-            "refresh_token is not one",
+            "refresh_token is not a token",
         ),
     ] {
         let scene = Scene::new();
@@ -250,7 +250,7 @@ fn a_reply_that_no_file_takes_is_printed() {
         program.args(["-o", "json"]);
         program.env("FEISHU_REFRESH_FAIL", "before-keep=errors");
         let run = Run::of(program.output().unwrap());
-        run.assert_failed(6, "could be kept nowhere");
+        run.assert_failed(6, "could not be stored anywhere");
         assert!(run.stderr.starts_with(line), "{:?}", run.stderr);
         assert!(
             run.stderr
@@ -288,7 +288,7 @@ fn bad_files_are_refused_before_anything_is_sent() {
             &scene,
             &mut scene.program(),
             3,
-            "line 200001: is one too many",
+            "line 200001: is too many",
         );
     }
     assert!(scene.server.requests().is_empty());

@@ -80,7 +80,7 @@ fn a_file_in_utf16_is_not_taken_for_a_save_that_broke_off() {
     // The journal is still there for the text that it belongs to.
     scene.write(torn);
     let run = scene.run::<&str>([]);
-    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
+    assert!(run.stderr.contains("it is repaired"), "{}", run.stderr);
     run.token();
     fs::remove_file(other).unwrap();
     scene.assert_sound();

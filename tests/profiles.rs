@@ -191,7 +191,7 @@ fn one_profiles_failure_stops_no_other() {
         assert_eq!(section(&scene.text(), name), section(&before, name));
     }
     assert!(
-        run.stderr.contains("must stand on one line"),
+        run.stderr.contains("must be on one line"),
         "{}",
         run.stderr
     );
@@ -673,7 +673,7 @@ fn files_that_cannot_be_replaced_take_groups_too() {
     assert!(scene.text().starts_with('\0'));
     let kept = journaled_profiles(&scene);
     let run = all(&scene, &[]);
-    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
+    assert!(run.stderr.contains("it is repaired"), "{}", run.stderr);
     // Those whose replies were on their way may be lost, and no others.
     let lost = dead(&scene);
     assert!(

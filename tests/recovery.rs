@@ -86,7 +86,7 @@ fn an_old_copy_that_is_written_back_after_a_run_is_healed_by_the_next() {
         let run = run_with_state(&scene, &state, &[]);
         run.token();
         assert!(
-            run.stderr.contains("the latest are there again"),
+            run.stderr.contains("the latest are restored"),
             "{}",
             run.stderr
         );
@@ -576,7 +576,7 @@ fn a_valid_token_carries_a_command_through_an_outage() {
     ]);
     assert_eq!(run.token(), token);
     assert!(
-        run.stderr.contains("is still valid, and is used"),
+        run.stderr.contains("is still valid and is used"),
         "{}",
         run.stderr
     );
@@ -800,7 +800,7 @@ fn an_old_copy_that_comes_back_between_two_requests_is_healed() {
     scene.server.fail_next(Fault::reply(503, "{}"));
     let mut run = HeldRun::until(with_state(&scene, &state).arg("-v"), "trying again in");
     scene.write(old + "; theirs\n");
-    run.read_until("the latest are there again");
+    run.read_until("the latest are restored");
     run.finish().token();
     assert_eq!(scene.server.spent_seen(), 0);
     assert!(scene.text().ends_with("; theirs\n"));

@@ -335,7 +335,7 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
         let fault = || Fault::reply(200, body.to_string());
         kept_in.server.fail_next(fault());
         let run = kept_in.run::<&str>([]);
-        run.assert_failed(1, "its refresh token is not called as documented");
+        run.assert_failed(1, "its refresh token is not named as documented");
         let mut names = kept_in.file_names().into_iter();
         let kept = names.find(|name| name.contains(".reply-")).unwrap();
         assert!(run.stderr.contains(&kept), "{}", run.stderr);
@@ -349,7 +349,7 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
             "before-keep=errors,before-rename=errors",
         );
         let run = Run::of(program.output().unwrap());
-        run.assert_failed(6, "could be kept nowhere");
+        run.assert_failed(6, "could not be stored anywhere");
         assert!(
             run.stderr.contains(r#""refreshToken":"next-1""#),
             "{}",

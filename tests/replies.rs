@@ -206,7 +206,7 @@ fn a_refresh_token_is_saved_whatever_else_is_wrong() {
         let before = scene.value("refresh_token");
         scene.server.fail_next(altered(flaw));
         let run = scene.run::<&str>([]);
-        run.assert_failed(1, "a reply that says yes, but");
+        run.assert_failed(1, "a success reply, but");
         assert!(run.stderr.contains("log id sandbox-log-"), "{}", run.stderr);
         assert_ne!(scene.value("refresh_token"), before, "flaw {index}");
         assert!(!scene.text().contains("evil"));
@@ -387,7 +387,7 @@ fn a_refresh_token_that_is_none_is_not_saved() {
         }));
         scene
             .run::<&str>([])
-            .assert_failed(1, "refresh_token is not one");
+            .assert_failed(1, "refresh_token is not a token");
         assert_eq!(scene.value("refresh_token"), before);
     }
 }

@@ -170,7 +170,7 @@ fn a_pair_that_no_file_takes_is_printed() {
     let scene = Scene::new();
     let before = scene.text();
     let run = failing(&scene, "before-write=error,before-journal-fsync=errors");
-    run.assert_failed(6, "could be saved nowhere");
+    run.assert_failed(6, "could not be saved anywhere");
     let printed = value_in(&run.stderr, "refresh_token");
     assert!(scene.server.is_live(&printed));
     assert!(
@@ -363,7 +363,7 @@ fn what_an_older_version_left_is_put_back_once_or_kept() {
         let run = scene.run::<&str>([]);
         run.token();
         assert!(run.stderr.contains(if in_place {
-            "it is whole again"
+            "it is repaired"
         } else {
             "it is saved now"
         }));

@@ -300,7 +300,7 @@ fn a_file_in_a_folder_that_cannot_be_written_is_saved_in_place() {
     assert_eq!(journals(), 1);
     let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
     assert_eq!(scene.value("user_access_token"), run.token());
-    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
+    assert!(run.stderr.contains("it is repaired"), "{}", run.stderr);
     assert_eq!(journals(), 0);
     assert_eq!(scene.server.spent_seen(), 0);
 }
@@ -518,7 +518,7 @@ fn a_full_disk_costs_nothing() {
     let _ = std::io::copy(&mut std::io::repeat(1), &mut File::create(&filler).unwrap());
     let run = scene.run(["-c".as_ref(), file.as_os_str()]);
     run.assert_failed(5, "No space left on device");
-    assert!(run.stderr.contains("no room for new tokens beside"));
+    assert!(run.stderr.contains("no space for new tokens beside"));
     assert_eq!(fs::read(&file).unwrap(), before);
     assert!(scene.server.requests().is_empty());
     // What has to be written in place gets no room there, wherever its journal could be.

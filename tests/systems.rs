@@ -338,8 +338,8 @@ fn a_standard_server_stands_in_for_v2() {
 #[test]
 fn a_token_of_the_wrong_version_gets_a_hint_that_names_the_right_api() {
     let scene = Scene::without_file();
-    let v2 = "this is a refresh token of v2 or v3: use --api v3 (Lark: v2)";
-    let v1 = "this is a refresh token of v1: use --api v1";
+    let v2 = "this is a v2 or v3 refresh token: use --api v3 (Lark: v2)";
+    let v1 = "this is a v1 refresh token: use --api v1";
     for (api, theirs, hint) in [
         ("v1", "v2", v2),
         ("oidc", "v3", v2),

@@ -136,7 +136,7 @@ fn a_certificate_made_for_a_ca_is_refused_with_the_command_that_makes_a_proper_o
     };
     for arguments in [&[][..], &["--ca-cert", "cert.pem"]] {
         let run = scene.run(arguments);
-        run.assert_failed(3, "it is marked as a CA's own");
+        run.assert_failed(3, "it is a CA certificate");
         let command = run.stderr.split_once("openssl ").unwrap().1;
         let command = command.split_once(" (for").unwrap().0;
         let command = command.replace("DNS:HOST", "IP:127.0.0.1");
@@ -152,8 +152,8 @@ fn a_file_without_certificates_is_a_configuration_error() {
     let scene = Scene::new();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (text, says) in [
-        ("", "there is none in it"),
-        ("x", "there is none in it"),
+        ("", "it has none"),
+        ("x", "it has none"),
         (broken, "does not hold CA certificates"),
     ] {
         fs::write(scene.folder().join("ca.pem"), text).unwrap();

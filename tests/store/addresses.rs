@@ -66,7 +66,7 @@ fn a_password_is_found_where_libpq_finds_it() {
     ok(&without, &[("PGPASSWORD", password)]);
     // The address beats the environment, which beats the file.
     ok(&with, &[("PGPASSWORD", "wrong")]);
-    refused(&without, &[], "asks for a password, and none was given");
+    refused(&without, &[], "asks for a password, but none was given");
     refused(
         &without,
         &[("PGPASSWORD", "wrong-one")],
@@ -107,7 +107,7 @@ fn a_password_is_found_where_libpq_finds_it() {
     let open = Permissions::from_mode(0o644);
     fs::set_permissions(folder.join(".pgpass"), open).unwrap();
     let run = run_at(&shared, &without, &[("HOME", &home)]);
-    run.assert_failed(3, "can be read by others, and is not used: chmod 600");
+    run.assert_failed(3, "can be read by others and is not used: chmod 600");
     assert_eq!(shared.scene.server.rotations(), 8);
     assert_eq!(shared.scene.server.spent_seen(), 0);
 }
@@ -263,18 +263,18 @@ fn without_tls_only_this_machine_is_spoken_to() {
     let address = database.address().replace("127.0.0.1", &name);
     for mode in ["", "?sslmode=prefer", "?sslmode=require"] {
         let run = run_at(&shared, &format!("{address}{mode}"), &[]);
-        run.assert_failed(3, "speaks no TLS");
+        run.assert_failed(3, "does not support TLS");
         assert!(run.stderr.contains("sslmode=disable"), "{}", run.stderr);
     }
     let local = format!("{}?sslmode=require", database.address());
-    run_at(&shared, &local, &[]).assert_failed(3, "speaks no TLS");
+    run_at(&shared, &local, &[]).assert_failed(3, "does not support TLS");
     assert!(shared.scene.server.requests().is_empty());
     // Whoever says so is taken at their word, and warned.
     let run = run_at(&shared, &format!("{address}?sslmode=disable"), &[]);
     run.token();
     assert!(
         run.stderr
-            .contains("without TLS, whoever is on the way can read along"),
+            .contains("without TLS, anyone on the way can read"),
         "{}",
         run.stderr
     );

@@ -134,7 +134,7 @@ fn tables_that_are_not_known_are_left_alone() {
     database.query("DROP SCHEMA feishu_refresh CASCADE");
     for arguments in [&[][..], &["status"], &["store", "import"]] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "it has no tables of this program");
+        run.assert_failed(3, "it does not have this program's tables");
         let hint = run.stderr.lines().find_map(|line| {
             let typed = line.split_once("feishu-refresh store ")?.1;
             Some(typed.trim().to_owned())
@@ -491,7 +491,7 @@ fn the_place_that_was_named_last_and_nearest_counts() {
         &["status", "-r", own],
     ] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "a store takes none that way");
+        run.assert_failed(3, "a store does not take one that way");
     }
     // On the way into a store it is in nobody's way.
     let mut program = shared.program();
@@ -501,12 +501,12 @@ fn the_place_that_was_named_last_and_nearest_counts() {
     Run::of(program.output().unwrap()).assert_done();
     let token = server.refresh_token();
     let run = shared.run(&["-r", &token]);
-    run.assert_failed(3, "a store takes none that way");
+    run.assert_failed(3, "a store does not take one that way");
     assert!(!run.stderr.contains(&token), "{}", run.stderr);
     let mut program = shared.program();
     program.env("FEISHU_REFRESH_TOKEN", &token);
     let run = Run::of(program.output().unwrap());
-    run.assert_failed(3, "leave -r and FEISHU_REFRESH_TOKEN away");
+    run.assert_failed(3, "omit -r and FEISHU_REFRESH_TOKEN");
     assert_eq!(rotations(), (3, 3));
     assert!(server.is_live(&token));
 }

@@ -45,9 +45,9 @@ fn without_its_key_nothing_is_sent() {
         (other.as_str(), "is sealed with the key"),
         ("", "the store's key is missing"),
         ("# none\n", "the store's key is missing"),
-        ("ur-sandbox0\n", "the store's key is missing, or is none"),
-        (&own[..20], "the store's key is missing, or is none"),
-        (&format!("{own}rubbish"), "or is none"),
+        ("ur-sandbox0\n", "the store's key is missing or not valid"),
+        (&own[..20], "the store's key is missing or not valid"),
+        (&format!("{own}rubbish"), "or not valid"),
     ] {
         let run = run_with(&shared, keys);
         run.assert_failed(3, says);
@@ -132,7 +132,7 @@ fn a_consent_needs_a_key_of_the_store() {
         &["store", "import"],
     ] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "nothing there is sealed with the key given");
+        run.assert_failed(3, "nothing there is sealed with the given key");
     }
     // What the hint says helps whoever has lost the key.
     shared
@@ -156,7 +156,7 @@ fn what_is_sealed_opens_only_where_it_stood() {
         for arguments in [&["-p", name][..], &["-p", name, "--min-ttl", "10m"]] {
             shared
                 .run(arguments)
-                .assert_failed(3, "was not sealed for it");
+                .assert_failed(3, "was not sealed for that row");
         }
         assert_eq!(server.requests().len(), requests, "{change}");
         database.query(&format!("UPDATE feishu_refresh.login SET {back}"));
@@ -358,6 +358,6 @@ fn a_command_finds_the_token_and_nothing_that_renews_it() {
     program.env("FEISHU_REFRESH_TOKEN", "ur-other");
     program.args(["exec", "--", "/usr/bin/env"]);
     let run = Run::of(program.output().unwrap());
-    run.assert_failed(3, "a store takes none that way");
+    run.assert_failed(3, "a store does not take one that way");
     assert!(!run.stderr.contains("ur-other"), "{}", run.stderr);
 }

@@ -386,7 +386,7 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     wait_for("the hold", || shared.database.query(held) == "t");
     // Another one comes, and waits, too; or does not, if it is not to.
     let impatient = other.run(&shared, &["--all", "--max-wait", "0"]);
-    impatient.assert_failed(5, "as its server asked");
+    impatient.assert_failed(5, "the server asked the app");
     let second = start(&shared, &other, &["-q", "--rate", "20"]);
     end(first).assert_done();
     end(second).assert_done();

@@ -412,7 +412,7 @@ fn one_token_is_never_under_two_names() {
     let run = place.import();
     run.assert_failed(
         3,
-        "the same refresh token, or what came of it, under another name",
+        "the same refresh token, or its successor, under another name",
     );
     assert_eq!(place.text(), copy);
     let count = "SELECT count(*) FROM feishu_refresh.login";
@@ -641,13 +641,13 @@ fn an_import_that_cannot_begin_changes_nothing() {
     run.assert_failed(5, "cannot connect");
     import("FEISHU_STORE_KEY_FILE", "/nowhere").assert_failed(3, "cannot read the store's key");
     import("FEISHU_STORE_KEY", "frkey_short")
-        .assert_failed(3, "the store's key is missing, or is none");
+        .assert_failed(3, "the store's key is missing or not valid");
     import("FEISHU_CONFIG_FILE", "nowhere.ini").assert_failed(3, "nowhere.ini does not exist");
     place
         .shared
         .database
         .query("ALTER TABLE feishu_refresh.login RENAME TO elsewhere");
-    import("LANG", "C").assert_failed(3, "it has no tables of this program");
+    import("LANG", "C").assert_failed(3, "it does not have this program's tables");
     place
         .shared
         .database

@@ -199,7 +199,7 @@ fn a_standby_is_passed_over_until_it_takes_over() {
     both.run(&shared, &[]).token();
     let asked = shared.scene.server.requests().len();
     let run = alone.run(&shared, &["--lock-timeout", "1"]);
-    run.assert_failed(5, "can only be read");
+    run.assert_failed(5, "is read-only");
     // It is made the main server while a request is under way.
     let mut run = both.held(&shared, &[]);
     assert_eq!(shared.scene.server.requests().len(), asked + 1);

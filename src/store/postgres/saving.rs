@@ -101,7 +101,7 @@ impl Run {
                 // It may have to outlive this run.
                 journal.into_iter().for_each(Journal::sync);
                 log::warn!(
-                    "[{}] of {}: rotated, but not saved yet: {}; retrying",
+                    "[{}] of {}: rotated, but not saved yet: {}; trying again",
                     pair.profile,
                     self.link.shown(),
                     trouble.words
