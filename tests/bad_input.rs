@@ -7,8 +7,7 @@ use std::process::Command;
 use crate::harness::{Run, Scene, is_private};
 use crate::sandbox::Fault;
 
-/// A file that is refused before anything is sent; `{all}` stands for three lines that are in order,
-/// `{pair}` for the two tokens.
+/// A file that is refused before anything is sent; `{all}` stands for three valid lines, `{pair}` for the two tokens.
 #[rustfmt::skip]
 const FILES: &[(&str, i32, &str)] = &[
     ("", 3, "has no section [TOKEN]"),
@@ -41,7 +40,7 @@ const FILES: &[(&str, i32, &str)] = &[
     ("[TOKEN]\n{pair}\nbase_url = https://tokens.example/?x\n", 3, "has a query"),
 ];
 
-/// A command line, beside a file that is in order.
+/// A command line, with a valid file.
 #[rustfmt::skip]
 const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["--nonsense"], 2, "argument 1 is not known"),
@@ -88,7 +87,7 @@ const ENVIRONMENTS: &[(&str, &[u8], i32, &str)] = &[
     ("FEISHU_CONFIG_FILE", b"/dev/null", 3, "not a regular file"),
 ];
 
-/// Replies that bring no tokens.
+/// Replies without tokens.
 fn replies() -> Vec<(Fault, i32, &'static str)> {
     let ok = |body: String| Fault::reply(200, body);
     vec![
@@ -124,7 +123,7 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
             5,
             "System error (code 20050",
         ),
-        // HTTP 400 is no verdict: the code is.
+        // HTTP 400 is not a verdict: the code is.
         (
             Fault::reply(400, r#"{"code":20007,"msg":"try again"}"#),
             5,
@@ -142,7 +141,7 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
     ]
 }
 
-/// Runs, and asserts what holds for each of the table.
+/// Runs, and asserts what holds for each row of the table.
 fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
     let before = fs::read(scene.file()).unwrap();
     let names = scene.file_names();
@@ -227,14 +226,14 @@ fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
         let path = scene.folder().join(&kept);
         assert_eq!(fs::read_to_string(&path).unwrap(), body);
         assert!(is_private(&path));
-        // It is the user's, and in nobody's way.
+        // It is the user's, and does no harm.
         scene.run::<&str>([]).token();
         held.push(kept);
     }
     assert_eq!(held.len(), 14);
 }
 
-/// Where no file takes it, losing it would be worse than showing it.
+/// If no file can take it, losing it would be worse than showing it.
 #[test]
 fn a_reply_that_no_file_takes_is_printed() {
     let form: fn(String) -> Vec<u8> = |_| b"access_token=u-1&refresh_token=ur-1".to_vec();
@@ -284,12 +283,7 @@ fn bad_files_are_refused_before_anything_is_sent() {
     assert_refused(&scene, &mut scene.program(), 3, "too long");
     for text in ["; many lines\n".repeat(200_001), "\n".repeat(32 << 20)] {
         scene.write(text);
-        assert_refused(
-            &scene,
-            &mut scene.program(),
-            3,
-            "line 200001: is too many",
-        );
+        assert_refused(&scene, &mut scene.program(), 3, "line 200001: is too many");
     }
     assert!(scene.server.requests().is_empty());
 }

@@ -49,7 +49,7 @@ fn what_cannot_be_a_refresh_token_is_not_sent() {
             "is a Feishu token, and its api is 115",
         ),
     ] {
-        // One that is there, and one that a first run would make.
+        // An existing one, and one that a first run would create.
         for file in [&before[..], ""] {
             if file.is_empty() && !arguments.contains(&"-r") {
                 continue;

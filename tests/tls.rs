@@ -1,4 +1,4 @@
-//! Whose certificates are trusted.
+//! Which certificates are trusted.
 
 use std::fs;
 use std::process::Command;
@@ -38,7 +38,7 @@ fn a_private_authority_in_the_systems_store_works_without_a_flag() {
     run(&scene, ("SSL_CERT_DIR", "store"), &[]).token();
     assert_eq!(scene.server.connections(), 2, "one handshake each");
     fs::remove_dir_all(store).unwrap();
-    // So does one that is named.
+    // So does a named one.
     scene.run(["--ca-cert", "ca.pem"]).token();
     let all = scene.run(["--all", "--ca-cert", "ca.pem"]);
     assert_eq!(all.code, 0, "{}", all.stderr);
@@ -100,7 +100,7 @@ fn a_certificate_that_is_not_good_is_refused() {
                 run.stderr
             );
         }
-        // A system without any certificates is no other.
+        // A system without any certificates behaves the same.
         let run = run(&scene, ("SSL_CERT_FILE", "/dev/null"), &[]);
         run.assert_failed(3, "invalid peer certificate");
         assert!(scene.server.requests().is_empty());
