@@ -1,4 +1,4 @@
-//! The file as text, by its size: understanding it, and splicing new values into one section.
+//! The file as text, by size: parsing it, and splicing new values into one section.
 //!
 //! `cargo bench --features internals --bench document`
 

@@ -6,7 +6,7 @@
     python3 benches/many.py workers            # ten workers on two apps, then one, for two minutes each
 
 Needs Python 3, GNU time and PostgreSQL with psql. A thousand logins are sealed by the program itself; the others are
-copies of those rows that are not due, so that nobody opens them.
+copies of rows that are not due, so that nobody opens them.
 """
 
 import glob
@@ -54,7 +54,7 @@ class Store:
         return json.loads(self.ask("/sandbox/counts"))
 
     def add(self, api, app_id, name, count):
-        """Moves so many new logins of an app into the store."""
+        """Moves this many new logins of an app into the store."""
         with tempfile.TemporaryDirectory() as folder:
             for first in range(0, count, 50):
                 path = os.path.join(folder, "some.ini")
@@ -65,7 +65,7 @@ class Store:
                 run([PROGRAM, "store", "import", "-q", "-c", path])
 
     def durations(self, words, work):
-        """What the statements with these words took the server while some work was done, in seconds: to plan, and to do."""
+        """The server's time for the statements with these words during some work, in seconds: planning and execution."""
         start = os.path.getsize(self.log)
         work()
         with open(self.log, errors="replace") as file:
@@ -118,7 +118,7 @@ def million():
             size_of = lambda name: store.ask_database(f"SELECT pg_size_pretty(pg_relation_size('feishu_refresh.{name}'))")
             store.ask_database("UPDATE feishu_refresh.login SET access_expires_at = now() WHERE name LIKE 'p%'")
             memory = []
-            # All but the first, for which the connection learns of the tables, and the last ones, which find fewer.
+            # All but the first, in which the connection reads about the tables, and the last ones, which find fewer.
             claims += store.durations("WITH turn AS", lambda: memory.append(peak_memory(worker)))[1:25]
             begun = time.perf_counter()
             subprocess.run([PROGRAM, "status"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -33,7 +33,7 @@ PROGRAM = os.path.join(RELEASE, "feishu-refresh")
 
 
 class Sandbox:
-    """A stand-in server of its own process."""
+    """A stand-in server in its own process."""
 
     def __init__(self, tls):
         arguments = [os.path.join(RELEASE, "examples", "sandbox"), "--serve"] + ["--tls"] * tls
@@ -79,8 +79,8 @@ def sandbox(tls=False):
 
 
 def run(arguments):
-    """Runs a program; gives its time in seconds. Spawned with as little around it as can be: the
-    shortest of these runs are shorter than what `subprocess` adds."""
+    """Runs a program; returns its time in seconds. Spawned with as little overhead as possible: the
+    shortest of these runs take less than what `subprocess` adds."""
     program = shutil.which(arguments[0])
     quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
     start = time.perf_counter()
@@ -93,7 +93,7 @@ def run(arguments):
 
 
 def peak_memory(arguments):
-    """The most memory that a program had, in bytes. Asked of GNU time: what is started from here
+    """A program's peak memory, in bytes. From GNU time: a process started from here
     inherits the peak of this interpreter."""
     timed = subprocess.run(["time", "-f", "%M"] + arguments, capture_output=True, text=True, check=True)
     return int(timed.stderr.split()[-1]) * 1024
@@ -146,10 +146,10 @@ def one():
         python = os.environ.get("PYTHON", sys.executable)
         here = os.path.join(ROOT, "benches")
         app_id, app_secret = re.findall(r"= (.*)", server.app())
-        # What curl loads for a host whose authority is not named: the system's store, and ours in it.
+        # What curl loads without a named authority: the system's store, with ours in it.
         with open(os.path.join(folder, "store.pem"), "w") as both:
             both.write(open("/etc/ssl/certs/ca-certificates.crt").read() + open(server.ca).read())
-        # Refused, and so a little less work for the server: curl could not keep what it gets.
+        # Refused, so a little less work for the server: curl could not save what it gets.
         body = {"grant_type": "refresh_token", "client_id": app_id, "client_secret": app_secret, "refresh_token": "x" * 1000}
         curl = lambda store: ["curl", "-sS", "--cacert", store, "-H", "Content-Type: application/json; charset=utf-8", "-d", json.dumps(body), server.base + "/open-apis/authen/v2/oauth/token"]
         run(ours)

@@ -1,13 +1,13 @@
-//! What must hold of every reply, whatever its bytes.
+//! What must hold for every reply, whatever its bytes.
 
 use feishu_refresh::internals::{Asked, Judged, judge};
 use serde_json::Value;
 
-/// A secret that each request showed, in every place where one can stand.
+/// A secret that each request sent, in every place where one can be.
 pub const SECRET: &str = "ur-Fuzz/Secret+0123456789";
 
 /// Judges bytes as a reply: the first picks the HTTP status, the first line is the log id, the rest is the
-/// body. Nothing that a person is shown may hold the secret, a control character or a whole page.
+/// body. Nothing shown to a person may contain the secret, a control character or a whole page.
 pub fn judged(asked: Asked, input: &[u8]) -> Option<(u16, &[u8], Judged)> {
     let (picked, rest) = input.split_first()?;
     let status = [200, 400, 401, 429, 500, 503][usize::from(*picked) % 6];
@@ -30,13 +30,13 @@ pub fn judged(asked: Asked, input: &[u8]) -> Option<(u16, &[u8], Judged)> {
     Some((status, body, judged))
 }
 
-/// The same, of the reply to a refresh. A refresh token that stands where the documents put it, in a reply
-/// that says yes, must be saved whatever else the reply holds (P5).
+/// The same for the reply to a refresh. A refresh token at its documented place in a success reply must be saved,
+/// whatever else the reply holds (P5).
 pub fn refresh(asked: Asked, input: &[u8], under: Option<&str>) {
     let Some((200, body, judged)) = judged(asked, input) else {
         return;
     };
-    // Of what stands twice, readers take one or the other.
+    // Of duplicate fields, readers take one or the other.
     let text = String::from_utf8_lossy(body);
     if ["refresh_token\"", "\"code\"", "\"data\"", "\\u"]
         .iter()

@@ -1,5 +1,4 @@
-//! What drives requests, on the thread that asks. It is made once something has to wait: a look at a file
-//! does not.
+//! Runs requests on the calling thread. Created only when something has to wait: reading a file does not.
 
 use std::cell::OnceCell;
 
@@ -7,15 +6,15 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, Result};
 
-/// Drives what waits.
+/// Runs futures.
 #[derive(Default)]
 pub(crate) struct Driver(OnceCell<Runtime>);
 
 impl Driver {
-    /// Drives this to its end.
+    /// Runs this future to its end.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the system has nothing to wait with.
+    /// [`crate::Kind::Temporary`] if the system cannot provide what waiting needs.
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         if let Some(runtime) = self.0.get() {
             return Ok(runtime.block_on(work));

@@ -1,4 +1,4 @@
-//! One request and what came of it, told in the log.
+//! One request and its result, reported in the log.
 
 use std::time::Instant;
 
@@ -8,14 +8,14 @@ use crate::client::{Cause, Client, SendError};
 use crate::error::Hint;
 use crate::protocol::{PROXY_LOGIN, Refusal, Reply, Request, Response, Secrets, Verdict};
 
-/// What came of a request for a pair.
+/// The result of a request for a pair.
 pub(crate) struct Judged {
     pub(crate) reply: Reply,
     /// The whole reply, if it may hold the only copy of a pair that was not found in it.
     pub(crate) unread: Option<Vec<u8>>,
 }
 
-/// Sends what brings a pair, and judges the reply or what came of it.
+/// Sends a request for a pair, and judges the reply, or the part of it that came.
 pub(crate) async fn judged(
     client: &Client,
     request: &Request,
@@ -25,7 +25,7 @@ pub(crate) async fn judged(
     let (reply, body) = match send(client, request, secrets).await {
         Ok(response) => (judge(&response), response.packed.unwrap_or(response.body)),
         Err(lost) => match lost.partial.as_ref().map(judge) {
-            // Enough of it came to hold the next refresh token.
+            // Enough arrived to hold the next refresh token.
             Some(Reply::Rotated(rotation)) if rotation.refresh_token.is_some() => {
                 (Reply::Rotated(rotation), Vec::new())
             }
@@ -37,14 +37,14 @@ pub(crate) async fn judged(
     {
         let host = client.host();
         log::warn!(
-            "{host}: gives tokens of the type {other}, not Bearer: a plain call with one may fail"
+            "{host}: issues tokens of type {other}, not Bearer: a plain call with one may fail"
         );
     }
     let unread = Some(body).filter(|body| reply.is_unread() && !body.is_empty());
     Judged { reply, unread }
 }
 
-/// Sends a request once, and tells what came back.
+/// Sends a request once, and reports what came back.
 pub(crate) async fn send(
     client: &Client,
     request: &Request,
@@ -67,10 +67,10 @@ pub(crate) async fn send(
     result
 }
 
-/// Clocks may differ by so much without a word: no expiry is read that closely.
+/// Clocks may differ by this much without a warning: no expiry is read that closely.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// An expiry is written by this machine's clock. The host is told of once.
+/// Expiries are written by this machine's clock. Warns once per host.
 fn warn_of_clock(client: &Client, off: SignedDuration) {
     if off.abs() > CLOCK_TOLERANCE && client.is_first_warning() {
         let minutes = off.abs().as_mins();
@@ -87,11 +87,11 @@ fn warn_of_clock(client: &Client, off: SignedDuration) {
 }
 
 static UNTRUSTED: Hint = Hint::fixed(
-    "if the issuer is a company's own, trust it with --ca-cert or in the system's store; a wrong name is the server's to mend",
+    "if the issuer is a company's own, trust it with --ca-cert or in the system's store; a wrong name must be fixed on the server",
     "若是公司自有 CA 签发，请用 --ca-cert 指定或加入系统证书库；域名不符需由服务器方修正",
 );
 static OUT_OF_TIME: Hint = Hint::fixed(
-    "check this machine's clock first: date; if it is right, the certificate is the server's to renew",
+    "check this machine's clock first: date; if it is right, the server must renew its certificate",
     "请先用 date 检查本机时钟；若时钟无误，需由服务器方更换证书",
 );
 static MADE_FOR_CA: Hint = Hint::fixed(
@@ -128,7 +128,7 @@ impl SendError {
     }
 }
 
-/// What no whole reply means.
+/// What the lack of a complete reply means.
 pub(crate) fn no_reply(error: SendError, secrets: &Secrets<'_>) -> Refusal {
     let partial = error.partial.as_ref();
     Refusal {

@@ -1,7 +1,6 @@
-//! Named points at which a test can make a run fail: `FEISHU_REFRESH_FAIL=after-write=abort`. The
-//! first pass can end in `error`, `panic` or `abort`, every pass in `errors`; several points stand
-//! with commas between them. Compiled only with the feature `fail-points`,
-//! which only this package's own tests turn on.
+//! Named points at which a test can make a run fail: `FEISHU_REFRESH_FAIL=after-write=abort`. The first pass can end in
+//! `error`, `panic` or `abort`, every pass in `errors`; several points are separated by commas. Compiled only with the
+//! feature `fail-points`, which only this package's own tests turn on.
 
 /// Fails here if the environment asks for it.
 macro_rules! fail_point {
@@ -20,7 +19,7 @@ mod armed {
 
     use crate::error::{Error, Kind};
 
-    /// An error that a point can be asked for.
+    /// An error that a point can return.
     pub(crate) trait Injected {
         fn injected(name: &str) -> Self;
     }
@@ -48,7 +47,7 @@ mod armed {
         }
     }
 
-    /// Whether a point is passed for the first time.
+    /// Whether a point is reached for the first time.
     fn is_first(name: &str) -> bool {
         static PASSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
         let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +56,7 @@ mod armed {
         first
     }
 
-    /// Whether a point is asked to return its error; the harsher requests do not return.
+    /// Whether a point is asked to return its error; the harsher modes do not return.
     #[expect(clippy::panic, reason = "what the test asked for")]
     pub(crate) fn is_asked(name: &str) -> bool {
         let asked = env::var("FEISHU_REFRESH_FAIL").unwrap_or_default();

@@ -1,15 +1,15 @@
-//! Many logins in one run: the same story for each, side by side ([`Story::tell`]). The store says which are
-//! next: a file all at once, a database some at a time, since other runs work there, too.
+//! Many logins in one run: the same story for each, side by side ([`Story::tell`]). The store says which are next: a
+//! file all at once, a database a few at a time, since other runs work there, too.
 //!
 //! Promises:
-//! - Each pair is in the journal the moment it arrives, in the store soon after, and reported after
+//! - Each pair is in the journal as soon as it arrives, then in the store, and is reported after
 //!   that (P2, P7).
-//! - Of a database's logins few are under way at once, and none is remembered: the memory of a run does not grow
+//! - Only a few of a database's logins are in progress at once, and none is remembered: a run's memory does not grow
 //!   with the database.
-//! - Requests to one app of one host are spaced evenly, and few are under way at once
+//! - Requests to one app of one host are spaced evenly, and few are in progress at once
 //!   ([`crate::refresh::pace`]). An app token is fetched once for each app.
-//! - One login's failure stops no other. Who listens slowly stops nothing: this thread tells, and
-//!   another one works.
+//! - One login's failure stops no other. A slow listener blocks nothing: this thread reports, and
+//!   another works.
 //! - A signal waits until what was sent is saved; until then nothing new is sent (P6).
 
 mod crew;
@@ -35,12 +35,11 @@ use crew::Fleet;
 pub(crate) use terms::{AfterSave, Audience, Helper, Settled};
 use terms::{Done, Event, left_out};
 
-/// Refreshes all logins of a store that are due. Signals wait when this is called, and still when it returns,
-/// if something must be told first.
+/// Refreshes all logins of a store that are due. Signals are deferred when this is called, and still when it returns if
+/// something must be reported first.
 ///
 /// # Errors
-/// [`Kind::Config`], [`Kind::Temporary`] if it cannot begin, or go on: then nothing was sent that was not
-/// told of.
+/// [`Kind::Config`], [`Kind::Temporary`] if it cannot begin or go on: then all that was sent has been reported.
 pub(crate) fn run(
     options: &Options,
     due: &Due,
@@ -98,11 +97,11 @@ pub(crate) fn run(
         Err(error) if error.kind() == Kind::Temporary && options.min_ttl.is_some() => error,
         ran => return ran,
     };
-    // Nothing was sent, and what is saved may do.
+    // Nothing was sent, and the saved tokens may do.
     let Some(settled) = all_valid(&before, options) else {
         return Err(error);
     };
-    log::warn!("{error}; the saved tokens are still valid, and are used");
+    log::warn!("{error}; the saved tokens are still valid and are used");
     tell(audience, settled);
     Ok(())
 }
@@ -116,7 +115,7 @@ fn tell(audience: &mut dyn Audience, all: AllSettled) {
     }
 }
 
-/// What there is to tell without a lock or a network, if none of the logins is due.
+/// What can be reported without a lock or the network, if no login is due.
 fn all_left_out(logins: &[Named<Snapshot>], options: &Options, due: &Due) -> Option<AllSettled> {
     let settled = |(name, snapshot): &Named<Snapshot>| {
         let snapshot = snapshot.as_ref().ok()?;
@@ -128,7 +127,7 @@ fn all_left_out(logins: &[Named<Snapshot>], options: &Options, due: &Due) -> Opt
     all.filter(|all| !all.is_empty())
 }
 
-/// The same, if the tokens of all of them are valid still.
+/// The same, if the tokens of all of them are still valid.
 fn all_valid(logins: &[Named<Snapshot>], options: &Options) -> Option<AllSettled> {
     let settled = |(name, snapshot): &Named<Snapshot>| {
         let view = snapshot.as_ref().ok()?.with(options.given()).ok()?;
@@ -154,7 +153,7 @@ fn work<S: ManyLogins>(
     let hooks = Worker::start(shield)?;
     let pace = Pace::new(due, store.slots());
     let services = Services::new(options, Some(pace), shield);
-    // Nothing is at stake while this waits for others.
+    // Nothing is at risk while this waits for others.
     helper.deliver_signals();
     let begun = driver.run(store.begin(options.given(), due, options.lock_deadline()));
     begun.flatten().map_err(Error::before_sending)?;

@@ -1,5 +1,5 @@
-//! What the benches, the fuzz targets and the maker of the man pages need of the inside. Only with the
-//! feature `internals`, and of no stable form.
+//! Internals for the benches, the fuzz targets and the man page generator. Only with the feature `internals`, and not
+//! stable.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -24,14 +24,14 @@ pub fn completions(shell: clap_complete::Shell) -> String {
     crate::cli::completions::script(shell)
 }
 
-/// Understands a file; gives its number of sections, none if it is refused.
+/// Parses a file; returns its number of sections, none if it is refused.
 #[must_use]
 pub fn parse(text: &[u8]) -> Option<usize> {
     let document = Document::parse(text).ok()?;
     Some(document.sections().count())
 }
 
-/// Understands a file and splices values into one section; gives the new text, none if it is refused.
+/// Parses a file and splices values into one section; returns the new text, none if it is refused.
 #[must_use]
 pub fn splice(text: &[u8], section: &str, values: &[(&str, &str)]) -> Option<String> {
     let document = Document::parse(text).ok()?;
@@ -49,15 +49,15 @@ pub fn splice(text: &[u8], section: &str, values: &[(&str, &str)]) -> Option<Str
 /// Which reply is judged.
 #[derive(Debug, Clone, Copy)]
 pub enum Asked {
-    /// That to a refresh.
+    /// The reply to a refresh.
     Refresh(Api),
-    /// That to a request for an app token.
+    /// The reply to a request for an app token.
     AppToken,
-    /// That to the exchange of a code.
+    /// The reply to the exchange of a code.
     Code,
-    /// That to the request for a device's prompt.
+    /// The reply to the request for a device's prompt.
     Prompt,
-    /// That to a device's question for its pair.
+    /// The reply to a device's poll for its pair.
     Poll,
 }
 
@@ -70,7 +70,7 @@ pub struct Judged {
     pub shown: Vec<String>,
 }
 
-/// Judges a reply to a request that showed `secret` in every place a secret can stand.
+/// Judges a reply to a request that sent `secret` in every place a secret can be.
 #[must_use]
 pub fn judge(
     asked: Asked,
@@ -161,7 +161,7 @@ fn of_refusal(refusal: Refusal) -> Judged {
     }
 }
 
-/// A reply's body without the compression that its `Content-Encoding` names, as far as it is read.
+/// A reply's body, decompressed as its `Content-Encoding` says, as far as it can be read.
 #[must_use]
 pub fn unpacked(coding: &str, body: &[u8]) -> Vec<u8> {
     let mut response = Response {
@@ -174,7 +174,7 @@ pub fn unpacked(coding: &str, body: &[u8]) -> Vec<u8> {
     response.body
 }
 
-/// The code that is read from what a browser or a person brings back from the consent page.
+/// The code found in what a browser or a person brings back from the consent page.
 #[must_use]
 pub fn code_of(pasted: &str, state: &str) -> Option<String> {
     match consent::pasted(pasted, &state.into(), Secrets::default()) {

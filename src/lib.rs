@@ -1,14 +1,13 @@
 //! Renews Feishu (Lark) user access tokens, and saves the refresh token that comes back before anything else.
 //!
-//! A `user_access_token` lives about two hours. It is renewed with a refresh token that works
-//! once: the reply holds the next one, and whoever loses the reply loses the login. This crate
-//! reads both tokens from an INI file, spends one, saves its successor durably, and only then
-//! hands over the new access token. Any number of programs may do so on one file at once; on more than
-//! one machine, with PostgreSQL in the file's place.
+//! A `user_access_token` is valid for about two hours. It is renewed with a refresh token that works once: the reply
+//! holds the next one, and a lost reply means a lost login. This crate reads both tokens from an INI file, spends one,
+//! saves its successor durably, and only then hands over the new access token. Any number of programs may do so on one
+//! file at once; for more than one machine, PostgreSQL replaces the file.
 //!
-//! [`refresh_user_access_token`] is the whole of it in one call; [`blocking`] has the same without
-//! async. [`refresh()`] takes every setting and tells more. An [`Error`] says by its [`Kind`] what
-//! to do: run again, ask the user, or mend the configuration.
+//! [`refresh_user_access_token`] does all of it in one call; [`blocking`] has the same without async. [`refresh()`]
+//! takes every setting and returns more. The [`Kind`] of an [`Error`] says what to do: run again, ask the user, or fix
+//! the configuration.
 //!
 //! # Example
 //!
@@ -21,7 +20,7 @@
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let file = &folder.path().join("feishu-config.ini");
 //! # std::fs::write(file, server.config_file()).unwrap();
-//! // Tokens come from the file; `Some(…)` would take their place.
+//! // Tokens come from the file; `Some(…)` would replace them.
 //! match refresh_user_access_token(None, None, Some(file)) {
 //!     Ok(token) => println!("a fresh token of {} characters", token.len()),
 //!     Err(error) if error.kind() == Kind::Reauthorize => println!("consent is needed: {error}"),
@@ -32,17 +31,14 @@
 //! # Ok::<(), feishu_refresh::Error>(())
 //! ```
 //!
-//! With settings of your own, and only if the saved token lasts less than ten minutes:
+//! With your own settings, and only if the saved token is valid for less than ten minutes:
 //!
 //! ```no_run
 //! use std::time::Duration;
 //! use feishu_refresh::{Options, blocking::refresh};
 //!
-//! let mut options = Options::default();
-//! options.profile = "bot".to_owned();
-//! options.min_ttl = Some(Duration::from_secs(600));
-//! let outcome = refresh(&options)?;
-//! println!("good until {:?}", outcome.expires_at);
+//! let mut options = Options::default(); options.profile = "bot".to_owned(); options.min_ttl =
+//! Some(Duration::from_secs(600)); let outcome = refresh(&options)?; println!("valid until {:?}", outcome.expires_at);
 //! // Async, under any runtime: feishu_refresh::refresh(options).await?
 //! # Ok::<(), feishu_refresh::Error>(())
 //! ```
@@ -52,25 +48,23 @@
 //! ```no_run
 //! use feishu_refresh::{Database, Options, blocking::refresh};
 //!
-//! let key = std::fs::read_to_string("/etc/feishu-refresh.key")?;
-//! let mut options = Options::default();
-//! options.store = Some(Database::new("postgres://feishu@db.example/feishu", key));
-//! options.profile = "bot".to_owned();
-//! println!("good until {:?}", refresh(&options)?.expires_at);
+//! let key = std::fs::read_to_string("/etc/feishu-refresh.key")?; let mut options = Options::default(); options.store =
+//! Some(Database::new("postgres://feishu@db.example/feishu", key)); options.profile = "bot".to_owned(); println!("valid
+//! until {:?}", refresh(&options)?.expires_at);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # What a caller should know
 //!
-//! - A refresh works on a thread of its own and goes on to its save even if the future is dropped, as
-//!   long as the process lives. Signals are the caller's: the program puts them off meanwhile, the
+//! - A refresh runs on its own thread and continues until it is saved even if the future is dropped, as
+//!   long as the process lives. Signals are up to the caller: the program defers them meanwhile, the
 //!   library does not.
-//! - Warnings, and at the level *info* each request, go to the [`log`] crate. No secret is among them.
-//! - Secrets are [`SecretString`]s: their `Debug` text is redacted, and [`ExposeSecret`] takes them out.
+//! - Warnings, and at the level *info* each request, go to the [`log`] crate. They contain no secret.
+//! - Secrets are [`SecretString`]s: their `Debug` text is redacted, and [`ExposeSecret`] gives access.
 
 #![cfg_attr(
     not(feature = "postgres"),
-    allow(dead_code, reason = "some of it serves only stores in a database")
+    allow(dead_code, reason = "some of it is used only by database stores")
 )]
 
 #[macro_use]
@@ -112,11 +106,11 @@ pub use token::{ExposeSecret, SecretString, Tokens};
 
 /// Renews the `user_access_token` of `[TOKEN]` in `config_file`, and returns the new one.
 ///
-/// What is not given is taken from the file; the file itself defaults to `feishu-config.ini` in
+/// What is not given is read from the file, which defaults to `feishu-config.ini` in
 /// the working directory. The rotated pair is in the file before this returns.
 ///
-/// The work goes on, on a thread of its own, even if the returned future is dropped: a token that
-/// was spent is saved as long as the process lives.
+/// The work continues on its own thread even if the returned future is dropped: after a token is spent, its successor
+/// is saved as long as the process lives.
 ///
 /// # Errors
 /// See [`Kind`] for what each failure means for the refresh token.
@@ -131,7 +125,7 @@ pub async fn refresh_user_access_token(
 
 /// Refreshes one profile as `options` say.
 ///
-/// Works under any async runtime, and goes on if the future is dropped, as
+/// Works under any async runtime, and continues if the future is dropped, as
 /// [`refresh_user_access_token`] does.
 ///
 /// # Errors
@@ -139,7 +133,7 @@ pub async fn refresh_user_access_token(
 pub async fn refresh(options: Options) -> Result<Outcome> {
     let (hand_over, result) = oneshot::channel();
     let work = move || {
-        // Nobody may be waiting any more; the file has the result all the same.
+        // The caller may be gone; the file has the result anyway.
         let _ = hand_over.send(refresh::run(&options, &mut Library, || {}));
     };
     thread::Builder::new()
@@ -183,13 +177,12 @@ pub mod blocking {
         Ok(outcome.access_token.expose_secret().to_owned())
     }
 
-    /// As [`super::refresh`], but waits. May be called from within an async runtime, whose thread
-    /// it then blocks.
+    /// As [`super::refresh`], but waits. May be called within an async runtime, whose thread it then blocks.
     ///
     /// # Errors
     /// See [`super::Kind`].
     pub fn refresh(options: &Options) -> Result<Outcome> {
-        // A thread of its own, since a runtime cannot be started inside another.
+        // On its own thread, since a runtime cannot be started inside another.
         thread::scope(|scope| {
             let thread = thread::Builder::new()
                 .spawn_scoped(scope, || super::refresh::run(options, &mut Library, || {}));

@@ -1,12 +1,11 @@
-//! What the program asks of the operating system beyond std, and the only place that knows which one
-//! it is.
+//! What the program needs from the operating system beyond std; the only place that knows which one it is.
 //!
 //! Promises:
 //! - Each system has the same modules with the same functions: `files`, `machine`, `programs` and
-//!   `signals`. What a system has no such thing as is a function that does nothing there, and says why.
-//! - Nothing here decides what becomes of a token, and nothing here knows the modules that do.
+//!   `signals`. What a system lacks is a function that does nothing there, and says why.
+//! - Nothing here decides about a token, or knows the modules that do.
 
-// What the systems do differently has a module for each; the code above is the same for all.
+// Each system has a module for what it does differently; the code above is the same for all.
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -17,7 +16,7 @@ pub(crate) use unix::{files, machine, programs, signals};
 #[cfg(windows)]
 pub(crate) use windows::{files, machine, programs, signals};
 
-// Files without locks, or signals that cannot wait, would break the promises silently.
+// Without file locks, or signals that can wait, the promises would break silently.
 #[cfg(not(any(unix, windows)))]
 compile_error!("feishu-refresh runs on Unix systems and on Windows");
 
@@ -31,7 +30,7 @@ pub(crate) enum Fixed {
     Immutable,
     /// The file has other names, which would keep the old text.
     HardLinks,
-    /// The file has rights beyond owner, group and mode, which a new file would not have.
+    /// The file has access rights beyond owner, group and mode, which a new file would lack.
     AccessList,
     /// The file is open but gone from its folder: a mounted file that was replaced on the host.
     Replaced,

@@ -1,9 +1,8 @@
-//! What a login is: its keys, which source of a value wins, what is sent where, and what a reply
-//! changes. Knows no file: a store says what it holds ([`Snapshot`]), and keeps what comes of it
-//! ([`Successor`]).
+//! What a login is: its keys, which source of a value wins, what is sent where, and what a reply changes. Knows no
+//! files: a store says what it holds ([`Snapshot`]), and keeps the result ([`Successor`]).
 //!
-//! [`Given`] came from outside, a [`View`] puts it beside a snapshot, an [`Order`] is what one refresh
-//! sends, [`SpentTokens`] remembers which tokens are of no use any more.
+//! [`Given`] came from outside, a [`View`] combines it with a snapshot, an [`Order`] is what one refresh sends,
+//! [`SpentTokens`] remembers which tokens no longer work.
 
 mod absent;
 mod given;
@@ -37,7 +36,7 @@ pub(crate) use spent::SpentTokens;
 pub(crate) use successor::{Origin, Successor};
 pub(crate) use view::{View, consent_api, twin};
 
-/// The names of what a login holds, in a file and in messages.
+/// The names of a login's values, in a file and in messages.
 pub(crate) mod key {
     pub(crate) const API: &str = "api";
     pub(crate) const BASE_URL: &str = "base_url";
@@ -56,7 +55,7 @@ pub(crate) mod key {
 
     use crate::protocol::Api;
 
-    /// Where the access token stands: 115's is no user's.
+    /// The access token's key: 115 calls it otherwise.
     pub(crate) fn access_token(api: Api) -> &'static str {
         match api {
             Api::Open115 => "access_token",
@@ -64,7 +63,7 @@ pub(crate) mod key {
         }
     }
 
-    /// Where its expiry stands.
+    /// The key of its expiry.
     pub(crate) fn access_expires_at(api: Api) -> &'static str {
         match api {
             Api::Open115 => "access_token_expires_at",
@@ -73,17 +72,18 @@ pub(crate) mod key {
     }
 }
 
-/// The section that is no login: what stands there holds for all others.
+/// The section that is not a login: its values apply to all others.
 pub(crate) const NO_PROFILE: &str = "DEFAULT";
 
-/// Refuses what cannot be a login's name: that of a section, also in a store that has none, so that a login can move.
+/// Refuses what cannot be a login's name, which is a section's name, even in a store without sections, so that a login
+/// can move.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if is_plausible(name) && !name.contains(']') && name != NO_PROFILE {
         return Ok(());
     }
     Err(
-        Error::config("the profile's name cannot be that of a section").with_hint(Hint::fixed(
-            "a profile is a section of the file, like TOKEN; [DEFAULT] is none",
+        Error::config("the profile's name cannot be a section's name").with_hint(Hint::fixed(
+            "a profile is a section of the file, like TOKEN; [DEFAULT] is not one",
             "profile 是配置文件中的一个节，例如 TOKEN；[DEFAULT] 不能用作 profile",
         )),
     )
@@ -112,14 +112,14 @@ pub(crate) struct Snapshot {
     /// If not: the logins of the file that it could be confused with.
     pub(crate) others: Vec<String>,
     pub(crate) profile: Profile,
-    /// How far the store's clock is ahead of this machine's: its expiries are counted by its clock.
+    /// How far the store's clock is ahead of this machine's: expiries follow the store's clock.
     pub(crate) clock_ahead: SignedDuration,
     /// The tokens that are known to be spent, and by which profiles.
     pub(crate) spent_by: Arc<HashMap<Fingerprint, String>>,
 }
 
 impl Snapshot {
-    /// This login, seen together with what was given from outside.
+    /// This login, combined with what was given from outside.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if its api is not known.
@@ -146,11 +146,11 @@ pub(crate) struct Profile {
     pub(crate) shared: Addresses,
     pub(crate) app_id: Option<String>,
     pub(crate) app_secret: Option<SecretString>,
-    /// A ticket belongs to an app: the shared one is not taken for a login's own app.
+    /// A ticket belongs to an app: the shared one is not used for a login's own app.
     pub(crate) app_ticket: Option<SecretString>,
     pub(crate) app_access_token: Option<SecretString>,
     pub(crate) app_expires_at: Option<Timestamp>,
-    /// Where a browser is sent back to after a consent.
+    /// Where a browser is sent after a consent.
     pub(crate) redirect_uri: Option<String>,
     pub(crate) pair: Pair,
 }
@@ -173,10 +173,10 @@ impl Addresses {
     }
 }
 
-/// The endpoint that a login says it is of.
+/// The endpoint that a login names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum StatedApi {
-    /// It does not say: its token's form does.
+    /// None named: the token's form decides.
     #[default]
     None,
     Known(Api),
@@ -202,7 +202,7 @@ impl StatedApi {
     }
 }
 
-/// A pair, and what is known of it.
+/// A pair, and what is known about it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pair {
     pub(crate) api: StatedApi,
@@ -211,9 +211,8 @@ pub(crate) struct Pair {
 }
 
 impl Profile {
-    /// Reads every key that this program uses, so that one which readers could disagree about is
-    /// refused whether this run needs it or not. `own` looks a key up in the login itself, `shared`
-    /// among what all share.
+    /// Reads every key that this program uses, so that an ambiguous one is refused whether this run needs it or not.
+    /// `own` looks a key up in the login itself, `shared` among the shared keys.
     pub(crate) fn read(
         own: impl Fn(&str) -> Result<Option<String>>,
         shared: impl Fn(&str) -> Result<Option<String>>,
@@ -239,7 +238,7 @@ impl Profile {
 impl Pair {
     pub(crate) fn read(own: impl Fn(&str) -> Result<Option<String>>) -> Result<Self> {
         let secret = |key| Ok::<_, Error>(own(key)?.map(SecretString::from));
-        // A time that cannot be read is one that is not known: expiries only advise.
+        // An unreadable time counts as unknown: expiries only advise.
         let time = |key| Ok::<_, Error>(own(key)?.and_then(|time| time.parse().ok()));
         let api = StatedApi::read(own(key::API)?.as_deref());
         let keys = api.known().unwrap_or(Api::V1);

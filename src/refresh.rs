@@ -1,10 +1,9 @@
-//! The story of one refresh: claim, order, reserve, send, save, hand over. Read this file first.
+//! The course of one refresh: claim, order, reserve, send, save, hand over. Read this file first.
 //!
-//! [`Story::tell`] tells it, for a login alone and for one among many. The types carry its rules: only
-//! a claim can reserve, and only a reservation can save, once. [`attempts`] sends, and alone decides
-//! about sending again; one round of the loop sends one request, so that between any two the store is
-//! read anew and signals count. [`failure`] finds the words for what went wrong and what became of the
-//! token. Which store it is, nobody here knows.
+//! [`Story::tell`] runs it, for a single login and for one among many. The types carry its rules: only a claim can
+//! reserve, and only a reservation can save, once. Only [`attempts`] sends, and decides about retries; one round of the
+//! loop sends one request, so that between any two the store is read anew and signals are handled. [`failure`] words
+//! what went wrong and what happened to the token. Nothing here knows which store it is.
 
 mod app_tokens;
 pub(crate) mod attempts;
@@ -29,60 +28,60 @@ use attempts::{Answer, Attempts, Received, Services};
 pub use options::Options;
 use pace::Pace;
 
-/// A valid access token, and what belongs to it. Everything in it is saved.
+/// A valid access token and its data. Everything in it is saved.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The token to use.
     pub access_token: SecretString,
-    /// When it ends, if the server said so.
+    /// When it expires, if the server said so.
     pub expires_at: Option<Timestamp>,
     /// What it may be used for, separated by spaces, if the server said so.
     pub scope: Option<String>,
     /// The refresh token that is saved now.
     pub refresh_token: Option<SecretString>,
-    /// When that one ends, if the server said so.
+    /// When that one expires, if the server said so.
     pub refresh_expires_at: Option<Timestamp>,
-    /// Whether this run rotated; if not, there was a saved token that lasts, or another run got one
-    /// while this one waited for it.
+    /// Whether this run rotated; if not, the saved token was valid long enough, or another run got one while this one
+    /// waited.
     pub refreshed: bool,
     /// The endpoint that was used.
     pub api: Api,
 }
 
-/// What a refresh leaves to its caller. The program puts signals off while a token is at stake (P6)
-/// and runs a command after the save; a library must not touch its caller's signals.
+/// What a refresh leaves to its caller. The program defers signals while a token is at risk (P6) and runs a command
+/// after the save; a library must not touch its caller's signals.
 pub(crate) trait Caller {
     /// From now on, signals wait.
     fn defer_signals(&mut self);
-    /// Those that waited do their work now, and later ones at once.
+    /// Those that waited take effect now, and later ones at once.
     fn deliver_signals(&mut self);
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
     fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a>;
-    /// What says whether a signal waits: then a save that fails is not tried for long any more.
+    /// Tells whether a signal waits: then a failing save is not retried for long.
     fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
         Box::new(|| false)
     }
-    /// Whether what follows a save is slow, so that no more must be sent than it can follow.
+    /// Whether the action after a save is slow, so that no more may be sent than it can keep up with.
     fn holds_up(&self) -> bool {
         false
     }
 }
 
-/// What follows a save.
+/// What happens after a save.
 pub(crate) type Following<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// What a server gave, and the store has.
+/// What a server gave and the store holds.
 pub(crate) struct News<'n> {
     pub(crate) profile: &'n str,
     pub(crate) api: Api,
     pub(crate) tokens: &'n Tokens,
-    /// What a program that is started now must be told, so that it does not wait for this run.
+    /// The environment for a program started now, so that it does not wait for this run.
     pub(crate) lock_name: Option<String>,
 }
 
-/// Does nothing of it.
+/// Does none of it.
 pub(crate) struct Library;
 
 impl Caller for Library {
@@ -93,7 +92,7 @@ impl Caller for Library {
     }
 }
 
-/// When a login is looked at again after a refusal, each time this long after the last look.
+/// When a login is read again after a refusal, each time this long after the last read.
 const LOOKS_AFTER_REFUSAL: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_millis(50),
@@ -101,19 +100,19 @@ const LOOKS_AFTER_REFUSAL: [Duration; 4] = [
     Duration::from_millis(150),
 ];
 
-/// The story of one login.
+/// The refresh of one login.
 pub(crate) struct Story<'s, S> {
     pub(crate) store: &'s S,
     pub(crate) wanted: Wanted<'s>,
     pub(crate) options: &'s Options,
     pub(crate) services: &'s Services,
-    /// Whether the login is refreshed however long it lives.
+    /// Whether the login is refreshed however long its token is still valid.
     pub(crate) is_due: bool,
 }
 
 impl<S: Store> Story<'_, S> {
     /// Spends the login's refresh token, saves its successor, and returns the new access token.
-    /// `before` is what the store said before this run queued for it.
+    /// `before` is what the store held before this run queued for it.
     ///
     /// # Errors
     /// See [`Kind`]: each kind says what became of the refresh token. With [`Kind::Unsaved`], signals
@@ -169,7 +168,7 @@ impl<S: Store> Story<'_, S> {
                 continue;
             }
             let turn = attempts.turn(&order).await?;
-            // The turn may have been long in coming.
+            // The wait for the turn may have been long.
             if claim
                 .renew()
                 .await
@@ -189,7 +188,7 @@ impl<S: Store> Story<'_, S> {
                 Err(error) => return Err(attempts.remember(error)),
             };
             if self.services.pace().is_some_and(Pace::is_closed) {
-                // A signal has come while room was made: it does its work first.
+                // A signal came while space was reserved: it takes effect first.
                 claim = room.release();
                 caller.deliver_signals();
                 continue;
@@ -221,8 +220,8 @@ impl<S: Store> Story<'_, S> {
         }
     }
 
-    /// Claims the login. While the store is there only by this run's making, signals wait: none must
-    /// leave an empty one behind.
+    /// Claims the login. While the store exists only because this run made it, signals wait: none may leave an empty
+    /// one behind.
     pub(crate) async fn claim(&self, caller: &mut dyn Caller) -> Result<S::Claim> {
         if self.store.must_be_made() {
             caller.defer_signals();
@@ -235,8 +234,8 @@ impl<S: Store> Story<'_, S> {
         Ok(claim)
     }
 
-    /// A refusal counts only once the login was looked at again: another program may have renewed it,
-    /// or be just at it (P8). Goes on only if another token would be sent now.
+    /// A refusal counts only once the login was read again: another program may have renewed it, or be renewing it now
+    /// (P8). Goes on only if another token would be sent now.
     ///
     /// # Errors
     /// The refusal.
@@ -247,7 +246,7 @@ impl<S: Store> Story<'_, S> {
         error: Error,
         caller: &mut dyn Caller,
     ) -> Result<S::Claim> {
-        // What an unsaved reply holds is in the error and nowhere else.
+        // The error holds the only copy of an unsaved reply.
         let is_final = matches!(error.kind(), Kind::Temporary | Kind::Unsaved);
         let has_login = !order.address.is_whole() && order.api != Api::Open115;
         if claim.has_made() && error.kind() == Kind::Reauthorize && has_login {
@@ -273,7 +272,7 @@ impl<S: Store> Story<'_, S> {
         }
         if !is_renewed(&claim) {
             match claim.note_refusal(token, &error).await {
-                // It was renewed this very moment.
+                // It was renewed just now.
                 Ok(false) if claim.look_again().await.is_ok() && is_renewed(&claim) => {}
                 _ => return Err(error),
             }
@@ -299,9 +298,9 @@ impl<S: Store> Story<'_, S> {
         caller: &mut dyn Caller,
         attempts: &Attempts<'_>,
     ) -> Result<S::Claim> {
-        // Nothing is at stake until then.
+        // Nothing is at risk until then.
         let next = if claim.has_made() {
-            // Given up, so that a signal leaves none behind.
+            // Released, so that a signal leaves no reservation behind.
             drop(claim);
             caller.deliver_signals();
             rest(pause).await;
@@ -318,7 +317,7 @@ impl<S: Store> Story<'_, S> {
     }
 }
 
-/// Saves what a server gave, tells of it, and only then hands it over.
+/// Saves what a server gave, reports it, and only then hands it over.
 ///
 /// # Errors
 /// [`Kind::Unsaved`]; or what else is wrong with the reply, once the pair is safe.
@@ -351,13 +350,11 @@ pub(crate) async fn save<R: Reservation>(
     };
     let login = &snapshot.login;
     if takes_place.is_some() {
-        log::warn!(
-            "{login}: the refresh token given is new here: its login takes the old one's place"
-        );
+        log::warn!("{login}: the given refresh token is new here: its login replaces the old one");
     } else if made_store && view.new_token().is_some() {
         let file = &login.store;
         log::warn!(
-            "{login}: the refresh token given is spent now, its successor is in {file}: keep that file"
+            "{login}: the given refresh token is spent now, its successor is in {file}: keep that file"
         );
     }
     let news = News {
@@ -380,7 +377,7 @@ pub(crate) async fn save<R: Reservation>(
 fn weightier(error: Error, complaint: Option<Error>) -> Error {
     match complaint {
         None => error,
-        // What could be kept nowhere holds a refresh token that is in no other place.
+        // What could not be kept holds the only copy of a refresh token.
         Some(complaint) if complaint.kind() == Kind::Unsaved => {
             log::warn!("{error}");
             complaint
@@ -400,14 +397,14 @@ pub(crate) fn kept<R: Reservation>(room: &R, reply: &[u8], error: &Error) -> Err
     }
 }
 
-/// Waits, if there is something to wait for: else who is next keeps its turn.
+/// Waits, if there is something to wait for; otherwise the next one keeps its turn.
 async fn rest(pause: Duration) {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Does what the options ask, on this thread. `shield` is what a thread does first that this starts.
+/// Does what the options ask, on this thread. `shield` is what each thread started here does first.
 pub(crate) fn run(options: &Options, caller: &mut dyn Caller, shield: fn()) -> Result<Outcome> {
     on_store!(options, shield, |store| run_on(
         &store, options, caller, shield
@@ -430,7 +427,7 @@ fn run_on<S: Store>(
     };
     let before = store.look(wanted, &driver).ok();
     let view = before.as_ref().and_then(|before| before.with(given).ok());
-    // No lock, no TLS, and for a file nothing that waits: this is asked before every call of an API.
+    // No lock, no TLS, and for a file no waiting: this runs before every call of an API.
     if let Some(view) = &view
         && let Some(tokens) = options.lasting(view)
     {
@@ -450,7 +447,7 @@ fn run_on<S: Store>(
             Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
             Err(error) => Err(error.before_sending()),
         };
-        // A pair that is saved nowhere is told of before anything else is waited for.
+        // A pair that is saved nowhere is reported before anything else is waited for.
         if !told
             .as_ref()
             .is_err_and(|error| error.kind() == Kind::Unsaved)
@@ -463,8 +460,8 @@ fn run_on<S: Store>(
     or_saved(result.flatten(), view.as_ref(), options)
 }
 
-/// Where a token that lasts for a while is good enough, and nothing can have been spent: the saved one,
-/// as long as it is valid at all.
+/// If a token that is valid for a while is enough, and nothing can have been spent: the saved one, as long as it is
+/// valid at all.
 pub(crate) fn or_saved(
     result: Result<Outcome>,
     view: Option<&View<'_>>,
@@ -481,7 +478,7 @@ pub(crate) fn or_saved(
     });
     match saved {
         Some(saved) => {
-            log::warn!("{error}; the saved token is still valid, and is used");
+            log::warn!("{error}; the saved token is still valid and is used");
             Ok(saved)
         }
         None => Err(error),

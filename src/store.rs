@@ -1,12 +1,12 @@
-//! What the story asks of a place that keeps logins. Above this, nobody knows which place it is.
+//! What a refresh needs from a store of logins. Code above this does not know which store it is.
 //!
 //! Promises of every store:
-//! - A [`Claim`] is the right to be the only run, anywhere, that spends this login's token (P4).
+//! - A [`Claim`] is the exclusive right, among all runs anywhere, to spend this login's token (P4).
 //! - A [`Reservation`] is the proof that an answer can be saved (P1). It saves one pair, once.
 //! - A pair that was handed to [`Reservation::save`] is not lost: it is in the store, or where the
 //!   error says, or in the error itself (P7).
 //!
-//! The types carry the order: only a store gives a claim, only a claim a reservation.
+//! The types enforce the order: only a store gives a claim, only a claim a reservation.
 
 pub(crate) mod file;
 #[cfg(feature = "postgres")]
@@ -37,7 +37,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// The database at `address`, which is written as libpq writes it (`postgres://user@host/db`), with
+    /// The database at `address`, in libpq's form (`postgres://user@host/db`), with
     /// the keys that `feishu-refresh store key` prints: one or several, separated by white space; the
     /// first seals, all open.
     pub fn new(address: impl Into<SecretString>, keys: impl Into<SecretString>) -> Self {
@@ -53,63 +53,63 @@ impl Database {
     }
 }
 
-/// Somebody, and when.
+/// A run, and a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Mention {
-    /// Whom people know by this: a host and a process.
+    /// Host and process, for display.
     pub(crate) by: String,
     pub(crate) at: Timestamp,
 }
 
-/// What the server said of a token that a store holds.
+/// What the server said about a stored token.
 #[derive(Debug, Clone)]
 pub(crate) struct Refused {
     pub(crate) at: Timestamp,
     pub(crate) words: String,
 }
 
-/// What a store knows of a login beyond what it holds.
+/// What a store knows about a login besides its values.
 #[derive(Debug)]
 pub(crate) struct Notes {
     pub(crate) name: String,
-    /// Who has the lease, and until when.
+    /// The lease's holder, and its end.
     pub(crate) lease: Option<Mention>,
     pub(crate) refused: Option<Refused>,
     /// Who sent a token last, and when.
     pub(crate) sender: Option<Mention>,
     /// Whether the server calls its token dead.
     pub(crate) is_dead: bool,
-    /// Whether it is on its way from a file.
+    /// Whether it is being moved from a file.
     pub(crate) is_held: bool,
 }
 
-/// How many logins of a store stand how.
+/// How many logins of a store are in which state.
 #[derive(Debug)]
 pub(crate) struct Counts {
     pub(crate) all: i64,
-    /// Their access token lives.
+    /// Their access token is valid.
     pub(crate) valid: i64,
-    /// It has ended, or its end is not known.
+    /// It has expired, or its expiry is not known.
     pub(crate) due: i64,
-    /// Their refresh token ends within a week.
+    /// Their refresh token expires within a week.
     pub(crate) ending: i64,
-    /// It has ended.
+    /// It has expired.
     pub(crate) ended: i64,
     /// They failed, and are tried again later.
     pub(crate) failing: i64,
     /// The server calls their token dead.
     pub(crate) refused: i64,
-    /// They are on their way from a file.
+    /// They are being moved from a file.
     pub(crate) held: i64,
 }
 
-/// A database's address without what is secret in it. What is none is not shown.
+/// A database's address without secrets. Anything else is not shown.
 pub(crate) fn shown(url: &str) -> String {
     let is_one = |(scheme, _): &(&str, &str)| matches!(*scheme, "postgres" | "postgresql");
     let Some((scheme, rest)) = url.split_once("://").filter(is_one) else {
         return "the store".to_owned();
     };
-    // Up to the first @ stands who it is, whatever else is in there.
+    // Everything up to the first @ may be credentials.
     let (user, place) = match rest.split_once('@') {
         Some((user, place)) => (user.split(':').next().unwrap_or_default(), place),
         None => ("", rest),
@@ -157,7 +157,7 @@ pub(crate) use on_store;
 pub(crate) fn no_postgres() -> Error {
     let message = "this program was built without PostgreSQL; nothing was sent";
     Error::config(message).with_hint(Hint::fixed(
-        "build it with the feature postgres, or leave --store and FEISHU_STORE away",
+        "build it with the feature postgres, or omit --store and FEISHU_STORE",
         "请启用 postgres 特性重新编译，或去掉 --store 与 FEISHU_STORE",
     ))
 }
@@ -166,64 +166,63 @@ pub(crate) fn no_postgres() -> Error {
 pub(crate) trait Store {
     type Claim: Claim;
 
-    /// What it says of a login. Waits for no other run.
+    /// What it says about a login. Does not wait for other runs.
     fn look(&self, wanted: Wanted<'_>, driver: &Driver) -> Result<Snapshot>;
 
-    /// Tells of what a person should mend, though no run fails for it.
+    /// Reports what a person should fix, though no run fails because of it.
     fn warn(&self) {}
 
-    /// Whether a claim must make the store first. If the run fails, it is gone again: no signal must
-    /// come between.
+    /// Whether a claim must create the store first. A failed run removes it again: no signal may come between.
     fn must_be_made(&self) -> bool;
 
-    /// Waits until this run alone may spend this login, until `deadline`. Whatever dead runs left is
-    /// in the store by then. `before` is what the store said before.
+    /// Waits, until `deadline`, for the exclusive right to spend this login. After that, whatever dead runs left is in
+    /// the store. `before` is what the store said before.
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if another run holds it for longer.
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Self::Claim>;
 
-    /// Gives back what this run still holds of a login, whose story ended in this error, if in any. Another
-    /// claim can follow.
+    /// Releases what this run still holds of a login; `error` is what its refresh ended in, if in one. Another claim
+    /// can follow.
     async fn give_back(&self, _profile: &str, _error: Option<&Error>) {}
 
-    /// Takes leave of whatever it is in touch with.
+    /// Closes its connections.
     async fn close(&self) {}
 }
 
 /// A store that gives many logins to one run.
 pub(crate) trait ManyLogins: Store {
-    /// Whether it has all its logins to give at once, in an order that people know.
+    /// Whether it gives all its logins at once, in an order that people know.
     const HAS_ORDER: bool;
 
-    /// What it says of all logins that have a refresh token, in its order. None where it has no order.
+    /// What it says about all logins that have a refresh token, in its order. None if it has no order.
     fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
 
-    /// Waits for what must be waited for before anything is at stake, until `deadline`.
+    /// Does all waiting that must precede any risk, until `deadline`.
     async fn begin(&self, given: Given<'_>, due: &Due, deadline: Instant) -> Result<()>;
 
-    /// Claims more of the logins that are due: a database no more than `room` of them, a file all.
+    /// Claims more of the due logins: a database at most `room` of them, a file all.
     async fn claim_more(&self, due: &Due, room: usize) -> Result<More<Self::Claim>>;
 
-    /// Gives back all that this run still holds: it is about to end.
+    /// Releases all that this run still holds: it is about to end.
     async fn give_all_back(&self) {}
 
-    /// The pace that all runs keep together, if they do.
+    /// The pace that all runs share, if they do.
     fn slots(&self) -> Option<Rc<dyn Slots>> {
         None
     }
 }
 
-/// How many requests to one host may be under way.
+/// How many requests to one host may be in progress.
 pub(crate) const MOST_REQUESTS: usize = 16;
 
-/// Which logins a run over many refreshes, and how fast.
+/// Which logins a run over many logins refreshes, and how fast.
 pub(crate) struct Due {
-    /// Those whose access token does not live for longer than this;
+    /// Those whose access token is not valid for longer than this;
     pub(crate) min_ttl: Option<Duration>,
-    /// and those whose refresh token does not. Without both, all.
+    /// and those whose refresh token is not. Without both, all.
     pub(crate) keep_alive: Option<Duration>,
-    /// A store with many runs leaves out what was refreshed since then.
+    /// A store shared by many runs leaves out what was refreshed since then.
     pub(crate) begun: Instant,
     /// The time between two requests to one app.
     pub(crate) spacing: Duration,
@@ -232,7 +231,7 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// Whether a login lives long enough, so that it is left out.
+    /// Whether a login is valid long enough, so that it is left out.
     pub(crate) fn leaves_out(&self, view: &View<'_>) -> bool {
         let (min_ttl, keep_alive) = (self.min_ttl.map(signed), self.keep_alive.map(signed));
         (min_ttl.is_some() || keep_alive.is_some())
@@ -245,42 +244,42 @@ fn signed(time: Duration) -> SignedDuration {
     SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
 }
 
-/// What there is to do for a run over many logins.
+/// What a run over many logins does next.
 pub(crate) enum More<C> {
     /// These logins are next.
     Logins(Vec<Named<Next<C>>>),
-    /// Nothing yet, but perhaps after this time.
+    /// None yet, but perhaps after this time.
     Later(Duration),
-    /// Nothing any more.
+    /// No more.
     Nothing,
 }
 
 /// What is next for a login.
 pub(crate) enum Next<C> {
     Refresh(C),
-    /// It lives long enough.
+    /// It is valid long enough.
     LeftOut(Box<Snapshot>),
 }
 
-/// A pace that runs on many hosts keep together.
+/// A pace that runs on many hosts share.
 pub(crate) trait Slots {
-    /// When the next request for a login's app may go out, by [`machine::uptime`]; none if nobody
-    /// keeps a pace for it. `spacing` lies between two; an error if the app is held for longer than `max_wait`.
+    /// When the next request for a login's app may go out, by [`machine::uptime`]; none if there is no pace for it. Two
+    /// are `spacing` apart; an error if the app is held for longer than `max_wait`.
     ///
     /// [`machine::uptime`]: crate::platform::machine::uptime
     fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a>;
 
-    /// The server wants no request for a login's app for so long.
+    /// The server wants no request for a login's app for this long.
     fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a>;
 }
 
-/// A slot that is waited for.
+/// A pending slot.
 pub(crate) type Slot<'a> = Pin<Box<dyn Future<Output = Result<Option<Duration>>> + 'a>>;
 
-/// A hold that is on its way to the others.
+/// A pending hold.
 pub(crate) type Held<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// A login's name, and what came of asking for it.
+/// A login's name, and the result of reading it.
 pub(crate) type Named<T> = (String, Result<T>);
 
 /// The login that a claim is for.
@@ -288,32 +287,32 @@ pub(crate) type Named<T> = (String, Result<T>);
 pub(crate) struct Wanted<'w> {
     pub(crate) profile: &'w str,
     pub(crate) given: Given<'w>,
-    /// Whether the login may be missing, since a consent brings it.
+    /// Whether the login may be missing, since a consent will create it.
     pub(crate) is_for_login: bool,
 }
 
-/// The right to be the only run that spends a login.
+/// The exclusive right to spend a login.
 pub(crate) trait Claim: Sized {
     type Reservation: Reservation<Claim = Self>;
 
-    /// What the store says of the login.
+    /// What the store says about the login.
     fn snapshot(&self) -> &Snapshot;
 
-    /// Whether another run can have refreshed the login while this one waited: not if this run itself
-    /// put back what a dead one had left.
+    /// Whether another run can have refreshed the login while this one waited: false if this run itself restored what a
+    /// dead one had left.
     fn had_company(&self) -> bool;
 
-    /// Whether a run died after it had sent this token, and nobody knows what came of it.
+    /// Whether a run died after it sent this token, with unknown result.
     fn may_be_spent(&self, token: Fingerprint) -> bool;
 
-    /// Whether the store is there only by this claim, and gone without it.
+    /// Whether the store exists only through this claim, and goes with it.
     fn has_made(&self) -> bool;
 
-    /// Reads the login again: a program that knows no claims may have changed it.
+    /// Reads the login again: a program that does not use claims may have changed it.
     async fn look_again(&mut self) -> Result<()>;
 
-    /// Makes sure that the claim outlasts a request, and says whether the login is another than before: others
-    /// may have had it meanwhile. May wait for them.
+    /// Makes sure that the claim outlasts a request, and says whether the login has changed: others may have had it
+    /// meanwhile. May wait for them.
     ///
     /// # Errors
     /// As of [`Store::claim`].
@@ -321,21 +320,21 @@ pub(crate) trait Claim: Sized {
         Ok(false)
     }
 
-    /// Nothing is sent for so long: others may have the login until the claim is renewed. `is_in_doubt` says
-    /// whether nobody knows what came of the token that was sent.
+    /// Nothing is sent for this long: others may have the login until the claim is renewed. `is_in_doubt` says whether
+    /// the result of the sent token is unknown.
     async fn rest(&mut self, _pause: Duration, _is_in_doubt: bool) {}
 
-    /// Notes for other runs and for people that the server refused this token. Says whether the login
-    /// still holds it: else it was renewed meanwhile.
+    /// Notes for other runs and for people that the server refused this token. Returns whether the login still holds
+    /// it: otherwise it was renewed meanwhile.
     async fn note_refusal(&mut self, _token: Fingerprint, _refusal: &Error) -> Result<bool> {
         Ok(true)
     }
 
-    /// Makes room for what `origin` will bring. None of it is made if the store says something else
-    /// by now than the order does: then the claim comes back, with what it says.
+    /// Reserves space for what `origin` will bring. If the store no longer matches the order, nothing is reserved, and
+    /// the claim comes back with what the store says.
     ///
     /// # Errors
-    /// What keeps a pair from being saved; nothing is spent by then.
+    /// What prevents saving a pair; nothing was spent.
     async fn reserve(
         self,
         origin: &Origin<'_>,
@@ -344,7 +343,7 @@ pub(crate) trait Claim: Sized {
     ) -> Result<Reserved<Self>>;
 }
 
-/// What came of a wish to reserve.
+/// The result of reserving.
 pub(crate) enum Reserved<C: Claim> {
     Room(C::Reservation),
     Changed(C),
@@ -355,7 +354,7 @@ pub(crate) trait Reservation: Sized {
     type Claim: Claim<Reservation = Self>;
     type Saved: Saved;
 
-    /// What the login's tokens were when it was made, and which are known to be spent.
+    /// The login's tokens when it was made, and which are known to be spent.
     fn snapshot(&self) -> &Snapshot;
 
     /// As of the claim that it came from: see [`Claim::has_made`].
@@ -364,8 +363,7 @@ pub(crate) trait Reservation: Sized {
     /// The tokens that this login is known to have spent, the latest last.
     fn spent(&self) -> Vec<Fingerprint>;
 
-    /// Saves a pair. The first thing that it does is to write the pair down. Where the store fails, it
-    /// is tried again; not for long, once somebody `is_hurried`.
+    /// Saves a pair. Writes it to the journal first. Retries if the store fails; not for long once `is_hurried`.
     ///
     /// # Errors
     /// [`crate::Kind::Unsaved`], naming what holds the pair, or with the pair itself.
@@ -375,17 +373,17 @@ pub(crate) trait Reservation: Sized {
     /// Keeps a reply that may hold the only copy of a pair, and says where.
     ///
     /// # Errors
-    /// [`crate::Kind::Unsaved`] with the reply itself, if no place takes it.
+    /// [`crate::Kind::Unsaved`] with the reply itself, if it cannot be stored anywhere.
     fn keep_reply(&self, reply: &[u8]) -> Result<KeptReply>;
 
-    /// Gives the room back, where there is nothing to save.
+    /// Releases the space when there is nothing to save.
     fn release(self) -> Self::Claim;
 }
 
-/// A reply that nobody understood, on disk.
+/// A reply that could not be understood, on disk.
 pub(crate) struct KeptReply {
     pub(crate) path: PathBuf,
-    /// How a person gets at what it may hold.
+    /// How a person gets at its content.
     pub(crate) hint: Hint,
 }
 
@@ -394,6 +392,6 @@ pub(crate) trait Saved {
     /// What the login holds now.
     fn tokens(&self) -> &Tokens;
 
-    /// What a program that is started now must be told, so that it does not wait for this run.
+    /// The environment for a program started now, so that it does not wait for this run.
     fn lock_name(&self) -> Option<String>;
 }

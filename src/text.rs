@@ -1,6 +1,6 @@
 //! Makes text from outside fit for a terminal, a log and a shell.
 
-/// One line without control characters, and without those that reorder or hide text.
+/// One line without control characters or characters that reorder or hide text.
 pub(crate) fn printable(text: &str) -> String {
     let visible = text.chars().filter(|c| !is_invisible(*c));
     visible
@@ -8,7 +8,7 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The beginning of a text, with a mark where it was cut.
+/// The beginning of a text, marked where it was cut.
 pub(crate) fn shortened(text: &str, longest: usize) -> String {
     let mut short: String = text.chars().take(longest).collect();
     if short.len() < text.len() {
@@ -17,7 +17,7 @@ pub(crate) fn shortened(text: &str, longest: usize) -> String {
     short
 }
 
-/// A text as one word of a shell's command line.
+/// Quotes a text as one word of a shell command line.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -7,24 +7,24 @@ use jiff::{SignedDuration, Timestamp};
 use ring::digest;
 pub use secrecy::{ExposeSecret, SecretString};
 
-/// A user's tokens as they stand after a refresh.
+/// A user's tokens after a refresh.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Tokens {
     /// The `user_access_token`; none if the server's reply held no usable one.
     pub access_token: Option<SecretString>,
-    /// When the access token ends, if the server said so.
+    /// When the access token expires, if the server said so.
     pub access_expires_at: Option<Timestamp>,
     /// What the access token may be used for, separated by spaces, if the server said so.
     pub scope: Option<String>,
     /// The refresh token to use next; none if the server's reply held none.
     pub refresh_token: Option<SecretString>,
-    /// When the refresh token ends, if the server said so.
+    /// When the refresh token expires, if the server said so.
     pub refresh_expires_at: Option<Timestamp>,
 }
 
 impl Tokens {
-    /// These, with the access token of others if they have none.
+    /// These tokens, with the access token of others if they have none.
     pub(crate) fn or_access_token_of(mut self, others: &Tokens) -> Self {
         if self.access_token.is_none() {
             self.access_token.clone_from(&others.access_token);
@@ -34,7 +34,7 @@ impl Tokens {
         self
     }
 
-    /// The same tokens, their ends counted by a clock that is so far ahead.
+    /// The same tokens, with expiries by a clock that is this far ahead.
     pub(crate) fn by_clock(mut self, ahead: SignedDuration) -> Self {
         let by = |end| later(end, ahead);
         self.access_expires_at = self.access_expires_at.map(by);
@@ -47,7 +47,7 @@ impl Tokens {
 #[derive(Debug, Clone)]
 pub(crate) struct AppToken {
     pub(crate) token: SecretString,
-    /// When it ends, if the server said so.
+    /// When it expires, if the server said so.
     pub(crate) expires_at: Option<Timestamp>,
 }
 
@@ -90,12 +90,12 @@ pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
 }
 
 /// Whether a text can be a token at all: not empty, no white space at its ends, no control
-/// character. Such a text fits on one line of an INI file and reads back as it was written.
+/// character. Such a text fits on one line of an INI file and reads back unchanged.
 pub(crate) fn is_plausible(text: &str) -> bool {
     !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control)
 }
 
-/// Whether a text can go into any request as it is: a plausible token of visible ASCII.
+/// Whether a text can go into any request unchanged: a plausible token of visible ASCII.
 pub(crate) fn is_sendable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -105,18 +105,18 @@ pub(crate) fn is_bare(text: &str) -> bool {
     is_sendable(text) && !text.starts_with(['"', '\''])
 }
 
-/// A moment so much later, or the same where the calendar ends.
+/// A time this much later, or the same at the end of the calendar.
 pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(time)
 }
 
-/// A moment for people, to the second.
+/// A time for display, to the second.
 pub(crate) fn second(time: Timestamp) -> String {
     let whole = Timestamp::from_second(time.as_second());
     whole.unwrap_or(time).to_string()
 }
 
-/// The moment `seconds` after `start`, in whole seconds; none if it lies beyond the calendar.
+/// The time `seconds` after `start`, in whole seconds; none if it is beyond the calendar.
 pub(crate) fn expiry(start: Timestamp, seconds: u64) -> Option<Timestamp> {
     let end = start
         .as_second()

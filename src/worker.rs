@@ -1,4 +1,4 @@
-//! A thread that does one job after the other, for work that would hold up the thread that asks.
+//! A thread that does one job after another, for work that would block the calling thread.
 
 use std::sync::mpsc;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread. It ends once nobody has more for it to do.
+/// The thread. It ends once nobody can give it more work.
 pub(crate) struct Worker {
     jobs: mpsc::Sender<Job>,
 }
@@ -18,7 +18,7 @@ impl Worker {
     /// Starts the thread. It has done `first` when this returns.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the system has no thread.
+    /// [`crate::Kind::Temporary`] if the system cannot start a thread.
     pub(crate) fn start(first: fn()) -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::channel::<()>();
@@ -35,7 +35,7 @@ impl Worker {
         Ok(Worker { jobs })
     }
 
-    /// Has a job done. None if it panicked, or one before it.
+    /// Runs a job. None if it or an earlier one panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -47,7 +47,7 @@ impl Worker {
     }
 }
 
-/// The error for a thread that cannot be had.
+/// The error for a thread that cannot be started.
 pub(crate) fn no_thread(error: &std::io::Error) -> Error {
     Error::temporary(format!("cannot start a thread: {error}; nothing was sent"))
 }

@@ -10,7 +10,7 @@ fn run_with(scene: &Scene, arguments: &[&str], variables: &[(&str, &str)]) -> Ru
     Run::of(program.output().unwrap())
 }
 
-/// A checked-out file with the vendor's own base URL, and another address that is somebody else's.
+/// A checked-out file with the vendor's own base URL, and somebody else's address.
 #[test]
 fn a_host_that_only_the_file_names_gets_no_secret_from_outside() {
     let scene = Scene::without_file();
@@ -64,7 +64,7 @@ fn a_host_that_only_the_file_names_gets_no_secret_from_outside() {
     assert!(scene.server.requests().is_empty());
 }
 
-/// A login by device shows the app's secret where consent is asked for.
+/// A login by device sends the app's secret to the consent host.
 #[test]
 fn a_login_by_device_shows_no_secret_to_an_accounts_host_that_only_the_file_names() {
     let scene = Scene::without_file();
@@ -120,7 +120,7 @@ fn a_host_is_taken_as_people_write_it() {
             }
         }
     }
-    // The same for a server of one's own, slash and all.
+    // The same for a private server, including a slash.
     scene.write(scene.server.profile("TOKEN", "v1"));
     let base_url = scene.server.base_url().replace("http", "HTTP") + "/open-apis/";
     scene.run(["--base-url", &base_url]).token();
@@ -202,7 +202,7 @@ fn the_endpoint_is_as_the_tokens_form_shows_where_nobody_says() {
     scene.assert_sound();
 }
 
-/// RFC 6749: a form, at an address of its own, with a secret or without.
+/// RFC 6749: a form, at its own address, with a secret or without.
 #[test]
 fn a_standard_server_is_refreshed_at_its_own_address() {
     let scene = Scene::without_file();
@@ -246,18 +246,18 @@ fn a_standard_server_is_refreshed_at_its_own_address() {
             scene.assert_sound();
         }
     }
-    // Its words are judged by their name alone.
+    // Its errors are judged only by their name.
     scene
         .server
         .fail_next(Fault::reply(400, r#"{"error":"invalid_grant"}"#));
     scene
         .run(["--token-url", &url])
         .assert_failed(4, "invalid_grant");
-    // Its consent is its own.
+    // It has its own consent.
     let run = scene.run(["login", "--token-url", &url, "--app-secret", APP_SECRET]);
     run.assert_failed(3, "a standard server's consent is not asked for here");
     assert!(run.stderr.contains(" -r"), "{}", run.stderr);
-    // What is no standard server's is not sent there.
+    // What does not belong to a standard server is not sent there.
     for api in ["v1", "oidc", "115"] {
         let run = scene.run(["--token-url", &url, "--api", api]);
         run.assert_failed(3, "a token_url is for standard servers");
@@ -266,7 +266,7 @@ fn a_standard_server_is_refreshed_at_its_own_address() {
     assert!(scene.server.is_live(&value_in(&text, "refresh_token")));
 }
 
-/// A `token_url` that all logins share is one for those that do not say another system.
+/// A shared `token_url` applies to logins that do not name another system.
 #[test]
 fn a_shared_token_url_is_for_every_login_that_says_no_other_api() {
     let scene = Scene::without_file();
@@ -294,11 +294,11 @@ fn a_shared_token_url_is_for_every_login_that_says_no_other_api() {
         let last = scene.server.requests().pop().unwrap();
         assert!(last.path.starts_with(path), "{api}: {}", last.path);
         assert_eq!(last.path.contains("key=K3Y"), path == STANDARD_PATH);
-        // What may be a key is not logged.
+        // A possible key is not logged.
         assert!(!run.stderr.contains("K3Y"), "{}", run.stderr);
         scene.assert_sound();
     }
-    // Its consent is its own, whatever api the section has.
+    // It has its own consent, whatever api the section has.
     for api in ["", "api = v2\n"] {
         scene.write(format!(
             "{shared}[TOKEN]\n{api}base_url = {there}\naccounts_url = {there}\n"
@@ -314,7 +314,7 @@ fn a_shared_token_url_is_for_every_login_that_says_no_other_api() {
     let run = scene.run(["login"]);
     run.assert_failed(3, "a standard server's consent is not asked for here");
     assert!(run.stderr.contains("with -r"), "{}", run.stderr);
-    // What to do about a dead token there is not a login here.
+    // The advice for a dead token there is not a login here.
     scene.write(format!("{shared}[TOKEN]\nrefresh_token = gone\n"));
     let run = scene.run::<&str>([]);
     run.assert_failed(4, "invalid_grant");

@@ -1,4 +1,4 @@
-//! Fetching, keeping and renewing the `app_access_token` that v1 and oidc ask for.
+//! Fetching, storing and renewing the `app_access_token` that v1 and oidc require.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn an_app_token_with_five_minutes_left_is_not_used() {
         let now = scene.value("app_access_token_expires_at");
         scene.write(scene.text().replace(&now, &end));
     }
-    // Without app id and secret it is the best there is: its expiry only advises.
+    // Without app id and secret, it is the best available: its expiry only advises.
     let without = scene
         .text()
         .replace("app_id", "x")
@@ -73,8 +73,8 @@ fn an_app_token_with_five_minutes_left_is_not_used() {
     scene.assert_sound();
 }
 
-/// One run a night for a week, on a server whose clock runs fast: each night the app token is long
-/// dead. The command line stays the same, with tokens in it or without.
+/// One run a night for a week, on a server whose clock runs fast: each night the app token has long expired. The
+/// command line stays the same, with tokens in it or without.
 #[test]
 fn cron_runs_for_a_week_on_constant_flags() {
     let none: fn(&Scene) -> Vec<String> = |_| Vec::new();
@@ -86,7 +86,7 @@ fn cron_runs_for_a_week_on_constant_flags() {
         for night in 1..=7 {
             let run = scene.run(&flags);
             assert!(scene.server.gave(run.token()));
-            // Only the first night the token is new, and takes the place of the file's.
+            // The token is new only on the first night, and replaces the file's.
             let is_news = night == 1 && !flags.is_empty();
             assert_eq!(
                 run.stderr.contains("is new here"),
@@ -120,7 +120,7 @@ fn a_bad_app_token_is_fetched_again_once() {
         scene.run::<&str>([]).token();
         asked(&scene, &mut seen);
         scene.server.fail_next(Fault::code(code));
-        // Not one of the further attempts that a temporary failure gets.
+        // Not one of the retries that a temporary failure gets.
         scene.run(["--retries", "0"]).token();
         assert_eq!(asked(&scene, &mut seen), [REFRESH, INTERNAL, REFRESH]);
         scene.assert_sound();
@@ -155,7 +155,7 @@ fn both_requests_travel_on_one_connection() {
         (scene.server.requests().len(), scene.server.connections()),
         (2, 1)
     );
-    // Also when the first was for nothing.
+    // Also when the first was in vain.
     scene.server.advance(Duration::from_secs(7201));
     scene.run::<&str>([]).token();
     assert_eq!(
@@ -288,7 +288,7 @@ fn an_app_token_that_cannot_be_had_costs_nothing() {
         ),
         (Fault::code(99_991_400), 5, "(code 99991400"),
         (Fault::code(4711), 1, "(code 4711"),
-        // Neither a user nor a token was asked about.
+        // Neither a user nor a token was involved.
         (Fault::code(20008), 3, "(code 20008"),
         (Fault::code(99_991_663), 3, "(code 99991663"),
         (
@@ -301,7 +301,11 @@ fn an_app_token_that_cannot_be_had_costs_nothing() {
             5,
             "cannot fetch an app_access_token: HTTP 502",
         ),
-        (Fault::reply(200, r#"{"code":0}"#), 1, "neither yes nor no"),
+        (
+            Fault::reply(200, r#"{"code":0}"#),
+            1,
+            "neither success nor failure",
+        ),
         (Fault::CloseBeforeSpending, 5, "the connection broke"),
     ] {
         scene.server.fail_next(fault);
@@ -316,12 +320,12 @@ fn an_app_token_that_cannot_be_had_costs_nothing() {
         assert!(!run.stderr.contains(APP_SECRET));
     }
     assert_eq!(scene.text(), before);
-    // It is tried again like any request.
+    // It is retried like any request.
     scene.server.fail_next(Fault::html(502));
     scene.server.fail_next(Fault::code(20050));
     scene.run(["--retries", "2"]).token();
     scene.assert_sound();
-    // Its end may be unknown.
+    // Its expiry may be unknown.
     let scene = self::scene();
     scene.server.fail_next(Fault::Alter(Box::new(|reply| {
         reply["expire"] = json!("soon");
@@ -344,7 +348,7 @@ fn an_old_app_token_will_do_where_no_new_one_can_be_had() {
     scene.server.fail_next(Fault::html(503));
     scene.run(["--retries", "0"]).token();
     assert_eq!(asked(&scene, &mut seen), [INTERNAL, REFRESH]);
-    // Unless it is bad: then it is for the app's endpoint to say why there is no other.
+    // Unless it is rejected: then the app's endpoint says why there is no other.
     scene.server.fail_next(Fault::html(503));
     scene.server.fail_next(Fault::code(20014));
     scene.server.fail_next(Fault::html(502));
@@ -404,8 +408,8 @@ fn first_runs_at_once_fetch_one_app_token() {
         assert_eq!(run.finish().token(), first.token());
     }
     assert_eq!(scene.server.rotations(), 1);
-    // Between its two requests the first run lets go of the file that it made, so that a signal
-    // leaves none behind: rarely another gets in between.
+    // Between its two requests, the first run releases the file that it created, so that a signal leaves none behind:
+    // rarely, another gets in between.
     let mut seen = 0;
     let paths = asked(&scene, &mut seen);
     assert!(paths.len() <= 4, "{paths:?}");
@@ -425,7 +429,7 @@ fn a_signal_need_not_wait_for_an_app_token() {
     assert_eq!(scene.text(), before);
     scene.assert_sound();
 
-    // Unless it would leave behind the file that the run made. Then it waits for the reply, and no
+    // Unless it would leave behind the file that the run created. Then it waits for the reply, and no
     // further request follows.
     let scene = Scene::without_file();
     scene.server.fail_next(Fault::Hold);
@@ -437,8 +441,8 @@ fn a_signal_need_not_wait_for_an_app_token() {
     assert!(scene.file_names().is_empty());
 }
 
-/// A thread that lets a signal through would die of it while the token is at stake, and the program
-/// with it. One that resolves names begins while nothing is, and lives on.
+/// A thread that lets a signal through would die of it while the token is at risk, and the program with it. One that
+/// resolves names starts before that, and lives on.
 #[cfg(unix)]
 #[test]
 fn no_helper_thread_takes_a_signal() {
@@ -461,7 +465,7 @@ fn no_helper_thread_takes_a_signal() {
 fn a_lost_reply_is_not_forgotten_over_an_app_token() {
     let scene = scene();
     scene.run::<&str>([]).token();
-    // Spent, then the app token dies, then there is no other.
+    // Spent, then the app token expires, then there is no other.
     scene.server.fail_next(Fault::CloseAfterSpending);
     scene.server.fail_next(Fault::code(20014));
     scene.server.fail_next(Fault::code(10014));
@@ -499,7 +503,7 @@ fn the_apps_secrets_go_to_no_host_that_only_the_file_names() {
         run.token();
         scene.assert_sound();
     }
-    // What is not sent harms nobody.
+    // What is not sent does no harm.
     let scene = Scene::without_file();
     scene.write(scene.server.profile("TOKEN", "115"));
     let program = &mut scene.program();

@@ -7,8 +7,7 @@ use std::process::Command;
 use crate::harness::{Run, Scene, is_private};
 use crate::sandbox::Fault;
 
-/// A file that is refused before anything is sent; `{all}` stands for three lines that are in order,
-/// `{pair}` for the two tokens.
+/// A file that is refused before anything is sent; `{all}` stands for three valid lines, `{pair}` for the two tokens.
 #[rustfmt::skip]
 const FILES: &[(&str, i32, &str)] = &[
     ("", 3, "has no section [TOKEN]"),
@@ -41,7 +40,7 @@ const FILES: &[(&str, i32, &str)] = &[
     ("[TOKEN]\n{pair}\nbase_url = https://tokens.example/?x\n", 3, "has a query"),
 ];
 
-/// A command line, beside a file that is in order.
+/// A command line, with a valid file.
 #[rustfmt::skip]
 const COMMAND_LINES: &[(&[&str], i32, &str)] = &[
     (&["--nonsense"], 2, "--nonsense is not known; nothing was sent"),
@@ -90,7 +89,7 @@ const ENVIRONMENTS: &[(&str, &[u8], i32, &str)] = &[
     ("FEISHU_CONFIG_FILE", b"/dev/null", 3, "not a regular file"),
 ];
 
-/// Replies that bring no tokens.
+/// Replies without tokens.
 fn replies() -> Vec<(Fault, i32, &'static str)> {
     let ok = |body: String| Fault::reply(200, body);
     vec![
@@ -126,7 +125,7 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
             5,
             "System error (code 20050",
         ),
-        // HTTP 400 is no verdict: the code is.
+        // HTTP 400 is not a verdict: the code is.
         (
             Fault::reply(400, r#"{"code":20007,"msg":"try again"}"#),
             5,
@@ -144,7 +143,7 @@ fn replies() -> Vec<(Fault, i32, &'static str)> {
     ]
 }
 
-/// Runs, and asserts what holds for each of the table.
+/// Runs, and asserts what holds for each row of the table.
 fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
     let before = fs::read(scene.file()).unwrap();
     let names = scene.file_names();
@@ -173,7 +172,7 @@ fn assert_refused(scene: &Scene, program: &mut Command, code: i32, says: &str) {
 /// What cannot be understood may hold the only copy of a pair.
 #[test]
 fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
-    let neither = "says neither yes nor no";
+    let neither = "says neither success nor failure";
     let mut held = Vec::new();
     for (body, says) in [
         ("null".to_owned(), "cannot be read"),
@@ -189,18 +188,18 @@ fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
         (r#"{"code":[0],"data":{}}"#.to_owned(), neither),
         (r#"{"code":1e999}"#.to_owned(), neither),
         (r#"{"code":99999999999999999999}"#.to_owned(), neither),
-        (r#"{"code":0}"#.to_owned(), "says yes, but has no token"),
+        (r#"{"code":0}"#.to_owned(), "says success, but has no token"),
         (
             r#"{"code":0,"data":[]}"#.to_owned(),
-            "says yes, but has no token",
+            "says success, but has no token",
         ),
         (
             r#"{"code":0,"data":"u-1"}"#.to_owned(),
-            "says yes, but has no token",
+            "says success, but has no token",
         ),
         (
             r#"{"code":0,"data":{"refresh_token":{"a":1}}}"#.to_owned(),
-            "refresh_token is not one",
+            "refresh_token is not a token",
         ),
     ] {
         let scene = Scene::new();
@@ -229,14 +228,14 @@ fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
         let path = scene.folder().join(&kept);
         assert_eq!(fs::read_to_string(&path).unwrap(), body);
         assert!(is_private(&path));
-        // It is the user's, and in nobody's way.
+        // It is the user's, and does no harm.
         scene.run::<&str>([]).token();
         held.push(kept);
     }
     assert_eq!(held.len(), 14);
 }
 
-/// Where no file takes it, losing it would be worse than showing it.
+/// If no file can take it, losing it would be worse than showing it.
 #[test]
 fn a_reply_that_no_file_takes_is_printed() {
     let form: fn(String) -> Vec<u8> = |_| b"access_token=u-1&refresh_token=ur-1".to_vec();
@@ -252,7 +251,7 @@ fn a_reply_that_no_file_takes_is_printed() {
         program.args(["-o", "json"]);
         program.env("FEISHU_REFRESH_FAIL", "before-keep=errors");
         let run = Run::of(program.output().unwrap());
-        run.assert_failed(6, "could be kept nowhere");
+        run.assert_failed(6, "could not be stored anywhere");
         assert!(run.stderr.starts_with(line), "{:?}", run.stderr);
         assert!(
             run.stderr
@@ -286,12 +285,7 @@ fn bad_files_are_refused_before_anything_is_sent() {
     assert_refused(&scene, &mut scene.program(), 3, "too long");
     for text in ["; many lines\n".repeat(200_001), "\n".repeat(32 << 20)] {
         scene.write(text);
-        assert_refused(
-            &scene,
-            &mut scene.program(),
-            3,
-            "line 200001: is one too many",
-        );
+        assert_refused(&scene, &mut scene.program(), 3, "line 200001: is too many");
     }
     assert!(scene.server.requests().is_empty());
 }

@@ -1,4 +1,4 @@
-//! What a wrong clock does, and does not: an expiry that cannot be true is not believed.
+//! The effects of a wrong clock, and their limits: an impossible expiry is not believed.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -39,7 +39,7 @@ fn an_access_token_that_cannot_live_so_long_is_refreshed() {
     }
 }
 
-/// At Feishu's and Lark's own hosts a token of v2 or v3 lives about two hours, too.
+/// At Feishu's and Lark's own hosts, a v2 or v3 token is valid for about two hours, too.
 #[test]
 fn at_the_vendors_own_hosts_no_token_lives_for_days() {
     let scene = Scene::without_file();
@@ -102,7 +102,7 @@ fn a_clock_that_is_off_is_warned_of_and_keeps_no_token_from_being_refreshed() {
         (525_600, Some("min behind that of 127.0.0.1")),
     ] {
         let scene = Scene::new();
-        // A little less, so that what passes meanwhile is of no account.
+        // A little less, so that the time meanwhile does not matter.
         let off = SignedDuration::from_secs(minutes * 60 - 20 * i64::signum(minutes));
         scene.server.fail_next(Fault::Date(off));
         scene.server.fail_next(Fault::Date(off));

@@ -35,7 +35,7 @@ fn at_once(programs: usize, scene: &Scene, command: impl Fn() -> Command) -> Vec
     runs.into_iter().map(|run| run.join().unwrap()).collect()
 }
 
-/// Reports once that the program has sent its request or queues, then what it came to.
+/// Reports once that the program has sent its request or queues, then its result.
 fn finish(mut child: Child, event: &mpsc::Sender<()>) -> Run {
     let mut stderr = String::new();
     let mut reader = BufReader::new(child.stderr.take().unwrap());

@@ -1,4 +1,4 @@
-//! What a consent may end in other than a code, and how a device is asked for.
+//! What a consent may end in other than a code, and how consent on a device is requested.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +20,7 @@ fn scene() -> Scene {
     scene
 }
 
-/// Starts a login in this way, and gives it with the callback of a user who says no.
+/// Starts a login in this way, and returns it with the callback of a user who refuses.
 fn refusal(scene: &Scene, arguments: &[&str]) -> (HeldRun, String) {
     let accounts = scene.server.base_url();
     let mut program = scene.program();
@@ -44,7 +44,7 @@ fn redirect_uri() -> String {
     format!("http://localhost:{port}/callback")
 }
 
-/// Asks as a browser does; returns all that came.
+/// Requests as a browser does; returns the whole response.
 fn get(address: &str) -> String {
     let rest = address.strip_prefix("http://localhost:").unwrap();
     let (port, target) = rest.split_once('/').unwrap();
@@ -55,7 +55,7 @@ fn get(address: &str) -> String {
     reply
 }
 
-/// An error, its exit code, what the page is headed with, and a word of the hint.
+/// An error, its exit code, the page's heading, and a word of the hint.
 const ERRORS: [(&str, i32, &str, &str); 5] = [
     ("access_denied", 4, "Consent refused", "user agrees"),
     ("invalid_scope", 3, "No consent", "--scope"),
@@ -104,7 +104,7 @@ fn a_pasted_error_ends_as_one_in_the_browser_does() {
     assert!(scene.server.requests().is_empty());
 }
 
-/// Logs in by a device whose code lives this long, with these answers to the first polls.
+/// Logs in by a device whose code is valid this long, with these answers to the first polls.
 fn by_device(scene: &Scene, life: u64, polls: &[&str], arguments: &[&str]) -> Run {
     let shorten = move |reply: &mut Value| reply["expires_in"] = json!(life);
     scene.server.fail_next(Fault::Alter(Box::new(shorten)));
@@ -189,7 +189,7 @@ fn a_device_whose_header_was_taken_out_shows_its_secret_in_the_form() {
         .run(device)
         .assert_failed(3, "client_secret is missing");
     assert_eq!(scene.server.requests().len(), before + 2);
-    // A secret that is wrong is not tried again.
+    // A wrong secret is not tried again.
     let wrong = r#"{"error":"invalid_client","error_description":"The client secret is invalid."}"#;
     scene.server.fail_next(Fault::reply(401, wrong));
     scene.run(device).assert_failed(3, "is invalid");

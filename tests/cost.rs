@@ -1,11 +1,11 @@
-//! What a run asks of the system: no more than it needs. Counted by strace, where it is installed.
+//! What a run asks of the system: only what it needs. Counted by strace, where it is installed.
 
 use std::process::Command;
 
 use crate::harness::{PROGRAM, Run, Scene};
 use crate::sandbox::{Authority, Sandbox, Term};
 
-/// The system calls of a run, one a line; none without strace, which is said.
+/// The system calls of a run, one per line; without strace, returns none and says so.
 fn system_calls(scene: &Scene, arguments: &[&str]) -> Option<Vec<String>> {
     let trace = scene.folder().join("trace");
     let mut strace = Command::new("strace");
@@ -85,11 +85,11 @@ fn a_refresh_costs_one_connection_one_write_and_two_syncs() {
         let sent = ["writev", "sendto", "sendmsg"];
         assert_eq!(count(&calls, &sent), writes, "{calls:#?}");
         assert!(calls.iter().any(|call| call.contains("TCP_NODELAY")));
-        // The file and its folder; the reservation none.
+        // The file and its folder; the reservation needs none.
         assert_eq!(count(&calls, &SYNCS), 2);
         // An address needs no resolver, and so no other thread.
         assert_eq!(count(&calls, &["clone", "clone3"]), 0);
-        // The system's certificates are not asked where the issuer is known.
+        // The system's certificates are not read if the issuer is known.
         assert!(
             !calls.iter().any(|call| call.contains("/etc/ssl")),
             "{calls:#?}"

@@ -1,4 +1,4 @@
-//! What a disk or a file that cannot be used is called, and what is advised.
+//! What is said about an unusable disk or file, and what is advised.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::harness::{Run, Scene, is_root};
 use crate::system::Mount;
 
-/// Mounts a file or folder over itself, to be read alone.
+/// Mounts a file or folder over itself, read-only.
 fn read_only(path: &Path) -> Option<Mount> {
     let mount = Mount::new(&["--bind", path.to_str().unwrap()], path)?;
     let mut remount = Command::new("mount");
@@ -40,7 +40,7 @@ fn a_read_only_mount_is_called_that() {
     };
     let run = scene.run::<&str>([]);
     assert_read_only(&scene, &run, "cannot write beside ", hint);
-    // A missing file cannot be made there.
+    // A missing file cannot be created there.
     let flags = scene.flags();
     let run = scene.run(
         ["-c", "new.ini"]
@@ -49,7 +49,7 @@ fn a_read_only_mount_is_called_that() {
     );
     assert_read_only(&scene, &run, "cannot make ", hint);
     drop(mount);
-    // The file alone.
+    // Only the file.
     let Some(mount) = read_only(&scene.file()) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Files in another encoding, and such as begin with a NUL byte.
+//! Files in another encoding, or beginning with a NUL byte.
 
 use std::fs;
 
@@ -51,7 +51,7 @@ fn a_file_that_begins_with_nul_is_named_as_that() {
         for arguments in [&["status"][..], &["login", "--paste"]] {
             let run = scene.run(arguments);
             run.assert_failed(3, "begins with a NUL byte");
-            // Nobody has looked for one on behalf of all who may have written it.
+            // Not all users who may have written one were checked.
             assert!(!run.stderr.contains("no journal"), "{}", run.stderr);
         }
         assert_eq!(fs::read(scene.file()).unwrap(), bytes.as_bytes());
@@ -59,8 +59,7 @@ fn a_file_that_begins_with_nul_is_named_as_that() {
     assert!(scene.server.requests().is_empty());
 }
 
-/// Text in UTF-16 may begin with NUL, as a file does whose save broke off; that is no reason to put an
-/// older text over it.
+/// UTF-16 text may begin with NUL, like a file whose save broke off; an older text must not overwrite it.
 #[cfg(unix)]
 #[test]
 fn a_file_in_utf16_is_not_taken_for_a_save_that_broke_off() {
@@ -77,10 +76,10 @@ fn a_file_in_utf16_is_not_taken_for_a_save_that_broke_off() {
     scene.write(&bytes);
     scene.run::<&str>([]).assert_failed(3, "is UTF-16");
     assert_eq!(fs::read(scene.file()).unwrap(), bytes);
-    // The journal is still there for the text that it belongs to.
+    // The journal is still there for its text.
     scene.write(torn);
     let run = scene.run::<&str>([]);
-    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
+    assert!(run.stderr.contains("it is repaired"), "{}", run.stderr);
     run.token();
     fs::remove_file(other).unwrap();
     scene.assert_sound();

@@ -36,7 +36,7 @@ fn every_line_that_is_not_ours_survives_byte_for_byte() {
     for (index, file) in FILES.iter().enumerate() {
         let scene = Scene::without_file();
         let refresh = scene.server.refresh_token();
-        // In the second file the key is only a deeper line, which is refused: mend it first.
+        // In the second file the key is only a deeper line, which is refused: fix it first.
         let file = file.replace(
             "\tREFRESH_TOKEN = continued? no: the section begins deeper",
             "REFRESH_TOKEN = {refresh}",
@@ -132,7 +132,7 @@ fn the_example_file_is_a_file_that_works() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/feishu-config.ini.example");
     let example = fs::read_to_string(example).unwrap();
     scene.write(&example);
-    // As it stands it holds no tokens.
+    // Unedited, it holds no tokens.
     scene
         .run::<&str>([])
         .assert_failed(3, "no refresh_token, and none given");

@@ -80,19 +80,19 @@ impl Scene {
         fs::read_to_string(self.file()).unwrap()
     }
 
-    /// A value of `[TOKEN]`, read in the plainest way there is.
+    /// A value of `[TOKEN]`, read in the simplest way.
     pub fn value(&self, key: &str) -> String {
         value_in(&self.text(), key)
     }
 
-    /// Moves the end of the saved access token.
+    /// Moves the expiry of the saved access token.
     pub fn let_it_end_in(&self, seconds: i64) {
         let end = self.value("user_access_token_expires_at");
         let new = Timestamp::now() + SignedDuration::from_secs(seconds);
         self.write(self.text().replace(&end, &new.to_string()));
     }
 
-    /// The names of all files in the folder, but for what the program leaves there for good.
+    /// The names of all files in the folder, except those that the program leaves permanently.
     pub fn file_names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder()).unwrap();
         let mut names: Vec<_> = entries
@@ -170,7 +170,7 @@ impl Scene {
         flags
     }
 
-    /// Runs behind an HTTPS proxy that lets nobody through; returns what it was asked.
+    /// Runs behind an HTTPS proxy that refuses everything; returns what it was asked.
     pub fn seen_by_proxy(&self, arguments: &[&str], environment: &[(&str, &str)]) -> String {
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", proxy.local_addr().unwrap());
@@ -193,7 +193,7 @@ impl Scene {
         tokens_in_journal(&fs::read_to_string(self.journal()).ok()?).pop()
     }
 
-    /// Asserts that the file holds a refresh token that works, and that none was spent twice.
+    /// Asserts that the file holds a working refresh token, and that none was spent twice.
     pub fn assert_sound(&self) {
         let token = self.value("refresh_token");
         assert!(
@@ -219,7 +219,7 @@ impl Run {
         }
     }
 
-    /// The token printed by a run that went well.
+    /// The token printed by a successful run.
     pub fn token(&self) -> &str {
         assert_eq!(self.code, 0, "{}", self.stderr);
         self.stdout.strip_suffix('\n').expect("a line")
@@ -237,7 +237,7 @@ impl Run {
     }
 }
 
-/// A run that is not over yet.
+/// A run that has not ended.
 pub struct HeldRun {
     pub child: Child,
     stderr: BufReader<ChildStderr>,
@@ -245,7 +245,7 @@ pub struct HeldRun {
 }
 
 impl HeldRun {
-    /// Starts a run and waits until its request is on the way to a server that will do this.
+    /// Starts a run and waits until its request is with a server that will do this.
     pub fn start(scene: &Scene, fault: Fault) -> Self {
         scene.server.fail_next(fault);
         HeldRun::spawn(scene.program().arg("-v"))
@@ -297,7 +297,7 @@ impl HeldRun {
     }
 }
 
-/// The refresh tokens of the pairs that a journal holds whole, in their order.
+/// The refresh tokens of the complete pairs in a journal, in order.
 pub fn tokens_in_journal(text: &str) -> Vec<String> {
     let record = |line: &str| {
         let json = line.split_once(' ')?.1.split_once(' ')?.1;

@@ -1,5 +1,5 @@
-//! Replies that are meant to harm. Each ends in time, in a clear message and in bounded memory, and
-//! with a refresh token in the file that works.
+//! Replies that are meant to harm. Each ends in time, in a clear message and in bounded memory, and with a working
+//! refresh token in the file.
 
 use std::io::Write;
 use std::process::Command;
@@ -15,7 +15,7 @@ const MOST_MEMORY: u32 = 100 * 1024;
 
 const TIMEOUT: &str = "2";
 
-/// A reply that is given instead of the server's own, which is never asked.
+/// A reply that replaces the server's own, which is never asked.
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     let text = |name, text: &str| (name, text.as_bytes().to_vec());
@@ -138,7 +138,7 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What is wrong below the body; how it is written to the connection.
+/// What is wrong below the body; written straight to the connection.
 fn transports() -> Vec<(&'static str, Vec<u8>)> {
     let head = "HTTP/1.1 200 OK\r\n";
     let raw = |name, text: String| (name, text.into_bytes());
@@ -212,7 +212,7 @@ fn assert_harmless(scene: &Scene, name: &str, fault: Fault) {
     let mut shell = Command::new("/bin/sh");
     shell.current_dir(scene.folder()).env_clear().arg("-c");
     shell
-        // Where the system knows such a limit.
+        // Where the system has such a limit.
         .arg(format!("ulimit -v {MOST_MEMORY} 2>/dev/null; exec \"$@\""))
         .arg("sh");
     shell.arg(PROGRAM);
@@ -239,7 +239,7 @@ fn assert_harmless(scene: &Scene, name: &str, fault: Fault) {
     );
     assert!(!said.contains(['\u{1b}', '\u{202e}']), "{name}: {said}");
     assert_eq!(scene.text(), before, "{name}");
-    // What may hold a pair is kept, and named; nothing else is.
+    // What may hold a pair is kept and reported; nothing else is.
     for kept in scene
         .file_names()
         .into_iter()
@@ -259,7 +259,7 @@ fn assert_harmless(scene: &Scene, name: &str, fault: Fault) {
 fn hostile_replies_do_no_harm() {
     let bodies = bodies();
     assert!(bodies.len() >= 40);
-    // Each refusal is looked at again for a while: side by side.
+    // The login is reread for a while after each refusal: so side by side.
     thread::scope(|scope| {
         for api in ["v1", "oidc", "v2", "115"] {
             scope.spawn(|| assert_harmless_to(api, &bodies));
@@ -277,7 +277,7 @@ fn assert_harmless_to(api: &str, bodies: &[(&str, Vec<u8>)]) {
     let scene = Scene::without_file();
     scene.write(scene.server.profile("TOKEN", api));
     if matches!(api, "v1" | "oidc") {
-        // The refresh itself is what meets the reply.
+        // The refresh itself gets the reply.
         let token = format!("app_access_token = {}\n", scene.server.app_token());
         scene.write(scene.text() + &token);
     }

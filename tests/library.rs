@@ -32,7 +32,7 @@ fn the_async_form_needs_no_runtime_of_ours() {
         ))
         .unwrap();
     assert_eq!(token, scene.value("user_access_token"));
-    // The blocking form works inside a runtime, too.
+    // The blocking form works within a runtime, too.
     let token = runtime
         .block_on(async {
             feishu_refresh::blocking::refresh_user_access_token(None, None, Some(&file))

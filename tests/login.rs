@@ -47,7 +47,7 @@ fn ask(scene: &Scene, arguments: &[&str]) -> (HeldRun, String) {
 }
 
 fn paste(child: &mut Child, text: &str) {
-    // A login that has ended reads no more.
+    // An ended login no longer reads.
     let _ = child.stdin.as_mut().unwrap().write_all(text.as_bytes());
 }
 
@@ -157,7 +157,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     run.finish().assert_failed(5, "no consent came within");
     let run = scene.run(["login", "--paste", "--app-secret", "-"]);
     run.assert_failed(2, "stdin is for the address");
-    // A failure that passes is tried again, with the same code; one that stays is told.
+    // A transient failure is retried, with the same code; a permanent one is reported.
     let (mut run, page) = ask(&scene, &["--retries", "1"]);
     let (agree, _) = scene.server.consent(&page);
     scene.server.fail_next(Fault::CloseAfterSpending);
@@ -165,7 +165,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     let run = end(run);
     run.assert_failed(4, "a reply may have been lost, and the consent used up");
     assert_eq!(scene.text(), before);
-    // A code that the server does not know.
+    // An unknown code.
     let (mut run, _) = ask(&scene, &[]);
     paste(&mut run.child, "a61hb967bd094dge949h79bbexd16dfe\n");
     end(run).assert_failed(4, "(code 20003");
@@ -180,7 +180,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     run.assert_failed(3, "the consent brought no refresh token");
     assert!(run.stderr.contains("offline_access"), "{}", run.stderr);
     assert_eq!(scene.text(), before);
-    // One without an access token is saved, but no success.
+    // One without an access token is saved, but is not a success.
     let (mut run, page) = ask(&scene, &["-o", "token"]);
     let (agree, _) = scene.server.consent(&page);
     scene.server.fail_next(Fault::Alter(Box::new(|reply| {
@@ -193,7 +193,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
     scene
         .run(["login", "--accounts-url", "nowhere"])
         .assert_failed(3, "is not a URL");
-    // The app's secret is shown to no host that nobody named.
+    // The app's secret is sent only to a named host.
     let requests = scene.server.requests().len();
     let without = before.replace("accounts_url", "; accounts_url");
     scene.write(without);
@@ -217,7 +217,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
         .run(["login", "--paste", "-p", "disk"])
         .assert_failed(3, "holds a login of 115");
     scene.write(&before);
-    // Nobody is asked where it could not work.
+    // Nobody is asked if it could not work.
     let nowhere = [
         &["login", "--paste", "-c", "no/such/folder.ini"][..],
         &["--app-id", "a", "--app-secret", "b"],
@@ -235,7 +235,7 @@ fn a_login_that_comes_to_nothing_changes_nothing() {
         .assert_failed(3, "would send secrets unencrypted");
 }
 
-/// A cron line with a fixed `-r` goes on working, whatever became of the login in between.
+/// A cron line with a fixed `-r` keeps working, whatever happened to the login in between.
 #[test]
 fn a_constant_refresh_token_goes_on_working_after_a_login() {
     let scene = Scene::without_file();
@@ -249,7 +249,7 @@ fn a_constant_refresh_token_goes_on_working_after_a_login() {
     let given = scene.server.refresh_token_for("v2");
     let run = with(&given);
     run.token();
-    // A new one takes the login's place, with a word.
+    // A new one replaces the login, with a warning.
     assert!(run.stderr.contains("is new here"), "{}", run.stderr);
     let (mut run, page) = ask(&scene, &["--accounts-url", &base_url]);
     let (agree, _) = scene.server.consent(&page);
@@ -324,7 +324,7 @@ fn a_login_takes_the_place_of_another_pair() {
     assert_eq!(scene.value("api"), "v2");
     assert!(!scene.text().contains("2030"));
     scene.assert_sound();
-    // The list has what the section held by hand, and the new token; and a save that fails is put back.
+    // The list has what the section held by hand, and the new token; and a failed save is restored.
     let spent = scene.value("refresh_token_spent");
     assert_eq!(spent.split(' ').count(), 3, "{spent}");
     let mut program = scene.program();
@@ -541,7 +541,7 @@ fn wait_for_browser(scene: &Scene, redirect_uri: &str, arguments: &[&str]) -> (H
     (run, page)
 }
 
-/// Asks as a browser does; returns all that came.
+/// Requests as a browser does; returns the whole response.
 fn get(address: &str) -> String {
     let rest = address.strip_prefix("http://localhost:").unwrap();
     let (port, target) = rest.split_once('/').unwrap();
@@ -563,7 +563,7 @@ fn a_browser_that_comes_back_ends_the_login() {
     let uri = redirect_uri();
     let (mut run, page) = wait_for_browser(&scene, &uri, &[]);
     let (agree, _) = scene.server.consent(&page);
-    // What is not the answer is answered, and the waiting goes on.
+    // Other requests are answered, and the wait continues.
     let home = uri.strip_suffix("/callback").unwrap();
     assert!(get(&format!("{home}/favicon.ico")).starts_with("HTTP/1.1 404 "));
     assert!(get(&uri).starts_with("HTTP/1.1 404 "));
@@ -574,7 +574,7 @@ fn a_browser_that_comes_back_ends_the_login() {
     );
     run.read_until("wrong state");
     assert!(get(&format!("{uri}?error=access_denied&state=x")).starts_with("HTTP/1.1 400 "));
-    // Neither do those that say nothing, or what no browser says, stop it.
+    // Silent or malformed ones do not stop it, either.
     let port: u16 = home.rsplit(':').next().unwrap().parse().unwrap();
     let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let cookies = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(100_000));
@@ -642,7 +642,7 @@ fn a_refused_or_abandoned_consent_ends_the_login() {
     scene
         .run(["login", "--redirect-uri", &uri, "--wait", "0.2"])
         .assert_failed(5, "no consent came within");
-    // A code that comes to nothing is told in the browser, too.
+    // A failing code is reported in the browser, too.
     let (run, page) = wait_for_browser(&scene, &uri, &[]);
     let (agree, _) = scene.server.consent(&page);
     scene.server.fail_next(Fault::code(20066));
@@ -817,7 +817,7 @@ fn a_device_that_gets_no_consent_changes_nothing() {
     }
     by_device(&scene, &["authorization_pending"], &["--wait", "1.5s"])
         .assert_failed(5, "no consent came in time");
-    // What stood in the way of an answer is told.
+    // What prevented an answer is reported.
     scene.server.fail_next(Fault::Delay(Duration::ZERO));
     scene.server.fail_next(Fault::reply(503, "down"));
     let base_url = scene.server.base_url();
@@ -832,12 +832,12 @@ fn a_device_that_gets_no_consent_changes_nothing() {
     scene
         .run(device)
         .assert_failed(3, "bad header Basic ***; no login");
-    // Who cannot wait for the interval asks once all the same.
+    // A run that cannot wait for the interval still asks once.
     let before_asking = scene.server.requests().len();
     by_device(&scene, &["authorization_pending"], &["--wait", "0.1s"])
         .assert_failed(5, "no consent came in time");
     assert_eq!(scene.server.requests().len(), before_asking + 2);
-    // A prompt that is none, and an app that the accounts service does not know.
+    // An invalid prompt, and an app unknown to the accounts service.
     for (body, code) in [
         (
             r#"{"device_code":"x","user_code":"y","verification_uri":"javascript:alert(1)"}"#,
@@ -857,7 +857,7 @@ fn a_device_that_gets_no_consent_changes_nothing() {
         .assert_failed(2, "does not go with");
 }
 
-/// A browser that nobody sits at; none if there is none, which is said.
+/// A headless browser; if it is missing, returns none and says so.
 fn chromium() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let found = names.into_iter().find(|name| {
@@ -905,7 +905,7 @@ fn a_real_browser_logs_in() {
     );
     run.finish().assert_failed(4, "the consent was refused");
 
-    // Forged, and then given, while another answer comes.
+    // Forged, then granted, while another answer comes.
     let (mut run, page) = wait_for_browser(&scene, &uri, &accounts);
     let shown = browse(chromium, &format!("{page}#forge"));
     assert!(

@@ -1,46 +1,46 @@
-//! The program and the library, tried from outside against the stand-in server.
+//! The program and the library, tested from outside against the stand-in server.
 //!
 //! Where a new test belongs:
 //! - `main_job`: what a run reads, sends, saves and prints when all is well
 //! - `file_format`: how the file looks afterwards, to us and to Python
-//! - `encodings`: files in another encoding, and such as begin with a NUL byte
+//! - `encodings`: files in another encoding, or beginning with a NUL byte
 //! - `concurrency`: several programs at once
-//! - `replies`: what the server may do, and what becomes of the token
+//! - `replies`: what the server may do, and what happens to the token
 //! - `systems`: the token endpoints, and which host each goes to
 //! - `app_token`: fetching, keeping and renewing the `app_access_token`
 //! - `hostile`: replies that are meant to harm
 //! - `bad_input`: the table of things that end in a clear error with the file untouched
 //! - `mistakes`: what people get wrong in their first hour, and that the next step works
 //! - `rotation`: what may interrupt a run, and that no pair is lost
-//! - `recovery`: what other programs, kills and stops do to the file, and that the next run puts it right
+//! - `recovery`: what other programs, kills and stops do to the file, and that the next run fixes it
 //! - `profiles`: many profiles in one run
-//! - `status`: what `status` says of a file
+//! - `status`: what `status` says about a file
 //! - `system`: disks, permissions, locks, pipes
-//! - `disk_words`: what a disk or a file that cannot be used is called
+//! - `disk_words`: what is said about an unusable disk or file
 //! - `scripts`: saved tokens, outputs for other programs, commands before and after
 //! - `store`: logins in PostgreSQL
 //! - `cost`: what a run asks of the system
 //! - `secrets`: where a token must not go
 //! - `addresses`: where requests go, and whose secrets go there
 //! - `sense`: what cannot work is not sent
-//! - `clocks`: what a wrong clock does, and does not
-//! - `refusals`: each code of the servers, and what a refusal counts beside a newer pair
+//! - `clocks`: the effects of a wrong clock, and their limits
+//! - `refusals`: each code of the servers, and what a refusal means beside a newer pair
 //! - `proxies`: which proxy a request goes through, and what it may refuse
-//! - `standard`: a standard OAuth 2.0 server that nobody here wrote
-//! - `tls`: whose certificates are trusted
+//! - `standard`: an independent standard OAuth 2.0 server
+//! - `tls`: which certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
 //! - `packaging`: what packages carry beside the program
-//! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and follows as it should
-//! - `readme`: what the texts say of the tests
-//! - `documented`: the command lines that the texts show: that they can be read, and work
+//! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and replicates as it should
+//! - `readme`: what the documents say about the tests
+//! - `documented`: the command lines that the documents show: that they can be read, and work
 //! - `sandbox_lines`: the lines that the sandbox prints to be typed
 //! - `login`: the first pair, from a user's consent
-//! - `consent`: what a consent may end in other than a code, and how a device is asked for
+//! - `consent`: what a consent may end in other than a code, and how consent on a device is requested
 //! - `library`: the functions for Rust callers
 //! - `windows`: what is different there
 //!
-//! `harness` runs the program; `sandbox/server` is the stand-in. What needs no program is tested
-//! beside its code in `src`. What needs a Unix system (signals, modes, a shell) is for Unix alone.
+//! `harness` runs the program; `sandbox/server` is the stand-in. What needs no program is tested beside its code in
+//! `src`. What needs Unix (signals, modes, a shell) is only for Unix.
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 #![allow(

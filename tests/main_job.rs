@@ -171,7 +171,7 @@ fn a_constant_refresh_token_goes_on_working() {
             .token();
         scene.assert_sound();
     }
-    // Also one that the file held in between.
+    // Also one that the file held meanwhile.
     let middle = scene.value("refresh_token");
     for _ in 0..5 {
         scene
@@ -180,7 +180,7 @@ fn a_constant_refresh_token_goes_on_working() {
         scene.assert_sound();
     }
     assert_eq!(scene.server.rotations(), 10);
-    // A really new one is taken as such, and the old user's is not mistaken for it.
+    // A really new one is recognised as such, and the old user's is not mistaken for it.
     let other = scene.server.refresh_token();
     scene
         .run(["-a", &app, "-r", &other, "--base-url", &base])
@@ -300,7 +300,7 @@ fn verbose_tells_the_exchange_and_quiet_nothing() {
     ] {
         assert!(run.stderr.contains(word), "{word} is not in {}", run.stderr);
     }
-    // A warning that a quiet run keeps to itself.
+    // A warning that a quiet run suppresses.
     let alter = |reply: &mut Value| reply["data"]["refresh_token"] = Value::Null;
     scene.server.fail_next(Fault::Alter(Box::new(alter)));
     assert_eq!(scene.run(["-q"]).stderr, "");

@@ -1,4 +1,4 @@
-//! The PostgreSQL that tests run against: that it starts, dies and follows as it should.
+//! The PostgreSQL that tests run against: that it starts, dies and replicates as it should.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::sandbox::{Authority, PgBouncer, Postgres, Term};
 
-/// What psql says when this is asked in vain.
+/// What psql says when this query fails.
 fn failure(server: &Postgres, address: &str, sql: &str) -> String {
     server.query_at(address, sql).unwrap_err().to_string()
 }
@@ -36,7 +36,7 @@ fn a_server_starts_and_answers() {
     let user = server.query_at(&socket, "SELECT current_user").unwrap();
     assert_eq!(user, "postgres");
     assert!(server.log().contains("INSERT INTO own.kept"), "no log");
-    // The role is no superuser, and needs its password, which nothing repeats.
+    // The role is not a superuser, and needs its password, which nothing repeats.
     let denied = failure(&server, &address, "CREATE ROLE other");
     assert!(denied.contains("permission denied"), "{denied}");
     let other = address.replace(Postgres::password(), "other");
@@ -149,11 +149,11 @@ fn a_server_with_a_certificate_proves_its_name() {
     let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let verified = |ca: &Path| {
         let tls = format!("?sslmode=verify-full&sslrootcert={}", ca.display());
-        // libpq does not know an address for a name of a certificate in all its versions.
+        // Not all versions of libpq accept an address as a name in a certificate.
         let address = server.address().replace("127.0.0.1", "localhost");
         server.query_at(&(address + &tls), sql)
     };
-    // It runs as another user, who must get there.
+    // It runs as another user, who needs access.
     assert_eq!(verified(&server.ca_file()).unwrap(), "t");
     let stranger = server.folder().join("stranger.pem");
     fs::write(&stranger, Authority::new("theirs").unwrap().pem()).unwrap();

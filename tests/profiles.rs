@@ -15,7 +15,7 @@ use crate::sandbox::{APP_ID, APP_SECRET, Fault, Recorded};
 #[cfg(unix)]
 use crate::system::Mount;
 
-/// The shared app, and what stands before the profiles.
+/// The shared app, and what precedes the profiles.
 fn head(scene: &Scene) -> String {
     let base_url = scene.server.base_url();
     format!("; mine\n[ID]\napp_id = {APP_ID}\napp_secret = {APP_SECRET}\nbase_url = {base_url}\n")
@@ -66,8 +66,7 @@ pub fn dead(scene: &Scene) -> Vec<String> {
     profiles.filter(is_dead).map(str::to_owned).collect()
 }
 
-/// Asserts that every profile has a token that works, that none was spent twice, and that nothing
-/// lies about.
+/// Asserts that every profile has a working token, that none was spent twice, and that nothing is left behind.
 pub fn assert_sound(scene: &Scene) {
     assert_eq!(dead(scene), [""; 0]);
     assert_eq!(scene.server.spent_seen(), 0, "a spent token was sent");
@@ -106,7 +105,7 @@ fn each_profile_goes_its_own_way_in_one_run() {
     scene.write(&text);
     let run = all(&scene, &["-o", "json"]);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
-    // One object a line, in the order of the file, and each is what the file holds.
+    // One object per line, in file order, and each is what the file holds.
     let results: Vec<Value> = run
         .stdout
         .lines()
@@ -187,24 +186,20 @@ fn one_profiles_failure_stops_no_other() {
         );
         assert_eq!(section(&scene.text(), name), section(&before, name));
     }
-    assert!(
-        run.stderr.contains("must stand on one line"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("must be on one line"), "{}", run.stderr);
     let failures = run
         .stderr
         .lines()
         .filter(|line| !line.starts_with("hint: "));
     assert_eq!(failures.count(), 6, "{}", run.stderr);
-    // What to do is said once for all.
+    // The advice is given once for all.
     let hints: Vec<_> = run
         .stderr
         .lines()
         .filter(|line| line.starts_with("hint: "))
         .collect();
     assert_eq!(hints.iter().collect::<HashSet<_>>().len(), hints.len());
-    // The app that is not known was asked for once.
+    // The unknown app was requested once.
     let asked = scene.server.requests();
     let asked = asked
         .iter()
@@ -212,7 +207,7 @@ fn one_profiles_failure_stops_no_other() {
     assert_eq!(asked.count(), 1);
     assert_eq!(dead(&scene), ["p1", "odd", "two", "mine", "yours", "down"]);
 
-    // For a program the failures are objects, in the order of the file.
+    // For a program, the failures are objects, in file order.
     let run = all(&scene, &["-o", "json", "--retries", "0"]);
     assert_eq!(run.code, 4);
     assert_eq!(run.stdout.lines().count(), 3);
@@ -265,7 +260,7 @@ fn what_passes_is_asked_again_for_that_profile_alone() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(refreshes(&scene).len(), 22);
     assert_sound(&scene);
-    // A reply that was lost is called lost.
+    // A lost reply is called lost.
     scene.server.fail_next(Fault::CloseAfterSpending);
     let run = all(&scene, &[]);
     assert_eq!(run.code, 4, "{}", run.stderr);
@@ -299,7 +294,7 @@ fn only_those_that_need_it_are_refreshed() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["refreshed"].clone());
     assert_eq!(refreshed.collect::<Vec<_>>(), [true, false, true]);
     let requests = scene.server.requests().len();
-    // Now none does: no lock, no request.
+    // Now none is: no lock, no request.
     let file = fs::File::open(lock_of(&scene.file())).unwrap();
     file.lock().unwrap();
     let run = all(&scene, &["--min-ttl", "1h", "--lock-timeout", "0"]);
@@ -331,9 +326,9 @@ fn a_run_over_all_profiles_shares_with_others() {
         assert_eq!(run.stdout.lines().count(), 12);
     }
     assert_sound(&scene);
-    // One that queues uses what the other got, profile by profile.
+    // A queued run uses what the other got, profile by profile.
     let rotations = scene.server.rotations();
-    // The app token is asked for first, and held: nobody is served before the others queue.
+    // The app token is requested first, and held: nobody is served before the others queue.
     let is_kept = |line: &&str| !line.starts_with("app_access_token");
     scene.write(
         scene
@@ -402,7 +397,7 @@ fn requests_keep_to_the_documented_limits() {
         .position(|request| request.body.contains(&token));
     assert!(other.unwrap() < 4, "{other:?}");
     assert!(scene.server.connections() <= 4);
-    // As asked, and without a limit, over few connections all the same.
+    // As asked, and without a limit, still over few connections.
     let start = Instant::now();
     assert_eq!(scene.run(["--all", "-q", "--rate", "100"]).code, 0);
     assert!(start.elapsed() >= Duration::from_millis(39 * 10));
@@ -464,7 +459,7 @@ fn only_a_token_whose_answer_nobody_knows_is_in_doubt() {
         let scene = scene(3);
         lose(&scene, "p0");
         let mut program = scene.program();
-        // It is asked about first, and has long been answered when the next pair comes.
+        // It is requested first, and has long been answered when the next pair comes.
         program.args(["--all", "--rate", "2"]);
         program.env("FEISHU_REFRESH_FAIL", format!("before-rename={action}"));
         program.output().unwrap();
@@ -472,7 +467,7 @@ fn only_a_token_whose_answer_nobody_knows_is_in_doubt() {
         run.assert_failed(4, "it is saved now");
         assert!(!run.stderr.contains(says), "{action}: {}", run.stderr);
     }
-    // One that died while the request was under way.
+    // One that died during its request.
     let scene = scene(3);
     scene.server.fail_next(Fault::Delay(Duration::ZERO));
     scene.server.fail_next(Fault::Hold);
@@ -508,7 +503,7 @@ fn a_group_that_cannot_be_saved_is_put_back_by_the_next_run() {
         assert_eq!(scene.text(), before);
         let rotations = scene.server.rotations();
         assert!(rotations > 0);
-        // The next run, of any kind, puts all of them back.
+        // The next run, of any kind, restores all of them.
         let run = scene.run(["-p", "p3"]);
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
@@ -549,7 +544,7 @@ fn no_crash_loses_a_pair_that_had_come() {
                 assert!(!kept.is_empty(), "{point}={action}");
             }
             let run = all(&scene, &["-q"]);
-            // A crash on the way to the journal loses what was on its way.
+            // A crash before the journal write loses what was in flight.
             let lost = dead(&scene);
             for name in &lost {
                 let is_allowed = action != "error" || point == "before-record";
@@ -660,7 +655,7 @@ fn files_that_cannot_be_replaced_take_groups_too() {
         scene.text()
     );
     assert_eq!(dead(&scene), [""; 0]);
-    // Half written, it is made whole from the copy, and not from the journal beside it.
+    // Half written, it is repaired from the copy, not from the journal beside it.
     let mut program = scene.program();
     program.args(["--all", "--rate", "0"]);
     program.env("FEISHU_REFRESH_FAIL", "amid-in-place-write=abort");
@@ -668,8 +663,8 @@ fn files_that_cannot_be_replaced_take_groups_too() {
     assert!(scene.text().starts_with('\0'));
     let kept = journaled_profiles(&scene);
     let run = all(&scene, &[]);
-    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
-    // Those whose replies were on their way may be lost, and no others.
+    assert!(run.stderr.contains("it is repaired"), "{}", run.stderr);
+    // Those whose replies were in flight may be lost, and no others.
     let lost = dead(&scene);
     assert!(
         !lost.iter().any(|name| kept.contains(name)),
@@ -692,7 +687,7 @@ fn a_command_follows_each_pair() {
     let run = all(&scene, &["--on-refresh", hook, "-o", "json"]);
     assert_eq!(run.code, 7, "{}", run.stderr);
     let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
-    // Both go in the order in which the pairs came, and each pair is in the file by then.
+    // Both follow the order in which the pairs came, and each pair is already in the file.
     assert_eq!(heard.lines().count(), 5);
     assert_eq!(run.stdout.lines().count(), 5);
     for line in run.stdout.lines() {
@@ -739,7 +734,7 @@ fn what_does_not_go_with_all_is_said() {
         assert_eq!(scene.run(arguments).code, 2, "{arguments:?}");
     }
     assert_eq!(scene.run(["status", "--all"]).code, 0);
-    // What is one profile's in the environment is not meant.
+    // Environment values for one profile do not apply.
     let mut program = scene.program();
     program.args(["--all"]);
     program
@@ -761,7 +756,7 @@ fn what_does_not_go_with_all_is_said() {
 }
 
 /// What a person at a terminal sees.
-#[cfg(target_os = "linux")] // The options of `script` are its own.
+#[cfg(target_os = "linux")] // Only there does `script` have these options.
 #[test]
 fn a_terminal_shows_how_far_it_is() {
     let scene = scene(6);
@@ -791,7 +786,7 @@ fn a_terminal_shows_how_far_it_is() {
     }
 }
 
-/// Waits until the server has seen so many rotations.
+/// Waits until the server has seen this many rotations.
 pub fn wait_for_rotations(scene: &Scene, rotations: usize) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while scene.server.rotations() < rotations {
@@ -810,7 +805,7 @@ fn who_listens_slowly_holds_up_nothing() {
     program.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = program.spawn().unwrap();
     wait_for_rotations(&scene, 400);
-    // All is saved although nobody reads, and a signal does its work.
+    // Everything is saved although nobody reads, and a signal takes effect.
     let deadline = Instant::now() + Duration::from_secs(30);
     while scene.file_names() != ["feishu-config.ini"] {
         assert!(Instant::now() < deadline, "{:?}", scene.file_names());
@@ -833,19 +828,19 @@ fn a_program_that_empties_the_file_to_write_it_does_not_cost_a_profile() {
         let text = scene.text();
         fs::write(scene.file(), "").unwrap();
         thread::sleep(Duration::from_millis(50));
-        // Not amid a value, which could be whole: how long that is looked at is no match for a busy machine.
+        // Not within a value, which could look complete: it is reread too briefly for a busy machine.
         let half = text[..text.len() / 2].rfind("\n[").unwrap() + 2;
         fs::write(scene.file(), &text[..half]).unwrap();
         thread::sleep(Duration::from_millis(50));
         fs::write(scene.file(), format!("{text}\n; round {round}\n")).unwrap();
     }
     let run = run.finish();
-    // What it wrote back may have been older than a save: the journal puts that right.
+    // What it wrote back may have been older than a save: the journal fixes that.
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(scene.text().matches("\n[p").count(), 60);
     assert!(scene.text().contains("; round 3"));
     assert_sound(&scene);
-    // The same for a profile alone.
+    // The same for a single profile.
     let mut one = scene.program();
     scene.server.fail_next(Fault::Hold);
     let one = HeldRun::spawn(one.args(["-p", "p5", "-v"]));
@@ -913,7 +908,7 @@ fn one_token_in_two_profiles_is_sent_once() {
     );
     assert_eq!(scene.server.spent_seen(), 0);
     assert_eq!(dead(&scene), ["twin"]);
-    // Nor is it when the first has spent it, or lasts.
+    // Nor is it when the first has spent it, or is still valid.
     all(&scene, &[]).assert_failed(3, "has the refresh token of [p0]");
     let token = value_in(&section(&scene.text(), "p0"), "refresh_token");
     scene.write(scene.text() + &format!("\n[third]\nrefresh_token = {token}\n"));
@@ -960,7 +955,7 @@ fn after_a_wait_requests_are_spaced_again() {
             body: r#"{"code":99991400,"msg":"request trigger frequency limit"}"#.to_owned(),
         });
     }
-    // On a slow machine one login may meet all six.
+    // On a slow machine, one login may get all six.
     let run = scene.run(["--all", "-q", "--rate", "50", "--retries", "6"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     // 20 ms apart, give or take what the machine does.
@@ -982,7 +977,7 @@ fn a_small_disk_is_enough_for_what_is_under_way() {
     let file = disk.join("f.ini");
     fs::copy(scene.file(), &file).unwrap();
     let run = scene.run(["--all", "--rate", "40", "-c", file.to_str().unwrap()]);
-    // It is refused beforehand, or goes through.
+    // It is refused beforehand, or succeeds.
     assert!([0, 5].contains(&run.code), "{}", run.stderr);
     let expected = if run.code == 0 { 30 } else { 0 };
     assert_eq!(scene.server.rotations(), expected, "{}", run.stderr);
@@ -1008,7 +1003,7 @@ fn a_server_that_asks_to_wait_is_left_alone_by_the_whole_app() {
     // A few were on their way.
     assert!(refreshes(&scene).len() <= 34, "{}", refreshes(&scene).len());
     assert_sound(&scene);
-    // Longer than it may be: the rest is not sent.
+    // Longer than allowed: the rest is not sent.
     let before = refreshes(&scene).len();
     scene.server.fail_next(limit(200));
     let run = scene.run(["--all", "--rate", "100", "-o", "json"]);
@@ -1037,7 +1032,7 @@ fn the_throttle_of_115_holds_up_its_own_login_only() {
     assert!(!run.stderr.contains("its app"), "{}", run.stderr);
     assert_eq!(run.stdout.lines().count(), 3, "{}", run.stderr);
     assert_eq!(scene.server.rotations(), 4);
-    // While it waits, the others are refreshed and told of.
+    // While it waits, the others are refreshed and reported.
     let mut waiting = scene.program();
     scene.server.advance(Duration::from_secs(61));
     scene.run(["-p", "a"]).token();
@@ -1075,7 +1070,7 @@ fn spent_tokens_that_come_back_after_the_save_are_replaced_again() {
     let scene = scene(3);
     let backup = scene.folder().join("backup");
     fs::copy(scene.file(), &backup).unwrap();
-    // What knows no locks, and had read the file before.
+    // A program that ignores locks, and had read the file before.
     let run = all(&scene, &["--on-refresh", "cp backup feishu-config.ini"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let says = "another program put spent tokens back into";
@@ -1102,7 +1097,7 @@ fn a_slow_command_holds_back_what_it_could_not_follow() {
     wait_for_rotations(&scene, 10);
     send_signal(&child, "TERM");
     assert_eq!(Run::of(child.wait_with_output().unwrap()).code, 128 + 15);
-    // Each pair that came was heard of, and few came.
+    // Each pair that came was reported, and few came.
     let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
     assert_eq!(heard.lines().count(), scene.server.rotations());
     assert!(
@@ -1131,9 +1126,9 @@ fn keep_alive_leaves_out_refresh_tokens_that_live_long_enough() {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    // What is not known counts as due.
+    // An unknown expiry counts as due.
     assert_eq!(all(&["--keep-alive", "2d"]), "p0 p1 p2 p3");
-    // They live thirty days: nobody needs the file's lock for that, and nothing is told.
+    // They are valid for thirty days: nobody needs the file's lock for that, and nothing is reported.
     let mut holder = scene.program();
     scene.server.fail_next(Fault::Hold);
     let holder = HeldRun::spawn(holder.args(["-p", "p0", "-v"]));
@@ -1144,7 +1139,7 @@ fn keep_alive_leaves_out_refresh_tokens_that_live_long_enough() {
         "=p0 =p1 =p2 =p3"
     );
     assert_eq!(holder.let_go(&scene).code, 0);
-    // One that does not, and one whose access token has ended.
+    // One that is not, and one whose access token has expired.
     let change = |name: &str, key: &str| {
         let own = section(&scene.text(), name);
         let old = value_in(&own, key);
@@ -1166,7 +1161,7 @@ fn keep_alive_leaves_out_refresh_tokens_that_live_long_enough() {
     assert_eq!(scene.server.rotations(), rotations + 3);
     let run = scene.run(["--all", "--rate", "0", "--keep-alive", "2d"]);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
-    // For one login alone it means nothing.
+    // For a single login it has no effect.
     for arguments in [
         &["--keep-alive", "2d"][..],
         &["status", "--all", "--keep-alive", "2d"],

@@ -1,11 +1,11 @@
-//! Which proxy a request goes through, and that none is gone around.
+//! Which proxy a request goes through, and that none is bypassed.
 
 use std::fs;
 
 use crate::harness::{Run, Scene};
 use crate::sandbox::{Authority, Fault, Proxy, Sandbox, Term};
 
-/// A name that nobody knows, and an address that belongs to nobody: only a proxy leads there.
+/// An unknown name, and an unassigned address: only a proxy leads there.
 const NAME: &str = "feishu.test";
 const ADDRESS: &str = "192.0.2.7";
 
@@ -66,14 +66,14 @@ fn the_first_variable_that_is_not_empty_counts_and_no_proxy_exempts() {
     run(&scene, &set).token();
     assert_eq!(proxy.seen().len(), 1);
     for exempt in ["feishu.test", "a.b, .test", "*"] {
-        // Also where the proxy makes no sense: it is not asked.
+        // Also if the proxy setting makes no sense: it is not used.
         for address in [address.as_str(), "ftp://a"] {
             let run = run(&scene, &[("HTTPS_PROXY", address), ("no_proxy", exempt)]);
             run.assert_failed(5, "cannot connect");
             assert!(!run.stderr.contains("proxy 1"), "{}", run.stderr);
         }
     }
-    // A look-up of this machine's own, as SOCKS 5 without the h means.
+    // A look-up by this machine, as SOCKS 5 without the h means.
     let address = format!("socks5://{address}");
     run(&scene, &[("ALL_PROXY", &address)]).assert_failed(5, "cannot connect");
     assert_eq!(proxy.seen().len(), 1);
@@ -96,9 +96,9 @@ fn a_proxys_address_that_makes_no_sense_is_refused_and_not_gone_around() {
         ("http://a b:1", "is no address"),
         ("socks5://a%20b:1", "is no address"),
         ("socks5://ä:1", "is no address"),
-        ("http://me:1#s3c@127.0.0.1:1", "goes on behind"),
-        ("http://me:1/s3c@127.0.0.1:1", "goes on behind"),
-        ("http://127.0.0.1:1/?s3c", "goes on behind"),
+        ("http://me:1#s3c@127.0.0.1:1", "has more after"),
+        ("http://me:1/s3c@127.0.0.1:1", "has more after"),
+        ("http://127.0.0.1:1/?s3c", "has more after"),
         ("socks4://me@127.0.0.1:1", "has a user name"),
         ("socks4a://me:s3c@127.0.0.1:1", "has a user name"),
         ("://", "is no address"),
@@ -112,7 +112,7 @@ fn a_proxys_address_that_makes_no_sense_is_refused_and_not_gone_around() {
         }
     }
     assert_eq!(scene.text(), before);
-    // What goes to this machine goes through none, and is not kept up by one.
+    // A request to this machine goes through none, and none blocks it.
     let here = Scene::new();
     run_plain(&here, "ftp://nonsense").token();
 }
@@ -149,7 +149,7 @@ fn a_proxys_login_is_sent_and_shown_nowhere_and_a_refused_one_is_told() {
         run.token();
         assert!(!run.stderr.contains("s3c"), "{}", run.stderr);
     }
-    // From a proxy that reads along.
+    // From a proxy that reads the traffic.
     let scene = Scene::new();
     scene.server.fail_next(Fault::html(407));
     let run = scene.run::<&str>([]);

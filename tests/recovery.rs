@@ -1,5 +1,4 @@
-//! What other programs, kills and stops do to a file and its journal, and that the next run puts it
-//! right.
+//! What other programs, kills and stops do to a file and its journal, and that the next run fixes it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -30,7 +29,7 @@ fn run_with_state(scene: &Scene, state: &TempDir, arguments: &[&str]) -> Run {
     Run::of(with_state(scene, state).args(arguments).output().unwrap())
 }
 
-/// Runs the program under strace; none without strace, which is said.
+/// Runs the program under strace; without strace, returns none and says so.
 fn injected(program: &Command, injection: &str) -> Option<Output> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
@@ -60,7 +59,7 @@ fn an_old_copy_that_is_written_back_amid_a_run_costs_no_login() {
             .args(["--all", "--rate", "10"])
             .stderr(Stdio::piped());
         let child = run.stdout(Stdio::piped()).spawn().unwrap();
-        // Between two saves: what is written amid one can be lost.
+        // Between two saves: what is written during one can be lost.
         while scene.text().matches("user_access_token =").count() < after {
             thread::yield_now();
         }
@@ -87,7 +86,7 @@ fn an_old_copy_that_is_written_back_after_a_run_is_healed_by_the_next() {
         let run = run_with_state(&scene, &state, &[]);
         run.token();
         assert!(
-            run.stderr.contains("the latest are there again"),
+            run.stderr.contains("the latest are restored"),
             "{}",
             run.stderr
         );
@@ -117,7 +116,7 @@ fn an_old_copy_that_is_written_back_after_a_run_is_healed_by_the_next() {
     }
 }
 
-/// A remembered pair never brings back what a person took out, and never replaces what is newer.
+/// A remembered pair never restores what a person removed, and never replaces what is newer.
 #[test]
 fn a_remembered_pair_fills_no_file_and_replaces_no_other_login() {
     let (scene, state) = (Scene::new(), tempfile::tempdir().unwrap());
@@ -131,7 +130,7 @@ fn a_remembered_pair_fills_no_file_and_replaces_no_other_login() {
     scene.write(whole.replace(&token, &other));
     run_with_state(&scene, &state, &[]).token();
     assert!(!scene.server.is_live(&other) && scene.server.is_live(&token));
-    // Nor does a journal in the state folder, left for a path where another file stands now.
+    // Nor does a journal in the state folder, left for a path where another file is now.
     let name = scene
         .folder()
         .join("feishu-config.ini")
@@ -154,7 +153,7 @@ fn a_remembered_pair_fills_no_file_and_replaces_no_other_login() {
     assert_eq!(scene.text(), before);
 }
 
-/// Whatever happens to the file while the request is under way: the pair is in the journal at once.
+/// Whatever happens to the file during the request: the pair is in the journal at once.
 #[test]
 fn a_kill_right_after_the_reply_loses_nothing_whatever_became_of_the_file() {
     type Change = fn(&Scene);
@@ -201,7 +200,7 @@ fn a_kill_right_after_the_reply_loses_nothing_whatever_became_of_the_file() {
     }
 }
 
-/// A server that does not rotate is no reason to lose a file that is written in place.
+/// A server that does not rotate must not lead to losing a file that is written in place.
 #[test]
 fn a_kill_at_each_sync_tears_no_file_where_the_server_gives_no_new_token() {
     let no_token: fn(&mut Value) = |reply| reply["data"]["refresh_token"] = Value::Null;
@@ -227,7 +226,7 @@ fn a_kill_at_each_sync_tears_no_file_where_the_server_gives_no_new_token() {
             assert_eq!(output.status.signal() == Some(9), nth <= 5, "{nth}");
             let run = scene.run(["--retries", "0"]);
             let context = format!("{gives_same}, {nth}: {}", run.stderr);
-            // The stand-in rotates all the same: what it is asked then is spent.
+            // The stand-in rotates anyway: the token sent then is spent.
             assert_eq!(run.code, 4, "{context}");
             assert!(
                 !run.stderr.contains("no journal with its whole text"),
@@ -244,7 +243,7 @@ fn a_kill_at_each_sync_tears_no_file_where_the_server_gives_no_new_token() {
     }
 }
 
-/// A second kill, at any call of the run that repairs, and a limit that keeps it from repairing.
+/// A second kill, at any call of the repairing run, and a limit that prevents the repair.
 #[test]
 fn a_repair_that_is_killed_or_cannot_be_is_made_by_the_run_after() {
     let kill = |call: &str, nth| format!("{call}:signal=KILL:when={nth}");
@@ -283,7 +282,7 @@ fn a_repair_that_is_killed_or_cannot_be_is_made_by_the_run_after() {
             let lost = dead(&scene);
             let context = format!("{first}, {second}: {lost:?} of {kept:?}: {}", run.stderr);
             assert!(!scene.text().contains('\0'), "{context}");
-            // p0 may have been sent once more, and its reply not been read.
+            // p0 may have been sent once more, and its reply not read.
             let is_lost = |name: &String| kept.contains(name) && name != "p0";
             assert!(!lost.iter().any(is_lost), "{context}");
             fs::remove_file(other).unwrap();
@@ -343,8 +342,8 @@ fn a_journal_in_the_temporary_folder_is_put_back() {
     }
 }
 
-/// Where the file system shows every file as 0755, as vfat and some of Windows' do, the journal is
-/// believed by its owner.
+/// Where the file system shows every file as 0755, as vfat and some of Windows' do, the journal is trusted by its
+/// owner.
 #[test]
 fn a_journal_is_believed_where_no_file_can_be_private() {
     let scene = Scene::new();
@@ -386,13 +385,13 @@ fn a_journal_is_believed_where_no_file_can_be_private() {
     scene.assert_sound();
 }
 
-/// Stops a run amid its request for longer than its time-out, while the reply arrives.
+/// Stops a run during its request for longer than its time-out, while the reply arrives.
 fn stopped(scene: &Scene, program: &mut Command) -> Run {
     let held = HeldRun::spawn(program.args(["--timeout", "1", "-v"]));
     scene.server.wait_until_held();
     send_signal(&held.child, "STOP");
     scene.server.release();
-    // Nothing tells of a time-out of a program that does not run.
+    // Nothing reports a time-out of a stopped program.
     thread::sleep(Duration::from_millis(1500));
     send_signal(&held.child, "CONT");
     held.finish()
@@ -408,7 +407,7 @@ fn a_reply_that_arrived_while_the_program_was_stopped_is_saved() {
                 profiles::scene(1)
             };
             if command == "all" {
-                // The app token is at hand.
+                // The app token is available.
                 let app_token = format!("app_access_token = {}\n", scene.server.app_token());
                 scene.write(scene.text() + &app_token);
             }
@@ -476,7 +475,7 @@ fn no_core_dump_shows_a_secret() {
         scene.server.release();
     });
     assert_eq!(ended, (false, Some(3)));
-    // A command that takes its place may have one.
+    // A command that replaces it may have one.
     let (dumped, _) = dumps(
         &mut shell(&format!("{program} exec -- sleep 9")),
         &mut |id| {
@@ -495,7 +494,7 @@ fn no_core_dump_shows_a_secret() {
     scene.assert_sound();
 }
 
-/// A user who may have no more threads gets an error, and keeps the token.
+/// A user at the thread limit gets an error, and keeps the token.
 #[test]
 fn a_thread_that_cannot_be_had_costs_nothing() {
     if !is_root() {
@@ -524,7 +523,7 @@ fn a_thread_that_cannot_be_had_costs_nothing() {
         .replace("127.0.0.1", "localhost.invalid");
     run(&format!("--base-url {}", name.replace("http:", "https:")))
         .assert_failed(5, "cannot connect");
-    // One alone needs none.
+    // A single one needs none.
     run("").token();
     fs::remove_file(program).unwrap();
     scene.assert_sound();
@@ -577,11 +576,11 @@ fn a_valid_token_carries_a_command_through_an_outage() {
     ]);
     assert_eq!(run.token(), token);
     assert!(
-        run.stderr.contains("is still valid, and is used"),
+        run.stderr.contains("is still valid and is used"),
         "{}",
         run.stderr
     );
-    // The main job only where a token that lasts for a while would do.
+    // The main job only if a token that is valid for a while would do.
     assert_eq!(outage(&["--min-ttl", "10m"]).token(), token);
     outage(&[]).assert_failed(5, "too many requests");
     let run = outage(&["--all", "--min-ttl", "10m", "-o", "json"]);
@@ -596,7 +595,7 @@ fn a_valid_token_carries_a_command_through_an_outage() {
         assert!(run.stderr.contains("still valid"), "{}", run.stderr);
     }
     held.let_go(&scene).token();
-    // Not one that has ended, and not where the token may have been spent.
+    // Not an expired one, and not if the token may have been spent.
     scene.let_it_end_in(-1);
     outage(&["--min-ttl", "10m"]).assert_failed(5, "too many requests");
     scene.let_it_end_in(60);
@@ -637,7 +636,7 @@ fn several_tokens_from_outside_go_on_working() {
             &base,
         ])
     };
-    // By hand, and by a flag that equals what the file holds by then.
+    // By hand, and by a flag that equals what the file now holds.
     scene.run::<&str>([]).token();
     let second = scene.value("refresh_token");
     with(&second).token();
@@ -650,7 +649,7 @@ fn several_tokens_from_outside_go_on_working() {
     let token = scene.server.refresh_token();
     let listed = scene.value("refresh_token_spent");
     assert!(listed.split(' ').count() <= 8);
-    // A really new one takes its place, and starts the list anew.
+    // A really new one replaces it, and restarts the list.
     with(&token).token();
     assert_eq!(scene.value("refresh_token_spent").split(' ').count(), 2);
     with(&token).token();
@@ -719,7 +718,7 @@ fn a_token_that_the_memory_knows_as_spent_is_not_sent() {
         // For another profile it is no better.
         run_with_state(&scene, &state, &[&arguments[..], &["-p", "OTHER"]].concat())
             .assert_failed(3, "was spent before");
-        // What the message says helps, and goes on helping.
+        // The message's advice helps, and keeps helping.
         let memory = fs::read_to_string(memory(&state)).unwrap();
         let successor = tokens_in_journal(&memory).pop().unwrap();
         let line = run.stderr.split("with ").nth(1).unwrap();
@@ -792,7 +791,7 @@ fn tokens_are_remembered_in_no_file_that_others_could_have_planted() {
     }
 }
 
-/// Between two requests of a run, too, the memory says which tokens are spent.
+/// Between two requests of a run, the memory also says which tokens are spent.
 #[test]
 fn an_old_copy_that_comes_back_between_two_requests_is_healed() {
     let (scene, state) = (Scene::new(), tempfile::tempdir().unwrap());
@@ -801,14 +800,14 @@ fn an_old_copy_that_comes_back_between_two_requests_is_healed() {
     scene.server.fail_next(Fault::reply(503, "{}"));
     let mut run = HeldRun::until(with_state(&scene, &state).arg("-v"), "trying again in");
     scene.write(old + "; theirs\n");
-    run.read_until("the latest are there again");
+    run.read_until("the latest are restored");
     run.finish().token();
     assert_eq!(scene.server.spent_seen(), 0);
     assert!(scene.text().ends_with("; theirs\n"));
     scene.assert_sound();
 }
 
-/// What is remembered of another login stands in nobody's way.
+/// What is remembered about another login blocks nobody.
 #[test]
 fn a_broken_section_stops_no_other_though_it_is_remembered() {
     let (scene, state) = (profiles::scene(2), tempfile::tempdir().unwrap());

@@ -1,5 +1,5 @@
-//! What the server refuses: each code's exit code and hint, and what a refusal counts where another
-//! program has put a newer pair there.
+//! What the server refuses: each code's exit code and hint, and what a refusal means if another program has put a newer
+//! pair there.
 
 use std::path::Path;
 use std::thread;
@@ -12,8 +12,7 @@ use crate::sandbox::Fault;
 
 const APIS: [&str; 5] = ["v1", "oidc", "v2", "v3", "115"];
 
-/// Every code of the documents, one that is in none, and the exit code of each. They are looked up
-/// whatever the api.
+/// Every documented code, an undocumented one, and the exit code of each. They are looked up whatever the api.
 #[rustfmt::skip]
 const CODES: &[(i64, i32)] = &[
     (20001, 3), (20002, 3), (20003, 4), (20004, 4), (20065, 4), (20007, 5), (20008, 4),
@@ -33,7 +32,7 @@ const CODES: &[(i64, i32)] = &[
     (40_140_134, 3), (40_140_135, 3), (40_140_136, 3), (4_999_999, 1),
 ];
 
-/// How each system says no.
+/// How each system refuses.
 fn refusal(api: &str, code: i64) -> Value {
     match api {
         "v2" | "v3" => {
@@ -46,7 +45,7 @@ fn refusal(api: &str, code: i64) -> Value {
 
 #[test]
 fn every_code_ends_in_its_exit_code_with_a_hint_in_both_languages() {
-    // Each refusal is looked at again for a while: side by side.
+    // The login is reread for a while after each refusal: so side by side.
     thread::scope(|scope| {
         for api in APIS {
             for codes in CODES.chunks(CODES.len() / 4) {
@@ -60,7 +59,7 @@ fn assert_codes(api: &str, codes: &[(i64, i32)]) {
     let scene = Scene::without_file();
     let app_token = scene.server.app_token();
     let section = scene.server.profile("TOKEN", api);
-    // With an app token alone there is none to fetch where that is called bad.
+    // With only an app token, no other can be fetched if it is rejected.
     scene.write(match api {
         "v1" | "oidc" => format!(
             "{}app_access_token = {app_token}\n",
@@ -89,7 +88,7 @@ fn assert_codes(api: &str, codes: &[(i64, i32)]) {
             second.strip_prefix("hint: ").unwrap().to_owned()
         };
         let (english, chinese) = (hint(&english), hint(&chinese));
-        // A token that is really refused is asked about once.
+        // A token that is really refused is sent once.
         requests += 2;
         assert_eq!(scene.server.requests().len(), requests, "{api} {code}");
         assert!(english.is_ascii() && !chinese.is_ascii(), "{api} {code}");
@@ -105,7 +104,7 @@ enum Mode {
     All,
     Exec,
     MinTtl,
-    /// With a `-r` that stands for its successor in the file.
+    /// With a `-r` whose successor is in the file.
     ConstantR,
 }
 
@@ -134,7 +133,7 @@ impl Mode {
         }
     }
 
-    /// The token that a run gave.
+    /// The token that a run printed.
     fn token(self, run: &Run) -> String {
         let text = run.token();
         match self {
@@ -158,8 +157,8 @@ fn write_as_another_program(file: &Path, text: &str, by_rename: bool) {
     std::fs::rename(other, file).unwrap();
 }
 
-/// A server refuses a token that another program has replaced by then: the run goes on with the new
-/// one. It prints the access token that came with it while that is valid, else it refreshes.
+/// A server refuses a token that another program has replaced meanwhile: the run continues with the new one. It prints
+/// the access token that came with it if that is valid, otherwise it refreshes.
 #[test]
 fn a_refusal_counts_only_after_another_look() {
     thread::scope(|scope| {
@@ -186,7 +185,7 @@ fn assert_goes_on(api: &str, mode: Mode) {
                 .profile("TOKEN", api)
                 .replace("app_secret", "unused");
             let section = match api {
-                // One that is called bad, where no other can be fetched.
+                // A rejected one, if no other can be fetched.
                 "v1" | "oidc" => format!("{section}app_access_token = {app_token}\n"),
                 _ => section.replace("unused", "app_secret"),
             };
@@ -232,7 +231,7 @@ fn assert_goes_on(api: &str, mode: Mode) {
     }
 }
 
-/// A writer that is just at it when the refusal comes is waited for.
+/// A program that is writing when the refusal comes is waited for.
 #[test]
 fn a_refusal_waits_for_a_writer_that_is_just_at_it() {
     let scene = Scene::new();
@@ -257,7 +256,7 @@ fn a_refusal_waits_for_a_writer_that_is_just_at_it() {
     scene.assert_sound();
 }
 
-/// A new `-r` that is refused is never answered with another login's token.
+/// A refused new `-r` never yields another login's token.
 #[test]
 fn a_refused_new_refresh_token_is_not_answered_with_anothers() {
     let scene = Scene::new();
@@ -285,7 +284,7 @@ fn a_refused_new_refresh_token_is_not_answered_with_anothers() {
     scene.assert_sound();
 }
 
-/// A gateway may have a yes of its own, and names of its own: the pair is saved, or the reply kept.
+/// A gateway may have its own success value and names: the pair is saved, or the reply kept.
 #[test]
 fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
     for api in APIS {
@@ -314,7 +313,7 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
             let scene = Scene::without_file();
             scene.write(scene.server.profile("TOKEN", api));
             if matches!(api, "v1" | "oidc") {
-                // The refresh itself is what meets the fault.
+                // The refresh itself gets the fault.
                 let passed = Fault::Delay(std::time::Duration::ZERO);
                 scene.server.fail_next(passed);
             }
@@ -328,19 +327,19 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
             assert_eq!(scene.server.rotations(), 1);
             scene.assert_sound();
         }
-        // One that is called otherwise is kept, and what else there is saved.
+        // One with another name is kept, and the rest saved.
         let kept_in = scene();
         let body = json!({ "code": 0, "state": 1, "access_token": "u-1", "refreshToken": "next-1",
             "data": { "access_token": "u-1", "refreshToken": "next-1" } });
         let fault = || Fault::reply(200, body.to_string());
         kept_in.server.fail_next(fault());
         let run = kept_in.run::<&str>([]);
-        run.assert_failed(1, "its refresh token is not called as documented");
+        run.assert_failed(1, "its refresh token is not named as documented");
         let mut names = kept_in.file_names().into_iter();
         let kept = names.find(|name| name.contains(".reply-")).unwrap();
         assert!(run.stderr.contains(&kept), "{}", run.stderr);
         assert!(kept_in.text().contains("access_token = u-1"));
-        // Where neither it nor the file can be written, it is printed.
+        // If neither it nor the file can be written, it is printed.
         let scene = scene();
         scene.server.fail_next(fault());
         let mut program = scene.program();
@@ -349,7 +348,7 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
             "before-keep=errors,before-rename=errors",
         );
         let run = Run::of(program.output().unwrap());
-        run.assert_failed(6, "could be kept nowhere");
+        run.assert_failed(6, "could not be stored anywhere");
         assert!(
             run.stderr.contains(r#""refreshToken":"next-1""#),
             "{}",
@@ -358,7 +357,7 @@ fn a_pair_is_not_lost_for_what_a_gateway_makes_of_the_reply() {
     }
 }
 
-/// What stands under a kept reply's name is looked at: a run may have died while it wrote it.
+/// The content under a kept reply's name is checked: a run may have died while writing it.
 #[test]
 fn a_reply_that_was_only_begun_to_be_kept_is_kept_anew() {
     let body = "access_token=u-1&refresh_token=ur-next";
@@ -391,7 +390,7 @@ fn a_reply_that_was_only_begun_to_be_kept_is_kept_anew() {
     }
 }
 
-/// Going on with another program's pair does not hide where a reply was kept.
+/// Continuing with another program's pair does not hide where a reply was kept.
 #[test]
 fn a_kept_reply_is_named_though_the_run_goes_on() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! What the server may do, and what becomes of the token.
+//! What the server may do, and what happens to the token.
 
 use std::fs;
 use std::io::Write;
@@ -69,7 +69,7 @@ fn the_servers_own_waiting_time_counts() {
             start.elapsed()
         );
     }
-    // A wait beyond all patience is for the next run.
+    // A wait beyond the limit is left to the next run.
     scene.server.fail_next(limit("Retry-After", "86400"));
     scene.run::<&str>([]).assert_failed(5, "99991400");
     scene.assert_sound();
@@ -225,7 +225,7 @@ fn an_expiry_that_is_not_given_is_emptied() {
     assert_ne!(scene.value("user_access_token_expires_at"), "");
 }
 
-/// Success replies with something wrong in them: the refresh token is saved all the same.
+/// Success replies with something wrong in them: the refresh token is saved anyway.
 #[test]
 fn a_refresh_token_is_saved_whatever_else_is_wrong() {
     let flaws: Vec<fn(&mut Value)> = vec![
@@ -245,7 +245,7 @@ fn a_refresh_token_is_saved_whatever_else_is_wrong() {
         let before = scene.value("refresh_token");
         scene.server.fail_next(altered(flaw));
         let run = scene.run::<&str>([]);
-        run.assert_failed(1, "a reply that says yes, but");
+        run.assert_failed(1, "a success reply, but");
         assert!(run.stderr.contains("log id sandbox-log-"), "{}", run.stderr);
         assert_ne!(scene.value("refresh_token"), before, "flaw {index}");
         assert!(!scene.text().contains("evil"));
@@ -258,7 +258,7 @@ fn a_refresh_token_is_saved_whatever_else_is_wrong() {
     }
 }
 
-/// The same for replies that are no sound JSON, or end too soon: what stands there whole is kept.
+/// The same for replies that are not valid JSON, or end too soon: the complete parts are kept.
 #[test]
 fn a_refresh_token_is_saved_from_a_garbled_reply() {
     let garblings: Vec<fn(String) -> Vec<u8>> = vec![
@@ -302,7 +302,7 @@ fn a_refresh_token_is_saved_from_a_garbled_reply() {
         );
         scene.assert_sound();
     }
-    // Cut off right behind the refresh token, with the connection.
+    // Cut off right after the refresh token, with the connection.
     let scene = Scene::new();
     scene.server.fail_next(Fault::TruncateLate);
     scene.run::<&str>([]).assert_failed(1, "it is not whole");
@@ -310,7 +310,7 @@ fn a_refresh_token_is_saved_from_a_garbled_reply() {
     scene.assert_sound();
 }
 
-/// Tokens in another place than the api's, or beside a yes that is not the api's.
+/// Tokens in another place than the api's, or with another success value than the api's.
 #[test]
 fn a_pair_in_the_wrong_place_is_saved() {
     let pair = json!({ "access_token": "u-new", "refresh_token": "ur-new", "expires_in": 7200 });
@@ -346,7 +346,7 @@ fn a_pair_in_the_wrong_place_is_saved() {
     }
 }
 
-/// Fields that are there but empty are no tokens.
+/// Empty fields are not tokens.
 #[test]
 fn a_refusal_with_empty_tokens_is_a_refusal() {
     for (api, reply, code) in [
@@ -382,7 +382,7 @@ fn a_refusal_with_empty_tokens_is_a_refusal() {
     }
 }
 
-/// A server that does not rotate: what was sent is what works.
+/// A server that does not rotate: the sent token still works.
 #[test]
 fn a_token_from_outside_that_is_not_rotated_is_kept() {
     for section in [true, false] {
@@ -409,7 +409,7 @@ fn a_token_from_outside_that_is_not_rotated_is_kept() {
     }
 }
 
-/// Replies that say yes but bring a refresh token that is none: the old one stays.
+/// Success replies with an invalid refresh token: the old one stays.
 #[test]
 fn a_refresh_token_that_is_none_is_not_saved() {
     for token in [
@@ -426,7 +426,7 @@ fn a_refresh_token_that_is_none_is_not_saved() {
         }));
         scene
             .run::<&str>([])
-            .assert_failed(1, "refresh_token is not one");
+            .assert_failed(1, "refresh_token is not a token");
         assert_eq!(scene.value("refresh_token"), before);
     }
 }
@@ -468,7 +468,7 @@ fn a_failure_as_json_is_the_last_line_on_stderr() {
             .contains("refresh token is invalid")
     );
     assert!(error["hint"].is_string());
-    // Even when the command line cannot be read.
+    // Even when the command line cannot be parsed.
     for arguments in [
         ["-o", "json", "--nonsense"],
         ["-qojson", "-v", "--nonsense"],
@@ -480,7 +480,7 @@ fn a_failure_as_json_is_the_last_line_on_stderr() {
     }
 }
 
-/// What lies between may write a head that is not quite HTTP: the body is what counts.
+/// Middleboxes may write headers that are not quite HTTP: the body is what counts.
 #[test]
 fn a_reply_with_small_sins_in_its_head_is_read() {
     let heads = [
@@ -520,7 +520,7 @@ fn bomb(_: &[u8]) -> Vec<u8> {
     gzip(&vec![b'x'; 64 << 20])
 }
 
-/// A gateway compresses what nobody asked it to: the reply may hold the only copy of the pair.
+/// A gateway compresses unasked: the reply may hold the only copy of the pair.
 #[test]
 fn a_compressed_reply_is_understood() {
     for (coding, compress) in [("gzip", gzip as fn(&[u8]) -> _), ("deflate", zlib)] {

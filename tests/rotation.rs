@@ -1,5 +1,4 @@
-//! What may interrupt a run between the spending of a token and the save of its successor, and
-//! that no pair is lost by it.
+//! What may interrupt a run between spending a token and saving its successor, and that this loses no pair.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
@@ -51,7 +50,7 @@ const IN_PLACE: [&str; 10] = [
     "after-in-place-write",
 ];
 
-/// Where the pair is nowhere but in memory.
+/// Where the pair is only in memory.
 const UNWRITTEN: &str = "before-record";
 
 fn failing(scene: &Scene, points: &str) -> Run {
@@ -107,7 +106,7 @@ fn try_fail_point(point: &str, action: &str, in_place: bool) {
     let before = scene.text();
     let run = failing(&scene, &format!("{point}={action}"));
     match action {
-        // These points are not in the way of a real failure: it would be one of what follows.
+        // A real failure cannot happen at these points: it would be one of the following.
         "error" => {
             let expected = match point {
                 "after-lock" | "after-reserve" | "before-record" | "after-record" => 1,
@@ -170,7 +169,7 @@ fn a_pair_that_no_file_takes_is_printed() {
     let scene = Scene::new();
     let before = scene.text();
     let run = failing(&scene, "before-write=error,before-journal-fsync=errors");
-    run.assert_failed(6, "could be saved nowhere");
+    run.assert_failed(6, "could not be saved anywhere");
     let printed = value_in(&run.stderr, "refresh_token");
     assert!(scene.server.is_live(&printed));
     assert!(
@@ -198,7 +197,7 @@ fn a_pair_goes_elsewhere_if_the_folder_takes_no_more() {
                 .env(variable, elsewhere.path());
             Run::of(program.env("FEISHU_REFRESH_FAIL", points).output().unwrap())
         };
-        // A journal that was written but could not be synced is in doubt: another place takes the pair.
+        // A journal that was written but not synced is in doubt: the pair goes to another place.
         let run = program("before-fsync=error,before-journal-fsync=error");
         run.assert_failed(6, elsewhere.path().to_str().unwrap());
         fs::remove_file(scene.journal()).ok();
@@ -207,7 +206,7 @@ fn a_pair_goes_elsewhere_if_the_folder_takes_no_more() {
     }
 }
 
-/// Another file under the journal's name is no journal: it is put aside, and blocks nobody.
+/// Another file under the journal's name is not a journal: it is put aside, and blocks nobody.
 #[cfg(unix)]
 #[test]
 fn what_others_could_have_planted_is_not_believed() {
@@ -265,8 +264,7 @@ fn what_others_could_have_planted_is_not_believed() {
     }
 }
 
-/// The names of what a run syncs, in order, its folder as an empty one; none without strace, which is
-/// said.
+/// The names of what a run syncs, in order, its folder as an empty one; without strace, returns none and says so.
 fn synced(scene: &Scene, arguments: &[&str], points: &str) -> Option<Vec<String>> {
     let trace = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
@@ -322,7 +320,7 @@ fn kept_as(run: &Run) -> PathBuf {
 #[test]
 fn a_journal_that_does_not_fit_is_kept_and_named() {
     let scene = Scene::new();
-    // A pair whose place another login took meanwhile, and what a run had only begun to write.
+    // A pair that another login has replaced meanwhile, and a record that a run had only begun.
     failing(&scene, "before-rename=abort");
     let pair = fs::read_to_string(scene.journal()).unwrap();
     let third = scene.server.refresh_token();
@@ -338,7 +336,7 @@ fn a_journal_that_does_not_fit_is_kept_and_named() {
         fs::remove_file(kept).unwrap();
         scene.assert_sound();
     }
-    // Blank ones are what a run leaves that died before it had anything to write.
+    // Blank ones are left by a run that died before it had anything to write.
     for blank in [&b""[..], &[0; 4096]] {
         fs::write(scene.journal(), blank).unwrap();
         set_private(&scene.journal());
@@ -363,7 +361,7 @@ fn what_an_older_version_left_is_put_back_once_or_kept() {
         let run = scene.run::<&str>([]);
         run.token();
         assert!(run.stderr.contains(if in_place {
-            "it is whole again"
+            "it is repaired"
         } else {
             "it is saved now"
         }));
@@ -425,7 +423,7 @@ fn a_pair_that_had_its_one_write_is_used() {
         ("115", expiry),
     ] {
         for in_place in [false, true] {
-            // Behind the one write of the pair, and before the first sync.
+            // After the one write of the pair, and before the first sync.
             for (call, nth) in [("pwrite64", 4), ("fsync", 1)] {
                 let scene = Scene::without_file();
                 scene.write(scene.server.profile("TOKEN", api) + more);
@@ -449,13 +447,13 @@ fn a_pair_that_had_its_one_write_is_used() {
     }
 }
 
-/// What was only begun is never taken for the whole, and the lost reply is told.
+/// An unfinished record is never taken for a complete one, and the lost reply is reported.
 #[test]
 fn a_pair_that_was_only_begun_is_told_to_be_lost() {
     let scene = Scene::new();
     failing(&scene, "before-rename=abort");
     let mut whole = fs::read(scene.journal()).unwrap();
-    // The rest was set aside, and not used.
+    // The rest was reserved, and not used.
     whole.truncate(whole.iter().rposition(|byte| *byte != 0).unwrap() + 1);
     let pair = whole
         .windows(6)
@@ -463,7 +461,7 @@ fn a_pair_that_was_only_begun_is_told_to_be_lost() {
         .unwrap();
     let before = scene.text();
     for written in [pair, pair + 20, whole.len() - 200, whole.len() - 2] {
-        // Some file systems set space aside with NULs.
+        // Some file systems reserve space with NULs.
         for nuls in [0, 4096] {
             let mut begun = whole[..written].to_vec();
             begun.resize(written + nuls, 0);
@@ -499,7 +497,7 @@ fn a_put_back_that_was_interrupted_loses_neither_pair_nor_edits() {
             ABORTED,
             "{point}"
         );
-        // Who only looks finds them, too.
+        // A read-only command finds them, too.
         let seen = scene.run(["status"]).stdout;
         assert!(seen.contains("\nmine "), "{point}: {seen}");
         scene.run::<&str>([]).token();
@@ -522,15 +520,15 @@ fn a_leftover_blocks_nobody() {
     assert!(scene.run::<&str>([]).stderr.contains("it is saved now"));
     scene.assert_sound();
 
-    // What a person took away does not come back with it.
+    // What a person removed does not come back with it.
     failing(&scene, "before-rename=error").assert_failed(6, "rotated, but not saved");
     scene.write(scene.text().split("\n[LATER]").next().unwrap());
     scene.run::<&str>([]).token();
     assert!(!scene.text().contains("LATER"), "{}", scene.text());
 }
 
-/// A new login that was not saved takes the place of what the file held then, whatever became of the
-/// file's times and names meanwhile; of another token only for a run that brings it again.
+/// A new login that was not saved replaces what the file held then, whatever happened to the file's times and names
+/// meanwhile; another token only for a run that brings it again.
 #[cfg(unix)]
 #[test]
 fn the_pair_of_a_new_token_takes_its_place() {
@@ -617,7 +615,7 @@ fn a_first_run_that_was_killed_is_completed_by_the_next() {
     scene.run(&flags).token();
     scene.assert_sound();
 
-    // Also where the file belongs to another login, and the same -r comes again.
+    // Also if the file belongs to another login, and the same -r comes again.
     let flags = scene.flags();
     let run = failing_with(&scene, &flags, "before-rename=abort");
     assert_eq!(run.code, ABORTED, "{}", run.stderr);
@@ -724,7 +722,7 @@ fn a_signal_that_was_ignored_stays_ignored() {
     scene.assert_sound();
 }
 
-/// Moments spread over a run, at random.
+/// Random points in time over a run.
 struct Moments {
     longest: Duration,
 }
@@ -789,7 +787,7 @@ fn sigkill_at_random_moments_loses_only_what_was_not_yet_written() {
                 assert_eq!(text, before, "the file is broken");
                 assert_eq!(journaled, None, "a pair was written and not used");
                 lost += 1;
-                // As a person would: consent again.
+                // As a person would do: consent again.
                 let token = scene.server.refresh_token();
                 scene.write(text.replace(&value_in(&text, "refresh_token"), &token));
             }
@@ -831,7 +829,7 @@ fn other_signals_at_random_moments_lose_nothing() {
     scene.assert_sound();
 }
 
-/// Reads from strace how long a pair is nowhere but in memory.
+/// Reads from strace how long a pair is only in memory.
 #[cfg(unix)]
 #[test]
 fn a_reply_is_written_at_once() {
@@ -857,7 +855,7 @@ fn a_reply_is_written_at_once() {
         let mut calls = text.lines();
         let reply = calls.find(|call| call.contains("\"HTTP/1.1 200"));
         let write = calls.find(|call| call.contains("pwrite64("));
-        // The very next call that writes is that of the pair, whole.
+        // The very next writing call is that of the complete pair.
         assert!(
             write.is_some_and(|call| call.contains("{\\\"pair")),
             "{text}"

@@ -50,7 +50,7 @@ fn a_token_that_does_not_last_is_refreshed() {
         scene.let_it_end_in(seconds);
         assert_refreshed(&["--min-ttl", "10m"]);
     }
-    // An end that nobody knows, and a record without an access token.
+    // An unknown expiry, and a record without an access token.
     for (key, value) in [
         ("user_access_token_expires_at", "soon"),
         ("user_access_token", ""),
@@ -64,7 +64,7 @@ fn a_token_that_does_not_last_is_refreshed() {
     let base_url = scene.server.base_url();
     assert_refreshed(&["--min-ttl", "10m", "-r", &token, "--base-url", &base_url]);
     assert_refreshed(&["--min-ttl", "10m", "--api", "oidc"]);
-    // The token that was brought stands for what the file holds now.
+    // The given token stands for what the file now holds.
     let run = scene.run(["--min-ttl", "10m", "-r", &token]);
     assert_eq!(run.token(), last);
 
@@ -126,7 +126,7 @@ fn github_gets_a_mask_and_then_the_output() {
                 .unwrap(),
         )
     };
-    // Nothing is sent unless the output can be taken.
+    // Nothing is sent unless the output can be written.
     scene
         .run(["-o", "github"])
         .assert_failed(3, "GITHUB_OUTPUT is not set");
@@ -135,7 +135,7 @@ fn github_gets_a_mask_and_then_the_output() {
     run("/").assert_failed(3, "GITHUB_OUTPUT cannot be written: /");
     assert!(scene.server.requests().is_empty());
 
-    // An unfinished line is not gone on with.
+    // An unfinished line is not continued.
     fs::write(&output, "other=1").unwrap();
     let run = run(output.to_str().unwrap());
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -152,7 +152,7 @@ fn github_gets_a_mask_and_then_the_output() {
         .env("GITHUB_OUTPUT", &new);
     let run = Run::of(program.output().unwrap());
     let [token, refresh] = ["user_access_token", "refresh_token"].map(|key| scene.value(key));
-    // What a runner shows: each line once the masks before it count.
+    // What a runner shows: each line after the masks before it apply.
     let mut masks = Vec::new();
     for line in run.stdout.lines() {
         match line.strip_prefix("::add-mask::") {
@@ -176,7 +176,7 @@ fn github_gets_a_mask_and_then_the_output() {
     let mut program = scene.program();
     program.args(["-o", "github"]).env("GITHUB_OUTPUT", &pipe);
     Run::of(program.output().unwrap()).assert_failed(3, "GITHUB_OUTPUT cannot be written");
-    // Nor is a token printed where the reply was no good.
+    // Nor is a token printed if the reply was bad.
     let masked = scene.folder().join("masked");
     scene.server.fail_next(Fault::Alter(Box::new(|reply| {
         reply["data"]["expires_in"] = json!("soon");
@@ -196,17 +196,17 @@ fn a_command_hears_of_each_new_pair() {
     assert_eq!(result["access_token"], run.token());
     assert_eq!(result["refresh_token"], scene.value("refresh_token"));
     assert_eq!(result["refreshed"], true);
-    // It runs after the save, and stdout is not its own.
+    // It runs after the save, and not with our stdout.
     let saved = fs::read_to_string(scene.folder().join("saved")).unwrap();
     assert_eq!(saved, scene.text());
     assert_eq!(run.stderr, "said\n");
-    // A token that was there is no news.
+    // An existing token is not reported.
     fs::remove_file(scene.folder().join("heard")).unwrap();
     scene.run(["--on-refresh", hook, "--min-ttl", "1h"]).token();
     assert!(!scene.folder().join("heard").exists());
 }
 
-/// Whoever would wait for the run that waits for its end is told so at once.
+/// A run that would wait for the run that waits for it is told so at once.
 #[test]
 fn a_command_that_refreshes_its_own_file_is_told_at_once() {
     let program = env!("CARGO_BIN_EXE_feishu-refresh");
@@ -228,7 +228,7 @@ fn a_command_that_refreshes_its_own_file_is_told_at_once() {
     other.assert_sound();
 }
 
-/// What a hook has started outlives the run that named itself to it.
+/// A service started by a hook outlives the run that named itself to it.
 #[test]
 fn a_service_that_a_command_started_refreshes_later() {
     let scene = Scene::new();
@@ -260,7 +260,7 @@ fn a_command_gets_the_signal_mask_and_the_core_limit_that_the_program_was_starte
     let scene = Scene::new();
     let hook = "grep SigBlk /proc/self/status >&2; ulimit -c >&2";
     let hook = format!("{hook}; timeout 0.2 sleep 9; echo ended with $?");
-    // Other shells take the mask from what they start.
+    // Other shells reset the mask for what they start.
     let hook = format!("exec bash -c '{hook}'");
     for arguments in [&[][..], &["--all"]] {
         let mut shell = Command::new("bash");
@@ -275,7 +275,7 @@ fn a_command_gets_the_signal_mask_and_the_core_limit_that_the_program_was_starte
             "{}",
             run.stderr
         );
-        // What keeps time by signals works.
+        // A timer based on signals works.
         assert!(run.stderr.contains("ended with 124"), "{}", run.stderr);
     }
     // A signal that was blocked stays so.
@@ -327,7 +327,7 @@ fn a_command_that_fails_is_told_and_the_token_printed() {
     let error: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
     assert_eq!(error["error"]["kind"], "hook");
     assert_eq!(error["error"]["exit_code"], 7);
-    // Nothing was saved: there is nothing to tell.
+    // Nothing was saved: there is nothing to report.
     let mut failing = scene.program();
     failing.env("FEISHU_REFRESH_FAIL", "before-rename=error");
     let run = failing
@@ -343,7 +343,7 @@ fn a_command_that_fails_is_told_and_the_token_printed() {
 fn a_signal_waits_for_the_command_to_end() {
     let scene = Scene::new();
     let hook = "echo started >&2; while [ ! -e go ]; do sleep 0.01; done; touch done";
-    // In a group and a session of its own, as a CI starts it; the signal goes to the whole group.
+    // In its own group and session, as a CI starts it; the signal goes to the whole group.
     let mut program = in_session(&scene, "setsid");
     let mut run = HeldRun::spawn(program.args(["-v", "--on-refresh", hook]));
     run.read_until("started");
@@ -355,7 +355,7 @@ fn a_signal_waits_for_the_command_to_end() {
     fs::write(scene.folder().join("go"), "").unwrap();
     assert_eq!(run.finish().code, 128 + 2);
     assert!(scene.folder().join("done").exists());
-    // Its failure is told, all the same.
+    // Its failure is still reported.
     let mut program = scene.program();
     let hook = "echo started >&2; while [ ! -e on ]; do sleep 0.01; done; exit 3";
     let mut run = HeldRun::spawn(program.args(["-v", "--on-refresh", hook]));
@@ -380,7 +380,7 @@ fn completions_load() {
         assert!(run.stdout.contains("min-ttl"));
         let script = scene.folder().join(shell);
         fs::write(&script, run.stdout).unwrap();
-        // As far as the shell is installed.
+        // If the shell is installed.
         let mut program = Command::new(shell);
         match program.arg("-n").arg(&script).output() {
             Ok(output) => assert_eq!(Run::of(output).code, 0, "{shell}"),
@@ -509,7 +509,7 @@ fn a_command_can_ask_at_the_terminal() {
     assert!(run.stdout.contains(&scene.value("user_access_token")));
 }
 
-/// The only copy of a refresh token may be what the command keeps.
+/// The command may keep the only copy of a refresh token.
 #[test]
 fn a_command_hears_of_a_refresh_token_that_came_alone() {
     let scene = Scene::new();
@@ -568,7 +568,7 @@ fn exec_becomes_the_command() {
         format!("{} -o", scene.value("user_access_token"))
     );
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
-    // The token lasts: nothing is sent again, and options may stand on either side.
+    // The token is still valid: nothing is sent again, and options may be on either side.
     scene.run(["exec", "-v", "--", "true"]);
     scene.run(["-c", "feishu-config.ini", "exec", "--", "true"]);
     assert_eq!(scene.server.requests().len(), 1);
@@ -592,7 +592,7 @@ fn exec_becomes_the_command() {
     scene
         .run(["exec", "--", "no-such-command"])
         .assert_failed(3, "cannot start no-such-command");
-    // Nothing is spent for what can be seen to be no program.
+    // Nothing is spent for something that is clearly not a program.
     let in_path = |arguments: &[&str]| {
         let mut program = scene.program();
         let program = program.env("PATH", "/bin:/usr/bin").args(arguments);
@@ -605,7 +605,7 @@ fn exec_becomes_the_command() {
     }
     assert_eq!(scene.server.requests().len(), requests);
     assert_eq!(in_path(&["exec", "--", "true"]).code, 0);
-    // What the system does not start after all.
+    // What the system then fails to start.
     let script = scene.folder().join("script");
     fs::write(&script, "#!/no/such/shell\n").unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();

@@ -160,7 +160,7 @@ fn an_https_host_is_reached_through_the_proxy_which_sees_no_secret() {
     let seen = scene.seen_by_proxy(&["--base-url", "https://tokens.example"], &[]);
     assert!(seen.starts_with("CONNECT tokens.example:443 "), "{seen}");
     assert!(!seen.contains("sandbox0"), "{seen}");
-    // Where it is not to be used, nobody asks it.
+    // Where it must not be used, nobody asks it.
     let mut program = scene.program();
     program.args(["--base-url", "https://tokens.invalid", "--retries", "0"]);
     program.env("HTTPS_PROXY", "http://127.0.0.1:9");
@@ -185,7 +185,7 @@ fn secrets_from_outside_go_to_no_host_that_only_the_file_names() {
         .unwrap();
     Run::of(run).assert_failed(3, "feishu-config.ini names");
     assert!(scene.server.requests().is_empty());
-    // Named from outside, it may have them. What the file knows to be spent is not sent at all.
+    // Named from outside, it may have them. A token that the file lists as spent is not sent at all.
     scene
         .run(["-r", &refresh, "--base-url", &scene.server.base_url()])
         .token();

@@ -42,14 +42,14 @@ fn what_cannot_be_a_refresh_token_is_not_sent() {
         (vec!["-r", "ur-1\nur-2"], "lines"),
         (
             vec!["--api", "115", "-r", &refresh],
-            "is a token of Feishu's, and its api is 115",
+            "is a Feishu token, and its api is 115",
         ),
         (
             vec!["--api", "115", "-r", "eyJhbGciOiJFUzI1NiIs"],
-            "is a token of Feishu's, and its api is 115",
+            "is a Feishu token, and its api is 115",
         ),
     ] {
-        // One that is there, and one that a first run would make.
+        // An existing one, and one that a first run would create.
         for file in [&before[..], ""] {
             if file.is_empty() && !arguments.contains(&"-r") {
                 continue;

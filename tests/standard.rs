@@ -1,5 +1,5 @@
-//! A standard OAuth 2.0 server that nobody here wrote: oidc-provider, with rotation and reuse
-//! detection. Nothing stands between it and the program.
+//! An independent standard OAuth 2.0 server: oidc-provider, with rotation and reuse detection. Nothing is between it
+//! and the program.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,16 +11,16 @@ use serde_json::Value;
 
 use crate::harness::{HeldRun, Scene};
 
-/// The provider, in a process of its own; it ends with this.
+/// The provider, in its own process; it ends with this.
 struct Provider {
     child: Child,
     address: String,
-    /// Open for as long as it may say something.
+    /// Open as long as it may print something.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Provider {
-    /// Starts it; says so if there is none.
+    /// Starts it; says so if it is missing.
     fn start(token_path: &str) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let package = root.join("target/oidc");
@@ -45,7 +45,7 @@ impl Provider {
         })
     }
 
-    /// What it answers to a question of a test.
+    /// Its answer to a query of a test.
     fn ask(&self, target: &str) -> String {
         let host = self.address.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(host).unwrap();
@@ -58,7 +58,7 @@ impl Provider {
         body.to_owned()
     }
 
-    /// Asserts that it saw so many refreshes, and nothing that was used twice.
+    /// Asserts that it saw this many refreshes, and no reuse.
     fn assert_seen(&self, refreshes: usize) {
         let seen: Value = serde_json::from_str(&self.ask("/test/seen")).unwrap();
         assert_eq!(seen["refreshes"], refreshes, "{seen}");
@@ -93,7 +93,7 @@ fn oidc_provider_sees_no_token_twice() {
             "[TOKEN]\ntoken_url = {}{TOKEN_PATH}\napp_id = {client}\n{secret}refresh_token = {first}\n",
             provider.address
         ));
-        // One after the other, each with a token of its own.
+        // One after the other, each with its own token.
         let mut tokens: Vec<_> = (0..10)
             .map(|_| scene.run::<&str>([]).token().to_owned())
             .collect();
@@ -104,7 +104,7 @@ fn oidc_provider_sees_no_token_twice() {
         provider.assert_seen(refreshes);
         assert!(!scene.text().contains("refresh_token_expires_at"));
         assert_eq!(scene.value("api"), "v3");
-        // Ten at once, five times: whoever waits takes what another brought, or refreshes in its turn.
+        // Ten at once, five times: a waiting run takes what another brought, or refreshes in its turn.
         for _ in 0..5 {
             thread::scope(|scope| {
                 for _ in 0..10 {
@@ -131,7 +131,7 @@ fn oidc_provider_sees_no_token_twice() {
         provider.assert_seen(refreshes);
         assert_eq!(scene.file_names(), ["feishu-config.ini"]);
     }
-    // A token that is used twice is what it watches for: it would have been seen.
+    // It watches for reused tokens: one would have been seen.
     let scene = Scene::without_file();
     let first = provider.ask("/test/first?client=public");
     let file = format!(
@@ -147,7 +147,7 @@ fn oidc_provider_sees_no_token_twice() {
     assert_eq!(seen["revoked"], 1, "{seen}");
 }
 
-/// Behind the paths of Feishu's v3 the first pair comes by a login, too.
+/// Under the paths of Feishu's v3, the first pair comes by a login, too.
 #[test]
 fn oidc_provider_takes_a_login_behind_the_paths_of_v3() {
     let Some(provider) = Provider::start("/oauth/v3/token") else {

@@ -1,4 +1,4 @@
-//! What `status` says of a file.
+//! What `status` says about a file.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::harness::{HeldRun, PRIVATE_MODE, Run, Scene};
 use crate::sandbox::Fault;
 
-/// A file with a profile of each kind: one that lasts, one that has ended, one that needs an app
-/// token, one without a token, one that nobody knows.
+/// A file with a profile of each kind: one still valid, one expired, one that needs an app token, one without a token,
+/// one unknown.
 fn scene() -> Scene {
     let scene = Scene::without_file();
     let at = |hours| {
@@ -64,7 +64,7 @@ fn status_shows_every_profile_and_no_secret() {
     assert!(row("ended").ends_with("fail: the refresh token has ended"));
     assert!(row("disk").ends_with("fail: no refresh token"));
     assert!(row("odd").ends_with("fail: the api is not known"));
-    // Those that need a person come first; what is no profile is left out.
+    // Those that need a person come first; what is not a profile is left out.
     let names: Vec<_> = run
         .stdout
         .lines()
@@ -86,7 +86,7 @@ fn status_shows_every_profile_and_no_secret() {
         run.stderr
     );
 
-    // One alone.
+    // A single one.
     assert_eq!(scene.run(["status", "-p", "TOKEN"]).code, 0);
     assert_eq!(scene.run(["-p", "oidc", "status"]).code, 0);
     assert_eq!(scene.run(["status", "-p", "ended"]).code, 4);
@@ -206,10 +206,10 @@ fn status_names_pending_journals_and_an_open_mode() {
         "{}",
         run.stdout
     );
-    // It only looks.
+    // It only reads.
     assert!(scene.journal().exists());
     scene.run::<&str>([]).token();
-    // A run that lives has nothing there yet, and is not waited for.
+    // A live run has nothing there yet, and is not waited for.
     let held = HeldRun::start(&scene, Fault::Hold);
     assert!(!scene.run(["status"]).stdout.contains("put back"));
     held.let_go(&scene).token();
@@ -218,7 +218,7 @@ fn status_names_pending_journals_and_an_open_mode() {
 #[cfg(unix)]
 #[test]
 fn status_foresees_what_the_next_run_puts_back() {
-    // A pair that is waiting takes the place of one that has ended.
+    // A waiting pair replaces an expired one.
     let scene = Scene::new();
     scene.write(scene.text() + "refresh_token_expires_at = 2020-01-01T00:00:00Z\n");
     assert_eq!(scene.run(["status"]).code, 4);
@@ -233,7 +233,7 @@ fn status_foresees_what_the_next_run_puts_back() {
     assert!(seen.contains("29 days"), "{seen}");
     assert!(!scene.file().exists());
 
-    // A file that is half written is whole again.
+    // A half-written file is repaired.
     let scene = Scene::new();
     fs::hard_link(scene.file(), scene.folder().join("other")).unwrap();
     let mut failing = scene.program();
@@ -279,7 +279,7 @@ fn status_reads_a_file_once_for_all_profiles() {
     scene.write((0..5000).map(section).collect::<String>());
     let start = std::time::Instant::now();
     assert_eq!(scene.run(["status"]).stdout.lines().count(), 5003);
-    // Once for each would take minutes.
+    // Once per profile would take minutes.
     let took = start.elapsed();
     assert!(took < std::time::Duration::from_secs(10), "{took:?}");
 }
@@ -313,7 +313,7 @@ fn a_terminal_gets_colour_unless_no_color_is_set() {
     }
     assert_eq!(on_a_terminal(&scene, Some("1")), plain);
     assert_eq!(on_a_terminal(&scene, Some("")), colour);
-    // A section's name cannot play with it.
+    // A section's name cannot affect it.
     scene.write("[a\u{1b}[2Jb]\nrefresh_token = x\n");
     assert!(!on_a_terminal(&scene, Some("1")).contains('\u{1b}'));
 }

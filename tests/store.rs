@@ -1,4 +1,4 @@
-//! Logins in PostgreSQL: what a user types, and what becomes of it.
+//! Logins in PostgreSQL: what a user types, and what happens.
 
 mod addresses;
 mod commands;
@@ -21,7 +21,7 @@ use feishu_refresh::{ExposeSecret, blocking};
 use crate::harness::{Run, Scene};
 use crate::sandbox::{Fault, Postgres};
 
-/// A scene with a database in which its login is kept.
+/// A scene with a database that holds its login.
 pub struct Shared {
     pub scene: Scene,
     pub database: Postgres,
@@ -41,12 +41,12 @@ impl Shared {
         Some(shared)
     }
 
-    /// The same, with the login in the file still.
+    /// The same, with the login still in the file.
     pub fn without_login(settings: &[(&str, &str)]) -> Option<Self> {
         Postgres::start_with(settings).unwrap().map(Shared::at)
     }
 
-    /// This database with tables, and the login in the file still.
+    /// This database with tables, and the login still in the file.
     pub fn at(database: Postgres) -> Self {
         let scene = Scene::new();
         let key = scene.folder().join("key");
@@ -165,7 +165,7 @@ fn a_reply_that_nobody_understands_is_kept_sealed() {
     other.assert_failed(3, "is sealed with the key");
 }
 
-/// What comes of a run with this text on its stdin.
+/// The result of a run with this text on its stdin.
 fn run_with_stdin(program: &mut Command, text: &str) -> Run {
     program.stdin(Stdio::piped());
     program.stdout(Stdio::piped()).stderr(Stdio::piped());

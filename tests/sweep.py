@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kill sweeps: a run dies at each system call that it makes once it has read a reply, and the next run
-shows what was lost. What may be lost is a reply that was not read, or not yet written down; the trace
-of the run that died says which. Whatever else is lost, wrong or left lying about makes the exit code 1.
+shows what was lost. What may be lost is a reply that was not read, or not yet recorded; the trace
+of the dead run says which. Anything else that is lost, wrong or left behind makes the exit code 1.
 
     cargo build --release && cargo build --release --example sandbox
     python3 tests/sweep.py                      # every call, once as a kill and as errors
@@ -24,7 +24,7 @@ import types
 
 from sweep_scene import FILE, REPLY, WAKE_UP, Scene, StandIn
 
-# A kill finds the same scene before each of the calls that lie between two of these.
+# A kill finds the same scene before each of the calls between two of these.
 CHANGING = r"p?write|recvfrom|fallocate|ftruncate|fsync|rename|unlink|mkdir|f?ch(own|mod)|exit_group|openat.*O_CREAT"
 FAILING = r"(pwrite64|write|fsync|rename\w*|ftruncate|fallocate|openat|unlink\w*|mkdir|fchmod) "
 KILL = "{}:signal=KILL:when={}"
@@ -65,7 +65,7 @@ def points_of(calls, start, wanted=""):
 
 
 def attempt(scenario, stand_in, injections, is_shown=False):
-    """One trial: a run for each injection, and one that nobody disturbs."""
+    """One trial: a run for each injection, and an undisturbed one."""
     scene = Scene(scenario, stand_in, injections)
     for number, injection in enumerate(injections):
         old = scene.text()

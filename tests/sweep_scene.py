@@ -19,11 +19,11 @@ TOLD_LOST = "an earlier attempt got no usable reply"
 LONGEST_RUN = 60
 
 TOKEN = re.compile(r"[\w.-]*ur-sandbox[\w.-]+")
-# The calls that say what was sent, read and written, as far as they came to their end.
+# The calls that say what was sent, read and written, if completed.
 CARRIERS = "recvfrom,writev,write,pwrite64"
 REQUEST, REPLY, WRITE = r'writev.*"POST /', r'recvfrom.*"HTTP/1.1 ', r"p?write(64)? (?![12],)"
 DONE = re.compile(r" = \d[^=]*$")
-WAKE_UP = r'"\1\0\0\0\0\0\0\0", 8'  # How the runtime wakes itself: no disk makes that fail.
+WAKE_UP = r'"\1\0\0\0\0\0\0\0", 8'  # How the runtime wakes itself: a disk cannot make that fail.
 
 Call = collections.namedtuple("Call", "thread name text")
 Run = collections.namedtuple("Run", "code stderr calls")

@@ -105,7 +105,7 @@ fn a_failed_run_leaves_no_empty_file_behind() {
         .assert_failed(3, "base URL");
     scene.run::<&str>([]).assert_failed(3, "does not exist");
     assert!(scene.file_names().is_empty());
-    // One that was there stays, empty as it was.
+    // One that existed stays, still empty.
     scene.write("");
     scene.run(arguments).assert_failed(3, "20014");
     assert_eq!(scene.text(), "");
@@ -239,14 +239,14 @@ fn an_immutable_file_costs_nothing() {
     }
 }
 
-/// The program as another user, in a folder that user cannot write.
+/// The program as another user, in a folder not writable for that user.
 fn stranger_in_a_closed_folder(scene: &Scene) -> Command {
     let folder = scene.folder();
-    // The program itself may stand where a stranger cannot go.
+    // The program itself may be where other users have no access.
     let program = folder.join("program");
     if !program.exists() {
-        // Not by this process: while it writes the copy, another test's child that is just being
-        // started would hold it open, too, and nobody can run it then.
+        // Not by this process: while it writes the copy, another test's child that is being started would hold it open,
+        // too, and then nobody can run it.
         let copied = Command::new("cp")
             .arg(env!("CARGO_BIN_EXE_feishu-refresh"))
             .arg(&program)
@@ -285,7 +285,7 @@ fn a_file_in_a_folder_that_cannot_be_written_is_saved_in_place() {
     );
     assert!(scene.server.is_live(&scene.value("refresh_token")));
 
-    // Killed in the midst, it is repaired from the journal in the state folder.
+    // Killed midway, it is repaired from the journal in the state folder.
     let torn = stranger_in_a_closed_folder(&scene)
         .env("FEISHU_REFRESH_FAIL", "amid-in-place-write=abort")
         .output()
@@ -300,7 +300,7 @@ fn a_file_in_a_folder_that_cannot_be_written_is_saved_in_place() {
     assert_eq!(journals(), 1);
     let run = Run::of(stranger_in_a_closed_folder(&scene).output().unwrap());
     assert_eq!(scene.value("user_access_token"), run.token());
-    assert!(run.stderr.contains("it is whole again"), "{}", run.stderr);
+    assert!(run.stderr.contains("it is repaired"), "{}", run.stderr);
     assert_eq!(journals(), 0);
     assert_eq!(scene.server.spent_seen(), 0);
 }
@@ -314,7 +314,7 @@ fn a_journal_elsewhere_keeps_a_second_run_out() {
     chown(scene.file(), Some(STRANGER), Some(STRANGER)).unwrap();
     scene.server.fail_next(Fault::Hold);
     let held = HeldRun::spawn(stranger_in_a_closed_folder(&scene).arg("-v"));
-    // Root can put another file in the place of the one that is locked.
+    // Root can replace the locked file.
     let edited = scene.folder().join("edited.ini");
     fs::write(&edited, scene.text()).unwrap();
     chown(&edited, Some(STRANGER), Some(STRANGER)).unwrap();
@@ -324,7 +324,7 @@ fn a_journal_elsewhere_keeps_a_second_run_out() {
         .output();
     let second = Run::of(second.unwrap());
     second.assert_failed(5, "another run is still working");
-    // The file it would write is not the one it has locked: the pair is kept, and put back.
+    // The file to write is not the locked one: the pair is kept, and restored.
     held.let_go(&scene)
         .assert_failed(6, "another program replaced it");
     Run::of(stranger_in_a_closed_folder(&scene).output().unwrap()).token();
@@ -395,7 +395,7 @@ fn a_file_with_other_names_that_cannot_be_written_costs_nothing() {
     assert!(scene.server.requests().is_empty());
 }
 
-/// A run whose system calls fail as strace is told; none without strace, which is said.
+/// A run whose system calls fail by strace; without strace, returns none and says so.
 fn with_failing_calls(scene: &Scene, calls: &str) -> Option<Run> {
     let mut strace = Command::new("strace");
     strace
@@ -518,10 +518,10 @@ fn a_full_disk_costs_nothing() {
     let _ = std::io::copy(&mut std::io::repeat(1), &mut File::create(&filler).unwrap());
     let run = scene.run(["-c".as_ref(), file.as_os_str()]);
     run.assert_failed(5, "No space left on device");
-    assert!(run.stderr.contains("no room for new tokens beside"));
+    assert!(run.stderr.contains("no space for new tokens beside"));
     assert_eq!(fs::read(&file).unwrap(), before);
     assert!(scene.server.requests().is_empty());
-    // What has to be written in place gets no room there, wherever its journal could be.
+    // What must be written in place gets no space there, wherever its journal could be.
     let other = scene.folder().join("disk/other.ini");
     fs::hard_link(&file, &other).unwrap();
     let mut program = scene.program();
@@ -535,7 +535,7 @@ fn a_full_disk_costs_nothing() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    // With room again, it works.
+    // With space again, it works.
     fs::remove_file(&filler).unwrap();
     scene.run(["-c".as_ref(), file.as_os_str()]).token();
 }
@@ -616,8 +616,8 @@ fn what_an_editor_writes_meanwhile_stays() {
     scene.assert_sound();
 }
 
-/// An editor that saves by renaming takes the locked file away from under its name; a second run
-/// could then lock the new one, and send the same token.
+/// An editor that saves by renaming replaces the locked file; a second run could then lock the new one, and send the
+/// same token.
 #[test]
 fn a_second_run_keeps_out_when_an_editor_has_replaced_the_file() {
     let scene = Scene::new();
@@ -657,7 +657,7 @@ fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
     let ours = tokens_in_journal(&journal).pop().unwrap();
     assert!(scene.server.is_live(&ours) && scene.server.is_live(&third));
     assert_eq!(fs::metadata(named).unwrap().mode() & 0o7777, 0o600);
-    // Nor is it by a later run: ours is kept under another name, since it fits nothing.
+    // Nor does a later run: ours is kept under another name, since it fits nothing.
     let run = scene.run::<&str>([]);
     run.token();
     assert!(!scene.server.is_live(&third) && scene.server.is_live(&ours));

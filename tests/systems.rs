@@ -1,5 +1,5 @@
-//! The token endpoints: what each is sent, what its replies become in the file, and what runs
-//! that ask for different things do to each other.
+//! The token endpoints: what each is sent, how its replies are saved, and how runs that ask for different things affect
+//! each other.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::sandbox::{APP_ID, APP_SECRET, APP_TICKET, Fault, Recorded, SCOPE, V3_
 
 const JSON: &str = "application/json; charset=utf-8";
 
-/// Asserts that a request is this one to the letter, and shows nothing else.
+/// Asserts that a request is exactly this one.
 fn assert_sent(request: &Recorded, path: &str, bearer: Option<&str>, kind: &str, body: &str) {
     assert_eq!(
         (request.method.as_str(), request.path.as_str()),
@@ -128,7 +128,7 @@ reply = client.authen.v1.oidc_refresh_access_token.create(request)
 assert reply.success(), reply.msg
 "#;
 
-/// A Python that has `lark-oapi`; says so if there is none.
+/// A Python that has `lark-oapi`; says so if it is missing.
 fn python_with_sdk() -> Option<&'static str> {
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python3");
     let has_sdk = |python: &&str| {
@@ -164,7 +164,7 @@ fn the_vendors_sdk_sends_the_same_requests() {
     assert_eq!(sdk.code, 0, "{}", sdk.stderr);
     let theirs = scene.server.requests().split_off(ours.len());
 
-    // Ours asks anew for each profile; the SDK asks once. Tokens differ, their places must not.
+    // Ours asks for each profile; the SDK asks once. Tokens may differ, their places must not.
     let ours = [&ours[0], &ours[1], &ours[3]];
     assert_eq!(theirs.len(), ours.len());
     for (ours, theirs) in ours.into_iter().zip(&theirs) {
@@ -174,7 +174,7 @@ fn the_vendors_sdk_sends_the_same_requests() {
             ours.headers.get("authorization"),
             theirs.headers.get("authorization")
         );
-        // The SDK leaves it away when it asks for an app token.
+        // The SDK omits it when it asks for an app token.
         if let Some(kind) = theirs.headers.get("content-type") {
             assert_eq!(ours.headers["content-type"], *kind);
         }
@@ -266,7 +266,7 @@ fn a_scope_narrows_a_v2_token_and_no_other() {
     scene
         .run(["--scope", "mail:all"])
         .assert_failed(3, "(code 20068");
-    // A reply that does not name the scope gave what was asked for.
+    // A reply without a scope granted the requested one.
     scene.server.fail_next(Fault::Alter(Box::new(|reply| {
         reply.as_object_mut().unwrap().remove("scope");
     })));
@@ -279,7 +279,7 @@ fn a_scope_narrows_a_v2_token_and_no_other() {
     let run = scene.run(["-o", "json"]);
     assert!(run.stdout.contains(r#""scope":null"#), "{}", run.stdout);
     assert!(scene.text().contains("\nscope =\n") || scene.text().contains("\nscope = \n"));
-    // Where no reply names one, the key is not ours.
+    // If no reply names one, the key is not ours.
     let own = scene.server.profile("TOKEN", "v1") + "scope = mine\n  and more\n";
     scene.write(own);
     scene.run::<&str>([]).token();
@@ -296,7 +296,7 @@ fn a_scope_narrows_a_v2_token_and_no_other() {
     }
 }
 
-/// A server after RFC 6749 that knows nothing of Feishu's codes.
+/// An RFC 6749 server that does not know Feishu's codes.
 #[test]
 fn a_standard_server_stands_in_for_v2() {
     let scene = Scene::without_file();
@@ -338,8 +338,8 @@ fn a_standard_server_stands_in_for_v2() {
 #[test]
 fn a_token_of_the_wrong_version_gets_a_hint_that_names_the_right_api() {
     let scene = Scene::without_file();
-    let v2 = "this is a refresh token of v2 or v3: use --api v3 (Lark: v2)";
-    let v1 = "this is a refresh token of v1: use --api v1";
+    let v2 = "this is a v2 or v3 refresh token: use --api v3 (Lark: v2)";
+    let v1 = "this is a v1 refresh token: use --api v1";
     for (api, theirs, hint) in [
         ("v1", "v2", v2),
         ("oidc", "v3", v2),
@@ -416,7 +416,7 @@ fn the_throttle_of_115_is_waited_out() {
     let scene = Scene::without_file();
     scene.write(scene.server.profile("TOKEN", "115"));
     scene.run::<&str>([]).token();
-    // A wait that nobody wants is for the next run.
+    // A wait beyond the limit is left to the next run.
     let run = scene.run(["--max-wait", "59"]);
     run.assert_failed(5, "(code 40140117");
     assert!(
@@ -424,7 +424,7 @@ fn the_throttle_of_115_is_waited_out() {
         "{}",
         run.stderr
     );
-    // Else it is waited for; this test does not.
+    // Otherwise it is waited for; this test does not wait.
     let mut waiting = HeldRun::spawn(scene.program().arg("-v"));
     waiting.read_until("trying again in 60.0 s");
     waiting.child.kill().unwrap();
@@ -456,7 +456,7 @@ fn a_rate_limit_is_waited_out_as_long_as_the_user_allows() {
         run.assert_failed(5, "it asks to wait");
         assert!(run.stderr.contains("was not spent"), "{}", run.stderr);
     }
-    // A connection that was idle for so long may be dead by now: another is made.
+    // A connection that was idle this long may be dead: a new one is made.
     let before = scene.server.connections();
     scene.server.fail_next(limit(429, "Retry-After", "6"));
     let run = scene.run::<&str>([]);
@@ -467,7 +467,7 @@ fn a_rate_limit_is_waited_out_as_long_as_the_user_allows() {
     );
     run.token();
     assert_eq!(scene.server.connections() - before, 2);
-    // A failure that asks for no wait is tried again all the same.
+    // A failure without a requested wait is still retried.
     scene.server.fail_next(Fault::CloseBeforeSpending);
     scene.run(["--max-wait", "0"]).token();
     scene.assert_sound();
@@ -490,7 +490,7 @@ fn a_run_that_asks_for_something_else_does_not_share() {
         (&[][..], &[][..], 1),
         (&narrow, &narrow, 1),
         (&[], &narrow, 2),
-        // One that names no scope wants what the file had.
+        // One without a scope wants what the file had.
         (&[], &[], 1),
         (&narrow, &[], 2),
         (&[], &["--api", "v2"], 1),

@@ -1,4 +1,4 @@
-//! Whose certificates are trusted.
+//! Which certificates are trusted.
 
 use std::fs;
 use std::process::Command;
@@ -38,7 +38,7 @@ fn a_private_authority_in_the_systems_store_works_without_a_flag() {
     run(&scene, ("SSL_CERT_DIR", "store"), &[]).token();
     assert_eq!(scene.server.connections(), 2, "one handshake each");
     fs::remove_dir_all(store).unwrap();
-    // So does one that is named.
+    // So does a named one.
     scene.run(["--ca-cert", "ca.pem"]).token();
     let all = scene.run(["--all", "--ca-cert", "ca.pem"]);
     assert_eq!(all.code, 0, "{}", all.stderr);
@@ -100,7 +100,7 @@ fn a_certificate_that_is_not_good_is_refused() {
                 run.stderr
             );
         }
-        // A system without any certificates is no other.
+        // A system without any certificates behaves the same.
         let run = run(&scene, ("SSL_CERT_FILE", "/dev/null"), &[]);
         run.assert_failed(3, "invalid peer certificate");
         assert!(scene.server.requests().is_empty());
@@ -136,7 +136,7 @@ fn a_certificate_made_for_a_ca_is_refused_with_the_command_that_makes_a_proper_o
     };
     for arguments in [&[][..], &["--ca-cert", "cert.pem"]] {
         let run = scene.run(arguments);
-        run.assert_failed(3, "it is marked as a CA's own");
+        run.assert_failed(3, "it is a CA certificate");
         let command = run.stderr.split_once("openssl ").unwrap().1;
         let command = command.split_once(" (for").unwrap().0;
         let command = command.replace("DNS:HOST", "IP:127.0.0.1");
@@ -152,8 +152,8 @@ fn a_file_without_certificates_is_a_configuration_error() {
     let scene = Scene::new();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (text, says) in [
-        ("", "there is none in it"),
-        ("x", "there is none in it"),
+        ("", "it has none"),
+        ("x", "it has none"),
         (broken, "does not hold CA certificates"),
     ] {
         fs::write(scene.folder().join("ca.pem"), text).unwrap();

@@ -21,7 +21,7 @@ fn a_lock_beside_the_file_keeps_runs_apart_and_stays() {
     second.args(["--lock-timeout", "0.2", "-q"]);
     let second = Run::of(second.output().unwrap());
     second.assert_failed(5, "another run is still working on");
-    // The file itself can be read meanwhile.
+    // Meanwhile the file itself can be read.
     assert!(scene.text().contains("refresh_token"));
     held.let_go(&scene).token();
     assert!(scene.folder().join("feishu-config.ini.lock").exists());

@@ -8,7 +8,7 @@ fuzz_target!(|input: &[u8]| {
     refresh(Asked::Code, input, None);
     let _ = judged(Asked::Prompt, input);
     refresh(Asked::Poll, input, None);
-    // What is pasted is a code for this question, or none.
+    // A pasted text is either a code for this request or refused.
     let pasted = String::from_utf8_lossy(input);
     if let Some(code) = code_of(&pasted, "the-state") {
         let is_answer = pasted.contains('?');

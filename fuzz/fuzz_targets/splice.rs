@@ -20,12 +20,12 @@ fuzz_target!(|file: &[u8]| {
         };
         let sections_then = parse(edited.as_bytes()).expect("what was written can be read");
         assert!((sections..=sections + 1).contains(&sections_then));
-        // Once more changes nothing.
+        // A second pass changes nothing.
         assert_eq!(
             splice(edited.as_bytes(), section, &VALUES).as_deref(),
             Some(&*edited)
         );
-        // All lines but those of the values are there, in their order.
+        // All lines but the values' own are still there, in order.
         let changed = text.lines().count().saturating_sub(common(text, &edited));
         assert!(
             changed <= VALUES.len(),
@@ -34,7 +34,7 @@ fuzz_target!(|file: &[u8]| {
     }
 });
 
-/// How many lines two texts have in common, in one order.
+/// How many lines two texts share, in the same order.
 fn common(old: &str, new: &str) -> usize {
     let new: Vec<&str> = new.lines().collect();
     let mut row = vec![0; new.len() + 1];

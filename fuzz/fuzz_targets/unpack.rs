@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 const LONGEST: usize = 1 << 20;
 const CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "identity", "br"];
 
-// Whatever a reply's bytes, no more than the longest reply comes of them, and nothing that was there
-// is lost: what was packed well comes back, and what is no packed body stays as it is.
+// Whatever a reply's bytes, the result is never longer than the longest reply, and nothing is lost: a valid compressed
+// body is unpacked, and any other body stays as it is.
 fuzz_target!(|input: &[u8]| {
     for coding in CODINGS {
         let bytes = unpacked(coding, input);
@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((cut, text)) = input.split_first() else {
         return;
     };
-    // What is packed twice is unpacked twice.
+    // A body compressed twice is unpacked twice.
     if text.starts_with(&[0x1f, 0x8b]) {
         return;
     }
@@ -35,11 +35,11 @@ fuzz_target!(|input: &[u8]| {
         let Ok(packed) = packed else {
             panic!("it fits into memory");
         };
-        // Bare deflate may look like what zlib writes: then either is right.
+        // Bare deflate may look like zlib output: then either result is right.
         if !text.is_empty() && index < 2 {
             assert_eq!(unpacked(coding, &packed), text, "{coding}");
         }
-        // One that breaks off gives a part, or stays packed.
+        // A truncated body yields a part, or stays compressed.
         let part = &packed[..packed.len() * usize::from(*cut) / 256];
         let bytes = unpacked(coding, part);
         assert!(index == 2 || text.starts_with(&bytes) || bytes == part);

@@ -1,18 +1,18 @@
-//! Why a request had no reply: what may pass is tried again, anything else needs a person.
+//! Why a request had no reply: transient causes are retried, all others need a person.
 
-/// What is behind a failure, as far as it decides what to do.
+/// The cause of a failure, as far as it decides what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// What may pass.
+    /// A transient cause.
     Passing,
-    /// The request has what cannot be sent.
+    /// The request contains something that cannot be sent.
     Unsendable,
-    /// The server's certificate is not good.
+    /// The server's certificate is not valid.
     Untrusted,
-    /// It is not good at this time, by this machine's clock.
+    /// It is not valid at this time, by this machine's clock.
     OutOfTime,
-    /// It is marked as a CA's own.
+    /// It is marked as a CA certificate.
     MadeForCa,
-    /// The proxy lets nobody through without a user and password, or not with these.
+    /// The proxy requires a user and password, or refused these.
     ProxyLogin,
 }

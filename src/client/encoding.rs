@@ -1,5 +1,5 @@
-//! Replies that were compressed on their way. No request asks for that, but a gateway may do it all the
-//! same; and a reply may hold the only copy of a pair (RFC 9110, section 8.4).
+//! Replies that were compressed on their way. No request asks for that, but a gateway may do it anyway, and a reply may
+//! hold the only copy of a pair (RFC 9110, section 8.4).
 
 use std::io::Read;
 use std::mem;
@@ -8,26 +8,26 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use crate::protocol::Response;
 
-/// No gateway packs what is packed more often than this.
+/// No gateway compresses a body more often than this.
 const MOST_LAYERS: usize = 3;
 
-/// How gzip begins (RFC 1952, section 2.3.1). No reply in a text of its own does.
+/// How gzip begins (RFC 1952, section 2.3.1). No plain text reply does.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Takes the compression off, as far as the body goes: of one that breaks off, what was whole is kept.
-/// Nothing grows beyond `longest` bytes.
+/// Decompresses the body, as far as it goes: of a truncated body, the complete part is kept. The result is at most
+/// `longest` bytes.
 pub(crate) fn unpack(response: &mut Response, longest: usize) {
     let coding = response.header("content-encoding").unwrap_or_default();
     if coding.trim().eq_ignore_ascii_case("deflate") {
         let packed = response.body.as_slice();
-        // Meant is zlib's format; some send what is in it.
+        // The name means zlib's format; some send the bare deflate data.
         let unpacked = match read(ZlibDecoder::new(packed), longest) {
             (bytes, _) if bytes.is_empty() => read(DeflateDecoder::new(packed), longest),
             unpacked => unpacked,
         };
         replace(response, unpacked);
     }
-    // The header may have got lost where the packing did not.
+    // The header may have been lost, but not the compression.
     for _ in 0..MOST_LAYERS {
         if response.body.starts_with(&GZIP) {
             let unpacked = read(MultiGzDecoder::new(response.body.as_slice()), longest);
@@ -36,7 +36,7 @@ pub(crate) fn unpack(response: &mut Response, longest: usize) {
     }
 }
 
-/// Takes what was unpacked, unless that is nothing: some name what they do not do.
+/// Takes what was unpacked unless it is empty: some name a compression that they do not use.
 fn replace(response: &mut Response, (unpacked, is_whole): (Vec<u8>, bool)) {
     if unpacked.is_empty() {
         return;
@@ -47,10 +47,10 @@ fn replace(response: &mut Response, (unpacked, is_whole): (Vec<u8>, bool)) {
     }
 }
 
-/// What is unpacked, and whether that is all of it.
+/// What was unpacked, and whether that is all of it.
 fn read(decoder: impl Read, longest: usize) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
-    // What came before an error is in it.
+    // It holds what came before an error.
     let result = decoder.take(longest as u64).read_to_end(&mut bytes);
     (bytes, result.is_ok())
 }
@@ -95,7 +95,7 @@ mod tests {
             (" X-GZIP", gzip(text)),
             ("deflate", zlib.finish().unwrap()),
             ("deflate", raw.finish().unwrap()),
-            // Whatever the header says, or does not.
+            // Whether or not the header says so.
             ("identity", gzip(text)),
             ("gzip", gzip(&gzip(text))),
             ("gzip, gzip", gzip(&gzip(text))),

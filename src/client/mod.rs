@@ -1,8 +1,8 @@
-//! Carries one request to a service and its reply back. Knows no field names and no tokens' worth.
+//! Carries one request to a service and its reply back. Knows nothing of fields or tokens.
 //!
 //! Promises:
 //! - Secrets travel over HTTPS, or over plain HTTP to a loopback address and then never through a
-//!   proxy (P10). No redirect is followed, nothing is sent twice by the library underneath.
+//!   proxy (P10). No redirect is followed, and the HTTP library never resends.
 //! - A failure says whether the request can have reached the server ([`SendError::maybe_sent`]).
 //! - Time and memory are bounded, whatever the server does (P11).
 
@@ -32,16 +32,16 @@ use crate::error::{Error, Result};
 use crate::protocol::{Address, Request, Response, is_loopback};
 pub(crate) use cause::Cause;
 
-/// Of a longer reply so much is read. A token endpoint's is shorter: tokens have 4 KB at most, and there are two.
+/// At most this much of a reply is read. A token endpoint's is shorter: tokens have 4 KB at most, and there are two.
 pub(crate) const LONGEST_REPLY: usize = 1 << 20;
 
-/// Of a reply; hyper takes a hundred. Their length together has a limit of its own there (408 KiB).
+/// Headers of a reply; hyper's default is a hundred. Hyper limits their total length, too (408 KiB).
 const MOST_HEADERS: usize = 4096;
 
-/// A time-out counts only after so long a further look at the connection (P8).
+/// On a time-out, the connection is read this much longer before it counts (P8).
 const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
 
-/// A connection that was idle for longer is not used again.
+/// A connection idle for longer is not reused.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);
 
 /// How to connect.
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// A file with further CA certificates to trust.
     pub(crate) ca_cert: Option<PathBuf>,
-    /// What a thread does first: a signal must not find one that lets it through.
+    /// What each new thread does first, so that no thread lets a signal through.
     pub(crate) shield: fn(),
 }
 
@@ -73,9 +73,9 @@ pub(crate) struct SendError {
     pub(crate) message: String,
     /// Whether the server may have read the request, and acted on it.
     pub(crate) maybe_sent: bool,
-    /// What is behind it.
+    /// Its cause.
     pub(crate) cause: Cause,
-    /// What had come of the reply.
+    /// The part of the reply that arrived.
     pub(crate) partial: Option<Response>,
 }
 
@@ -83,7 +83,7 @@ impl Client {
     /// A client for the service at this address.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the certificates to trust are none, or the proxy on the way is none.
+    /// [`crate::Kind::Config`] if the certificates to trust or the proxy are not valid.
     pub(crate) fn new(address: &Address, settings: &Settings) -> Result<Self> {
         let timeout = settings.timeout;
         let failed = |error: &dyn std::error::Error| {
@@ -97,21 +97,21 @@ impl Client {
             .user_agent(concat!("feishu-refresh/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(retry::never())
-            // A small sin in the head must not cost the pair in the body.
+            // A small mistake in the header must not cost the pair in the body.
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_max_headers(MOST_HEADERS)
-            // What lies between servers forgets idle connections without a word.
+            // Middleboxes drop idle connections silently.
             .pool_idle_timeout(LONGEST_IDLE)
-            // A little less, so that it is known where the time went.
+            // A little less, so that the error says where the time went.
             .connect_timeout(timeout.mul_f64(0.9))
             .dns_resolver(Resolver {
                 shield: settings.shield,
             });
         let mut via = String::new();
         if address.is_loopback() {
-            // A name that a resolver could send elsewhere is not a loopback address.
+            // A name that a resolver could point elsewhere is not a loopback address.
             let port = address.port();
             let local = [
                 IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -135,7 +135,7 @@ impl Client {
         })
     }
 
-    /// Whether its user is warned of it for the first time.
+    /// Whether this is the first warning about it.
     pub(crate) fn is_first_warning(&self) -> bool {
         !self.has_warned.swap(true, Ordering::Relaxed)
     }
@@ -147,7 +147,7 @@ impl Client {
             let mut exchange = pin!(self.exchange(request, &mut response));
             match timeout(self.timeout, &mut exchange).await {
                 Ok(ended) => ended,
-                // This program may have been stopped: what has arrived meanwhile counts.
+                // This program may have been suspended: what has arrived meanwhile counts.
                 Err(_) => match timeout(ONE_MORE_LOOK, &mut exchange).await {
                     Ok(ended) => ended,
                     Err(_) => Err(too_late(self.timeout)),
@@ -167,7 +167,7 @@ impl Client {
         }
     }
 
-    /// The same without a time-out; what comes of the reply is in `response`, also if it breaks off.
+    /// The same without a time-out; what arrives of the reply is in `response`, even if it breaks off.
     async fn exchange(
         &self,
         request: &Request,
@@ -226,7 +226,7 @@ impl Client {
     }
 }
 
-/// The error for a reply that did not come. A connection was there by then: that has a shorter limit.
+/// The error for a reply that did not come. The connection was already made: that has a shorter limit.
 fn too_late(limit: Duration) -> SendError {
     SendError {
         message: format!("no reply in time ({} s)", limit.as_secs_f64()),
@@ -236,8 +236,7 @@ fn too_late(limit: Duration) -> SendError {
     }
 }
 
-/// Looks names up on threads of its own: one that hangs holds up nothing, and a thread that cannot be
-/// had is an error.
+/// Looks names up on separate threads: a look-up that hangs blocks nothing, and failing to start a thread is an error.
 struct Resolver {
     shield: fn(),
 }
@@ -252,7 +251,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// Looks a name up, on a thread of its own. The addresses have no port.
+/// Looks a name up on a separate thread. The addresses have no port.
 pub(crate) async fn look_up(
     name: String,
     shield: fn(),
@@ -261,7 +260,7 @@ pub(crate) async fn look_up(
     let look_up = move || {
         shield();
         let found = (name.as_str(), 0).to_socket_addrs();
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _ = sender.send(found);
     };
     thread::Builder::new().spawn(look_up)?;
@@ -295,7 +294,7 @@ fn failure(error: &reqwest::Error) -> SendError {
     }
 }
 
-/// Whether a proxy refused its login. The libraries' types for that are their own; a test holds their words.
+/// Whether a proxy refused its login. The libraries keep their types for that private; a test pins their texts.
 fn is_proxy_login(words: &str) -> bool {
     matches!(
         words,
@@ -333,7 +332,7 @@ pub(crate) struct Loopback {
     pub(crate) path: String,
 }
 
-/// Where on this machine a plain-http address leads; none if it leads elsewhere.
+/// The address on this machine that a plain-http URL leads to; none if it leads elsewhere.
 pub(crate) fn loopback(uri: &str) -> Option<Loopback> {
     let url = Url::parse(uri).ok()?;
     if url.scheme() != "http" || !is_loopback(&url) {

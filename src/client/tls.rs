@@ -1,9 +1,9 @@
-//! TLS 1.2 and 1.3, and whose certificates are trusted.
+//! TLS 1.2 and 1.3, and which certificates are trusted.
 //!
 //! Promises:
 //! - Mozilla's roots are built in: reading the system's certificate store would take longer than the
-//!   whole request. It is asked only where they do not know the issuer, within the same handshake.
-//! - Whatever else is wrong with a certificate (its name, its time, its use) is refused as it is.
+//!   whole request. It is read only where they do not know the issuer, within the same handshake.
+//! - Any other flaw of a certificate (name, time, use) is refused without asking it.
 
 use std::io;
 use std::path::Path;
@@ -24,10 +24,10 @@ use rustls_platform_verifier::Verifier as SystemVerifier;
 use super::cause::Cause;
 use crate::error::{Error, Hint, Result};
 
-/// The configuration for all TLS that is spoken. `ca_certs` name files with further trusted certificates.
+/// The configuration for all TLS connections. `ca_certs` name files with further trusted certificates.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if such a file holds none, or what is none.
+/// [`crate::Kind::Config`] if such a file holds no certificates, or something else.
 pub(crate) fn configuration<'p>(
     ca_certs: impl IntoIterator<Item = &'p Path>,
 ) -> Result<ClientConfig> {
@@ -51,7 +51,7 @@ pub(crate) fn configuration<'p>(
         .with_no_client_auth())
 }
 
-/// A configuration for where no TLS is spoken.
+/// A configuration for connections without TLS.
 ///
 /// # Errors
 /// [`crate::Kind::Config`] if TLS cannot be set up.
@@ -76,7 +76,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates = certificates.map_err(|error| no_certificates(path, &error.to_string()))?;
     if certificates.is_empty() {
-        return Err(no_certificates(path, "there is none in it"));
+        return Err(no_certificates(path, "it has none"));
     }
     Ok(certificates)
 }
@@ -84,7 +84,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 fn no_certificates(path: &Path, why: &str) -> Error {
     let message = format!("{} does not hold CA certificates: {why}", path.display());
     Error::config(message).with_hint(Hint::fixed(
-        "--ca-cert takes a file in PEM form, with BEGIN CERTIFICATE; nothing was sent",
+        "--ca-cert takes a PEM file, with BEGIN CERTIFICATE; nothing was sent",
         "--ca-cert 需要 PEM 格式的证书文件（含 BEGIN CERTIFICATE）；尚未发送任何请求",
     ))
 }
@@ -94,7 +94,7 @@ fn no_certificates(path: &Path, why: &str) -> Error {
 struct Verifier {
     built_in: Arc<WebPkiServerVerifier>,
     provider: Arc<CryptoProvider>,
-    /// Made when it is first needed; none where the system has no certificates.
+    /// Loaded when first needed; none where the system has no certificates.
     system: OnceLock<Option<SystemVerifier>>,
 }
 
@@ -171,7 +171,7 @@ fn is_unknown_issuer(error: &rustls::Error) -> bool {
     )
 }
 
-/// What is wrong with a certificate, if that is behind an error.
+/// What is wrong with a certificate, if that caused the error.
 pub(crate) fn certificate_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a CertificateError> {
@@ -215,7 +215,7 @@ pub(crate) fn complaint(error: &CertificateError) -> String {
             format!("it is not valid before {start}, and this machine's clock says {now}")
         }
         _ if cause(error) == Cause::MadeForCa => {
-            "it is marked as a CA's own, which must not serve as a server's".to_owned()
+            "it is a CA certificate, which must not serve as a server's".to_owned()
         }
         _ => error.to_string(),
     };

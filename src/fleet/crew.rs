@@ -1,4 +1,4 @@
-//! The logins that are under way in one run, side by side, and the signals that wait for them.
+//! The logins in progress in one run, side by side, and the signals that wait for them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,36 +20,36 @@ use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted};
 use crate::token::Fingerprint;
 use crate::worker::Worker;
 
-/// How many logins of a database are under way in one run.
+/// How many logins of a database are in progress at once in one run.
 const MOST_LOGINS: usize = 256;
 
-/// How long a listener may take for the last words before a signal does its work.
+/// How long a listener may take for the last reports before a signal takes effect.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A run over many logins.
 pub(super) struct Fleet<'f, S> {
     pub(super) store: &'f S,
-    /// What the store said of each before this run queued for it.
+    /// What the store said about each before this run queued for it.
     pub(super) before: HashMap<String, Snapshot>,
     pub(super) options: &'f Options,
     pub(super) due: &'f Due,
     pub(super) services: Services,
-    /// Where the commands run that follow a save.
+    /// Where the commands after a save run.
     pub(super) hooks: Worker,
-    /// Where it is told what became of each.
+    /// Where the result of each is reported.
     pub(super) events: mpsc::Sender<Event>,
     pub(super) helper: RefCell<&'f mut Box<dyn Helper>>,
-    /// Whose each refresh token is, where several logins hold one: the first's.
+    /// Which login owns each refresh token, where several hold the same one: the first.
     pub(super) owners: RefCell<HashMap<Fingerprint, String>>,
-    /// How many logins have something under way that a signal must not end.
+    /// How many logins are doing something that a signal must not interrupt.
     pub(super) at_stake: Cell<usize>,
-    /// That this has changed.
+    /// Signals a change of that number.
     pub(super) changed: Notify,
-    /// Whether a login has a pair that nothing but the telling keeps.
+    /// Whether a login has a pair that exists only in its report.
     pub(super) must_be_told: Cell<bool>,
 }
 
-/// What one of those that are under way came to.
+/// The result of one of the logins in progress.
 enum Step<C> {
     Claimed(Result<More<C>>),
     Settled,
@@ -67,11 +67,11 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let signals = self.heed(signal);
         {
             let (all, signals) = (std::pin::pin!(all), std::pin::pin!(signals));
-            // Signals are heeded as long as there is something to do.
+            // Signals are handled as long as there is something to do.
             select(all, signals).await;
         }
         if self.services.pace().is_some_and(Pace::is_closed) {
-            // The last of it has just been done.
+            // The last of it is done.
             self.obey().await;
         }
         self.store.give_all_back().await;
@@ -85,7 +85,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
     /// Tells one story after the other, many side by side, until the store has no more.
     ///
     /// # Errors
-    /// The store's, once all is done that was begun.
+    /// The store's, once everything begun is finished.
     async fn all(&self) -> Result<()> {
         let mut done = Ok(());
         let mut under_way: UnderWay<'_, S::Claim> = FuturesUnordered::new();
@@ -131,7 +131,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
     }
 
-    /// Claims more; while a signal waits, not yet.
+    /// Claims more, unless a signal waits.
     async fn more(&self, room: usize) -> Result<More<S::Claim>> {
         if let Some(pace) = self.services.pace() {
             pace.is_open().await;
@@ -140,7 +140,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
     }
 
     fn learn_owners(&self, logins: &[Named<Next<S::Claim>>]) {
-        // A store without order makes sure of it itself.
+        // A store without an order sees to it itself.
         if !S::HAS_ORDER {
             return;
         }
@@ -157,7 +157,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
     }
 
-    /// Finds out what becomes of one login, and tells.
+    /// Refreshes one login, and reports the result.
     async fn settle(
         &self,
         index: usize,
@@ -175,12 +175,12 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let unsaved = settled.error.as_ref().and_then(Error::unsaved);
         self.must_be_told
             .set(self.must_be_told.get() || unsaved.is_some());
-        // Who does not listen any more wants to hear nothing.
+        // A listener that is gone needs no report.
         let _ = self.events.send(Event::Settled(index, name, settled));
         Step::Settled
     }
 
-    /// What becomes of one login.
+    /// The result of one login.
     async fn one(&self, name: &str, claim: S::Claim) -> Settled {
         let snapshot = claim.snapshot().clone();
         let owner = snapshot.fingerprint();
@@ -208,7 +208,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let before = self.before.get(name).unwrap_or(&snapshot);
         let told = story.tell(claim, Some(before), &mut member).await;
         let error = told.as_ref().err();
-        // A pair that is saved nowhere is told of before anything else is waited for.
+        // A pair that is saved nowhere is reported before anything else is waited for.
         if error.is_none_or(|error| error.kind() != Kind::Unsaved) {
             self.store.give_back(name, error).await;
         }
@@ -223,11 +223,11 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
     }
 
-    /// Each time a signal waits: sends nothing more, and lets it do its work.
+    /// Each time a signal waits: sends nothing more, and lets it take effect.
     async fn heed(&self, signal: &Notify) {
         loop {
             signal.notified().await;
-            log::warn!("a signal waits: what was sent is awaited and saved first");
+            log::warn!("a signal waits until the replies to what was sent are saved");
             let pace = self.services.pace();
             pace.into_iter().for_each(Pace::close);
             self.obey().await;
@@ -236,8 +236,8 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
     }
 
-    /// Waits until nothing is at stake, and lets a signal do its work; but for a pair that nothing but the
-    /// telling keeps, only once that is told.
+    /// Waits until nothing is at risk, then lets a signal take effect; if a pair exists only in its report, only once
+    /// that is out.
     async fn obey(&self) {
         while self.at_stake.get() > 0 {
             self.changed.notified().await;
@@ -245,7 +245,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         self.store.give_all_back().await;
         let (sender, said) = mpsc::channel();
         if self.events.send(Event::LastWords(sender)).is_ok() {
-            // Nothing is under way that could wait for this thread.
+            // Nothing in progress could be waiting for this thread.
             if self.must_be_told.get() {
                 let _ = said.recv();
             } else {
@@ -302,7 +302,7 @@ impl<S> Caller for Member<'_, '_, S> {
             let work = self.fleet.helper.borrow_mut().after_save(&news);
             if let Some(work) = work {
                 let done = self.fleet.hooks.run(work).await;
-                let lost = || Error::new(Kind::Hook, "what follows the save could not be run");
+                let lost = || Error::new(Kind::Hook, "the command after the save could not be run");
                 self.failure = done.unwrap_or_else(|| Err(lost())).err();
             }
         })

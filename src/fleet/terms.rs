@@ -1,5 +1,5 @@
-//! What those say to each other who take part in a run over many logins: the caller, the thread that tells and
-//! the one that works.
+//! The messages between the parties of a run over many logins: the caller, the thread that reports and the one that
+//! works.
 
 use std::sync::mpsc;
 
@@ -9,9 +9,9 @@ use crate::refresh::{News, Options, Outcome, outcome};
 
 /// What became of one login.
 pub(crate) struct Settled {
-    /// Its tokens, if they are good and saved.
+    /// Its tokens, if they are valid and saved.
     pub(crate) outcome: Option<Outcome>,
-    /// What went wrong; beside an outcome, the command after the save.
+    /// What went wrong; with an outcome, the failure of the command after the save.
     pub(crate) error: Option<Error>,
 }
 
@@ -25,47 +25,47 @@ impl From<Result<Outcome>> for Settled {
     }
 }
 
-/// Who hears what becomes of the logins. It may listen as slowly as it likes.
+/// Receives the results of the logins. It may be as slow as it likes.
 pub(crate) trait Audience {
-    /// There are so many logins, and this is their order. Not called for a store that has none.
+    /// The number of logins, and their order. Not called for a store without an order.
     fn expect(&mut self, all: usize);
-    /// This is what became of one of them.
+    /// The result of one of them.
     fn settled(&mut self, index: usize, name: &str, settled: Settled);
-    /// The run may end here: what was put off is to be said now.
+    /// The run may end here: deferred output must be written now.
     fn last_words(&mut self);
 }
 
-/// What the working thread has to say.
+/// A message from the working thread.
 pub(super) enum Event {
     Expect(usize),
     Settled(usize, String, Settled),
-    /// A signal will do its work once this is answered, or the listener is too slow for it.
+    /// A signal takes effect once this is answered, or the listener takes too long.
     LastWords(mpsc::Sender<()>),
 }
 
 /// What a caller wants done once a pair is saved.
 pub(crate) type AfterSave = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// A caller's hands on the working thread.
+/// What a caller may do on the working thread.
 pub(crate) trait Helper: Send {
-    /// Signals that waited do their work now, on this thread.
+    /// Signals that waited take effect now, on this thread.
     fn deliver_signals(&mut self);
     /// From now on, they wait again.
     fn defer_signals(&mut self);
-    /// From now on, they do it at once, even if the listener is busy.
+    /// From now on, they take effect at once, even if the listener is busy.
     fn let_signals_go(&mut self);
     /// From now on, `tell` is called when a signal waits.
     ///
     /// # Errors
-    /// [`Kind::Temporary`] if the system has no thread for it.
+    /// [`Kind::Temporary`] if the system cannot start a thread for it.
     fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) -> Result<()>;
-    /// Whether something is to be done once a pair is saved.
+    /// Whether something is run after each save.
     fn follows_saves(&self) -> bool;
-    /// What that is; it may take long.
+    /// Runs it; it may take long.
     fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave>;
 }
 
-/// What became of a login that is left out: its token is told where it is known to live long enough.
+/// The result for a login that is left out: its token is reported if it is known to be valid long enough.
 pub(super) fn left_out(snapshot: &Snapshot, options: &Options) -> Settled {
     let view = snapshot.with(options.given());
     let lasting = view.ok().and_then(|view| {

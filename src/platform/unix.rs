@@ -5,7 +5,7 @@ pub(crate) mod machine;
 pub(crate) mod programs;
 pub(crate) mod signals;
 
-// Linux alone reserves space without writing it, mounts files, and tells of attributes by statx.
+// Only Linux reserves space without writing it, mounts files, and reports attributes by statx.
 #[cfg(target_os = "linux")]
 #[path = "unix/linux.rs"]
 mod kernel;

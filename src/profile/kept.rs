@@ -1,4 +1,4 @@
-//! What a login is beside its pair, where a store is to keep that, too.
+//! A login's values besides its pair, for a store that keeps them, too.
 
 use secrecy::SecretString;
 
@@ -6,7 +6,7 @@ use super::{Addresses, Profile, View};
 use crate::error::Result;
 use crate::protocol::Vendor;
 
-/// Where a login's requests go, and the app that it is of; from outside or from its store.
+/// Where a login's requests go, and its app; from outside or from its store.
 #[derive(Clone)]
 pub(crate) struct Kept {
     pub(crate) addresses: Addresses,
@@ -21,7 +21,7 @@ impl View<'_> {
     /// What a store keeps of this login, as it is seen now.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if an address is none.
+    /// [`crate::Kind::Config`] if an address is not valid.
     pub(crate) fn kept(&self) -> Result<Kept> {
         let (given, Profile { own, shared, .. }) = (self.given(), self.profile());
         let own_or_shared = |own: &Option<String>, shared: &Option<String>| {

@@ -1,8 +1,7 @@
-//! What cannot work is not sent (P13): a request that is refused tells less than its own reason here.
+//! What cannot work is not sent (P13): a refusal by the server would say less than the reason given here.
 //!
-//! Judged are tokens that a person may have taken for others: those from outside, and what was put into
-//! a login that has spent none yet. How a token begins says something at the vendors' own endpoints
-//! alone.
+//! Checks tokens that a person may have mixed up: those from outside, and those in a login that has spent none yet. A
+//! token's beginning means something only at the vendors' own endpoints.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -10,7 +9,7 @@ use super::{AppProof, View, key};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{Api, Shape};
 
-/// Why a token cannot be what it is given for.
+/// Why a token cannot be what it was given as.
 struct Reason {
     is: &'static str,
     hint: Hint,
@@ -19,14 +18,14 @@ struct Reason {
 const PLACEHOLDER: Reason = Reason {
     is: "is a placeholder",
     hint: Hint::fixed(
-        "put the real one in its place; nothing was sent",
+        "replace it by the real one; nothing was sent",
         "请换成真实的值；尚未发送任何请求",
     ),
 };
 const JSON: Reason = Reason {
     is: "is JSON",
     hint: Hint::fixed(
-        "give the token alone, the text between the quotes; nothing was sent",
+        "give only the token, the text between the quotes; nothing was sent",
         "请只提供令牌本身，即引号内的文本；尚未发送任何请求",
     ),
 };
@@ -59,9 +58,9 @@ const NO_APP_TOKEN: Reason = Reason {
     ),
 };
 const NOT_OF_115: Reason = Reason {
-    is: "is a token of Feishu's, and its api is 115",
+    is: "is a Feishu token, and its api is 115",
     hint: Hint::fixed(
-        "leave --api 115 away, or give 115's own refresh token; nothing was sent",
+        "omit --api 115, or give 115's own refresh token; nothing was sent",
         "请去掉 --api 115，或提供 115 的 refresh_token；尚未发送任何请求",
     ),
 };
@@ -86,7 +85,7 @@ impl View<'_> {
         Err(self.senseless(key::REFRESH_TOKEN, reason))
     }
 
-    /// Refuses what cannot show an app.
+    /// Refuses what cannot identify an app.
     pub(super) fn check_app_token(&self, app: &AppProof) -> Result<()> {
         let AppProof::Token { token, .. } = app else {
             return Ok(());
@@ -115,7 +114,7 @@ impl View<'_> {
         matches!(shape, Some(Shape::RefreshToken | Shape::Signed))
     }
 
-    /// Whether tokens begin there as the vendors' do.
+    /// Whether tokens there begin as the vendors' do.
     fn is_at_vendors_endpoint(&self) -> Result<bool> {
         if !matches!(self.api(), Api::V2 | Api::V3) {
             return Ok(true);

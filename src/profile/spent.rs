@@ -7,19 +7,19 @@ use crate::token::Fingerprint;
 /// How many fingerprints the list holds.
 const MOST: usize = 8;
 
-/// Fingerprints: first those of tokens that came from outside, the one that was given last behind
-/// the others; then that of the latest token that was spent.
+/// Fingerprints: first those of tokens that came from outside, the one given last at the end; then that of the token
+/// spent last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SpentTokens(Vec<Fingerprint>);
 
 impl SpentTokens {
-    /// Reads a list. What is no fingerprint is passed over.
+    /// Reads a list. Anything but a fingerprint is skipped.
     pub(crate) fn parse(text: &str) -> Self {
         let words = text.split_whitespace();
         SpentTokens(words.filter_map(Fingerprint::parse).collect())
     }
 
-    /// Whether nothing is known.
+    /// Whether no token is known to be spent.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -28,24 +28,24 @@ impl SpentTokens {
         self.0.contains(&token)
     }
 
-    /// All that it lists.
+    /// All fingerprints in it.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Fingerprint> {
         self.0.iter().copied()
     }
 
-    /// The list of a login that begins with this token from outside, which is spent for it.
+    /// The list of a login that starts with this token from outside, which is spent for it.
     pub(crate) fn begun_with(sent: Fingerprint) -> Self {
         SpentTokens(vec![sent, sent])
     }
 
-    /// The list once `sent` is spent; `given` came from outside. What a person put into a login that
-    /// has no list yet came from outside, too.
+    /// The list once `sent` is spent; `given` came from outside. A token in a login without a list came from outside,
+    /// too.
     pub(crate) fn after(&self, given: Option<Fingerprint>, sent: Fingerprint) -> Self {
         let outside = given.or(self.is_empty().then_some(sent));
         self.with(outside, sent)
     }
 
-    /// The list after a consent that brought `new` in the place of `old`.
+    /// The list after a consent that replaced `old` by `new`.
     pub(crate) fn after_login(&self, new: Fingerprint, old: Option<Fingerprint>) -> Self {
         let by_hand = old.filter(|_| self.is_empty());
         let latest = self.0.last().copied().or(by_hand).unwrap_or(new);
@@ -62,7 +62,7 @@ impl SpentTokens {
             None => Vec::new(),
         };
         if let Some(given) = outside {
-            // Behind the others, so that one which is given again and again is never dropped.
+            // At the end, so that one that is given again and again is never dropped.
             list.retain(|listed| *listed != given);
             list.push(given);
         }
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn tokens_from_outside_stay_listed() {
-        // By hand, then refreshed again and again.
+        // Put in by hand, then refreshed repeatedly.
         let first = SpentTokens::default().after(None, print(1));
         assert_eq!(first, list(&[1, 1]));
         assert_eq!(first.after(None, print(2)), list(&[1, 2]));
-        // The same token by a flag, and another that equals the file's.
+        // The same token by a flag, and another that equals the one in the file.
         assert_eq!(first.after(Some(print(1)), print(2)), list(&[1, 2]));
         let two = first.after(Some(print(2)), print(2));
         assert_eq!(two, list(&[1, 2, 2]));

@@ -1,4 +1,4 @@
-//! How a login stands, and what a next run would do with it.
+//! A login's state, and what the next run would do with it.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::protocol::Api;
 use crate::token::Fingerprint;
 
-/// One profile, as it stands.
+/// The state of one profile.
 pub(crate) struct Status {
     pub(crate) profile: String,
     /// None if this program does not know it.
@@ -18,7 +18,7 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// That of a login which cannot be read.
+    /// The state of a login that cannot be read.
     pub(crate) fn unreadable(profile: String, error: &Error) -> Self {
         Status {
             profile,
@@ -37,17 +37,17 @@ pub(crate) struct Held {
     pub(crate) expires_at: Option<Timestamp>,
 }
 
-/// What a next run would do.
+/// What the next run would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     Refresh,
     /// Fetch an app token first.
     FetchAndRefresh,
-    /// End in an error that a person can put right in the store or the call.
+    /// End in an error that a person can fix in the store or the call.
     Fail(String),
     /// End in an error: there is no refresh token.
     NoToken,
-    /// End in an error: the refresh token has come to its end.
+    /// End in an error: the refresh token has expired.
     Expired,
     /// End in an error, most likely: the server has called the refresh token dead.
     Refused,
@@ -60,15 +60,15 @@ impl Next {
     }
 }
 
-/// How a login stands.
+/// The state of a login.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if what was given cannot be meant.
+/// [`crate::Kind::Config`] if what was given makes no sense.
 pub(crate) fn status(snapshot: &Snapshot, given: Given<'_>, now: Timestamp) -> Result<Status> {
     given.check()?;
     let login = &snapshot.login;
     let fail = |error: &Error| {
-        // Whose it is, the reader knows.
+        // The reader knows whose it is.
         let message = error.to_string();
         let why = message.strip_prefix(&format!("{login}: "));
         Next::Fail(why.unwrap_or(&message).to_owned())

@@ -2,7 +2,7 @@
 //!
 //! Promises:
 //! - An address is HTTPS, or plain HTTP on this machine, and holds no secret itself (P10).
-//! - It is taken as people write it, and compared by what it comes to, not by its spelling.
+//! - It is accepted as people write it, and compared by its meaning, not by its spelling.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use crate::error::{Error, Hint, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Address {
     url: Url,
-    /// Whether it is an endpoint's whole address, and no service's with endpoints below it.
+    /// Whether it is an endpoint's whole address, not that of a service with endpoints below it.
     is_whole: bool,
 }
 
-/// A vendor's service, by its hosts: see facts on the vendors' pages.
+/// A vendor's service, by its hosts: see the vendors' pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Vendor {
     Feishu,
@@ -50,11 +50,11 @@ impl Vendor {
 }
 
 impl Address {
-    /// A service's address, as people write it: with `/open-apis`, a slash, a port or quotes that are
-    /// of no account. `name` is what messages call it.
+    /// A service's address, as people write it: with `/open-apis`, a slash, a port or quotes that do not matter. `name`
+    /// is what messages call it.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if secrets must not be sent there, or it is none.
+    /// [`crate::Kind::Config`] if secrets must not be sent there, or it is not an address.
     pub(crate) fn of_service(name: &str, text: &str) -> Result<Self> {
         let mut url = checked(name, text)?;
         if url.query().is_some() || url.fragment().is_some() {
@@ -105,7 +105,7 @@ impl Address {
         whole[..end].to_owned()
     }
 
-    /// As it goes into a request, but for the path.
+    /// As it goes into a request, without the path.
     pub(crate) fn url(&self) -> &Url {
         &self.url
     }
@@ -133,7 +133,7 @@ impl Address {
         self.is_whole
     }
 
-    /// Whose it is, if it is a vendor's own: its API's or its consent pages' host.
+    /// The vendor, if it is a vendor's API or consent page host.
     pub(crate) fn vendor(&self) -> Option<Vendor> {
         Vendor::ALL.into_iter().find(|vendor| {
             let hosts = [Some(vendor.home()), vendor.accounts()];
@@ -142,13 +142,13 @@ impl Address {
     }
 
     fn is_at(&self, host: &str) -> bool {
-        // A port that goes without saying is not there, and a path begins with a slash.
+        // A default port is left out, and a path begins with a slash.
         let rest = self.url.as_str().strip_prefix(host);
         rest.is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
-/// In the shortest way to write it.
+/// In its shortest form.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.without_query(""))
@@ -173,7 +173,7 @@ fn checked(name: &str, text: &str) -> Result<Url> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("holds a user name or password"));
     }
-    // A name may end in the dot of the root, which is of no account.
+    // A name may end in the root's dot, which does not matter.
     if let Some(bare) = url.domain().and_then(|host| host.strip_suffix('.'))
         && !bare.is_empty()
     {

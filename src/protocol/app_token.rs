@@ -1,8 +1,8 @@
-//! The `app_access_token` that v1 and oidc ask for, got with app id and secret.
+//! The `app_access_token` that v1 and oidc require, obtained with app id and secret.
 //!
-//! From the vendor's pages on `auth/v3/app_access_token`: one endpoint for apps built by the company
-//! itself, one for apps from the store, which show an `app_ticket`, too. The reply is flat. Asked
-//! again with more than half an hour left, the server gives the same token.
+//! From the vendor's pages on `auth/v3/app_access_token`: one endpoint for apps built by the company itself, one for
+//! apps from the store, which send an `app_ticket`, too. The reply is flat. While more than half an hour is left, the
+//! server gives the same token again.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::reply::{Field, Refusal, seconds, secret};
 use super::{App, Request, Response, json};
 
-/// What a good reply holds.
+/// What a success reply holds.
 pub(crate) struct Granted {
     pub(crate) token: SecretString,
-    /// Its life time in seconds, at most 7200, if the reply says so.
+    /// Its lifetime in seconds, at most 7200, if the reply gives it.
     pub(crate) expires_in: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn reply(app: &App, response: &Response) -> Result<Granted, Refusal> 
     if let Some(code) = code.filter(|code| *code != 0) {
         return Err(refusal(Refusal::by_code(response, secrets, code, &message)));
     }
-    // One that is odd cannot go into a header.
+    // A token with odd characters cannot go into a header.
     let Field::Good(token) = secret(&body, "app_access_token") else {
         return Err(refusal(Refusal::unusable(response, secrets, &message)));
     };

@@ -1,8 +1,8 @@
 //! The one table of the servers' codes: what each means for the run, and what a person can do.
 //!
-//! Codes are looked up whatever the endpoint. One that is not here is shown with its message and
-//! log id, and nothing is concluded from it. Replies after RFC 6749 may name an error instead of
-//! giving a code: those names stand in a table of their own, behind the codes.
+//! Codes are looked up whatever the endpoint. An unknown code is shown with its message and log id, and nothing is
+//! concluded from it. Replies following RFC 6749 may name an error instead of a code: those names have a separate
+//! table, after the codes.
 
 use std::time::Duration;
 
@@ -13,37 +13,37 @@ use crate::error::Hint;
 pub(crate) enum Verdict {
     /// This refresh token or this user is refused for good.
     Reauthorize,
-    /// Something that was configured is wrong.
+    /// Something in the configuration is wrong.
     Config,
-    /// The `app_access_token` is bad; the refresh token was not looked at.
+    /// The `app_access_token` is invalid; the refresh token was not checked.
     AppToken,
-    /// It may work when tried again.
+    /// A retry may work.
     Temporary,
     /// Too many requests; it works after a wait.
     RateLimit,
-    /// A reply that says yes by its status, and cannot be understood: it may hold what was asked for.
+    /// A reply with a success status that cannot be understood: it may hold what was asked for.
     Unusable,
-    /// Nothing here explains it.
+    /// The table does not explain it.
     Unexpected,
 }
 
-/// What the table says of a code.
+/// What the table says about a code.
 pub(super) struct Code {
     codes: &'static [i64],
     pub(super) verdict: Verdict,
     pub(super) hint: Hint,
-    /// How long to wait at least before asking again.
+    /// The minimum wait before asking again.
     pub(super) wait: Option<Duration>,
-    /// Whether only this login is to wait, and not its whole app.
+    /// Whether only this login must wait, not its whole app.
     pub(super) is_of_one_login: bool,
-    /// Whether it says that the refresh token is dead, and not that a user or an app is refused.
+    /// Whether it says that the refresh token is dead, not that a user or an app is refused.
     pub(super) is_of_dead_token: bool,
 }
 
-/// Said of a refresh token that is invalid, expired or spent, and of one of the other version.
+/// For a refresh token that is invalid, expired, spent, or of the other version.
 pub(super) const NOT_THIS_REFRESH_TOKEN: i64 = 20026;
 
-/// Said of a consent on another device that has not been given yet.
+/// For a consent on another device that has not been given yet.
 pub(super) const STILL_AWAITED: i64 = 20080;
 
 /// The entry of a code; none if no document names it.
@@ -51,17 +51,17 @@ pub(super) fn look_up(code: i64) -> Option<&'static Code> {
     TABLE.iter().find(|entry| entry.codes.contains(&code))
 }
 
-/// The entry of an error by its name in RFC 6749 (5.2; 4.1.2.1 for those that pass).
+/// The entry of an error by its name in RFC 6749 (5.2; 4.1.2.1 for transient ones).
 pub(super) fn look_up_error(name: &str) -> Option<&'static Code> {
     by_name(ERRORS, name)
 }
 
-/// The entry of an error that a consent came to (RFC 6749, 4.1.2.1), in a browser or on another device.
+/// The entry of an error that a consent ended in (RFC 6749, 4.1.2.1), in a browser or on another device.
 pub(super) fn look_up_consent_error(name: &str) -> Option<&'static Code> {
     by_name(CONSENT_ERRORS, name).or_else(|| look_up_error(name))
 }
 
-/// Entries of errors that have names in the place of codes.
+/// Entries of errors with names instead of codes.
 type Named = [(&'static [&'static str], Code)];
 
 fn by_name(table: &'static Named, name: &str) -> Option<&'static Code> {
@@ -122,7 +122,7 @@ static TABLE: &[Code] = &[
     code(
         &[20003, 20004, 20065],
         Reauthorize,
-        "the authorisation code is unknown, expired or used: authorise again, it lives five minutes",
+        "the authorisation code is unknown, expired or used: authorise again, it is valid for five minutes",
         "授权码无效、已过期或已被使用：请重新授权，授权码五分钟内有效且仅可使用一次",
     ),
     code(
@@ -134,7 +134,7 @@ static TABLE: &[Code] = &[
     code(
         &[20008],
         Reauthorize,
-        "the user does not exist any more: get a new refresh token with a valid account",
+        "the user no longer exists: get a new refresh token with a valid account",
         "用户不存在：请换用有效帐号重新授权，获取新的 refresh_token",
     ),
     code(
@@ -146,7 +146,7 @@ static TABLE: &[Code] = &[
     code(
         &[20010],
         Reauthorize,
-        "the user may not use this app: have the user let in, then authorise again",
+        "the user may not use this app: have the user given access, then authorise again",
         "用户无应用使用权限：请先为用户开通，再重新授权",
     ),
     code(
@@ -154,7 +154,7 @@ static TABLE: &[Code] = &[
             20013, 20014, 99_991_661, 99_991_663, 99_991_664, 99_991_668, 99_991_671, 99_991_677,
         ],
         AppToken,
-        "app_access_token lives two hours at most: give app_id and app_secret, and the program fetches its own",
+        "app_access_token is valid for at most two hours: give app_id and app_secret, and the program fetches its own",
         "app_access_token 最长有效两小时：请提供 app_id 与 app_secret，由本程序自行获取",
     ),
     code(
@@ -184,7 +184,7 @@ static TABLE: &[Code] = &[
     code(
         &[20025],
         Config,
-        "the server misses app id or app secret: check how app_access_token was obtained",
+        "app id or app secret is missing: check how app_access_token was obtained",
         "缺少 app_id 或 app_secret：请检查 app_access_token 的获取方式",
     ),
     code(
@@ -215,7 +215,7 @@ static TABLE: &[Code] = &[
     code(
         &[20036],
         Config,
-        "the server does not know this way of asking: check which api the token belongs to",
+        "the server does not know this grant type: check which api the token belongs to",
         "服务器不支持该授权类型：请检查令牌所属的接口版本",
     ),
     code(
@@ -265,7 +265,7 @@ static TABLE: &[Code] = &[
     code(
         &[20050],
         Temporary,
-        "the server failed: run again, and tell support the log id if it goes on",
+        "the server failed: run again, and tell support the log id if it persists",
         "服务器内部错误：请重试；若持续出现，请将 log id 提供给技术支持",
     ),
     code(
@@ -278,25 +278,25 @@ static TABLE: &[Code] = &[
     code(
         &[20066],
         Reauthorize,
-        "the user's account is not in order: have it checked, then authorise again",
+        "something is wrong with the user's account: have it checked, then authorise again",
         "用户状态异常：请检查该帐号后重新授权",
     ),
     code(
         &[20067, 20068],
         Config,
-        "the scopes asked for repeat or go beyond what the user granted: check them",
+        "the requested scopes repeat or go beyond what the user granted: check them",
         "所请求的权限重复，或超出用户授权范围：请检查",
     ),
     code(
         &[20070],
         Config,
-        "the request proves the client in two ways at once: a proxy may add one",
+        "the request authenticates the client in two ways at once: a proxy may add one",
         "请求同时使用了两种客户端认证方式：可能由中间代理附加",
     ),
     code(
         &[20072],
         Temporary,
-        "the server cannot be reached for the moment: run again later",
+        "the server cannot be reached at the moment: run again later",
         "服务暂不可用：请稍后重试",
     ),
     code(
@@ -344,7 +344,7 @@ static TABLE: &[Code] = &[
             40_140_135, 40_140_136, 40_100_000,
         ],
         Config,
-        "115 finds fault with the request, the app or the developer account: read its message",
+        "115 rejects the request, the app or the developer account: read its message",
         "115 认为请求、应用或开发者帐号有问题：请查看其返回信息",
     ),
     code(
@@ -369,7 +369,7 @@ static TABLE: &[Code] = &[
     code(
         &[40_140_117],
         RateLimit,
-        "115 was asked too often: run again after a minute",
+        "too many requests to 115: run again after a minute",
         "115 刷新过于频繁：请一分钟后重试",
     )
     .after(60)
@@ -382,7 +382,7 @@ static TABLE: &[Code] = &[
     ),
 ];
 
-/// What a server after RFC 6749 says where Feishu's gives a code.
+/// What a server following RFC 6749 says where Feishu's gives a code.
 static ERRORS: &Named = &[
     (
         &["invalid_grant"],
@@ -417,7 +417,7 @@ static ERRORS: &Named = &[
         code(
             &[],
             Config,
-            "the scopes asked for go beyond what the user granted: check them",
+            "the requested scopes go beyond what the user granted: check them",
             "所请求的权限超出用户授权范围：请检查",
         ),
     ),
@@ -426,13 +426,13 @@ static ERRORS: &Named = &[
         code(
             &[],
             Temporary,
-            "the server failed for the moment: run again later",
+            "a temporary server failure: run again later",
             "服务器暂时出错：请稍后重试",
         ),
     ),
 ];
 
-/// What a consent means by a name, where that is not what a refresh means by it.
+/// What an error name means for a consent, where it differs from a refresh.
 static CONSENT_ERRORS: &Named = &[
     (
         &["access_denied"],
@@ -466,7 +466,7 @@ static CONSENT_ERRORS: &Named = &[
         code(
             &[],
             Temporary,
-            "the server failed for the moment: log in again later",
+            "a temporary server failure: log in again later",
             "服务器暂时出错：请稍后重新登录",
         ),
     ),

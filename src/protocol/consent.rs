@@ -1,8 +1,8 @@
 //! A user's consent: the page that asks for it, what comes back, and what the code is exchanged for.
 //!
-//! From the vendor's pages on getting an authorisation code and a `user_access_token` (v2, v3), RFC 6749
-//! (4.1) and RFC 7636 (the proof key). The device way (RFC 8628) is not in the vendor's documents; it
-//! is as the vendor's own command-line tool does it.
+//! From the vendor's pages on getting an authorisation code and a `user_access_token` (v2, v3), RFC 6749 (4.1) and RFC
+//! 7636 (the proof key). The device flow (RFC 8628) is not in the vendor's documents; it follows the vendor's own
+//! command-line tool.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,15 +13,15 @@ use url::form_urlencoded;
 use super::{Address, Api, App, Request, Secrets, Verdict, codes, oauth};
 use crate::error::Hint;
 
-/// What the consent page is asked for.
+/// What is asked of the consent page.
 pub(crate) struct Asked<'a> {
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
     /// With `offline_access`, as [`super::scope()`] gives it.
     pub(crate) scope: &'a str,
-    /// Comes back with the code, so that a forged answer is known.
+    /// Comes back with the code, so that a forged answer is detected.
     pub(crate) state: &'a str,
-    /// What the proof key's hash is shown as.
+    /// The proof key's hash.
     pub(crate) challenge: &'a str,
 }
 
@@ -41,12 +41,12 @@ pub(crate) fn page(accounts: &Address, asked: &Asked<'_>) -> String {
     accounts.join(&format!("/open-apis/authen/v1/authorize?{query}"))
 }
 
-/// A random text of 43 characters that a URL can hold: a proof key, or a state.
+/// A random URL-safe text of 43 characters: a proof key or a state.
 pub(crate) fn random_text(bytes: [u8; 32]) -> SecretString {
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
 
-/// The challenge that a proof key answers: S256.
+/// The challenge for a proof key: S256.
 pub(crate) fn challenge(verifier: &SecretString) -> String {
     let hash = digest::digest(&digest::SHA256, verifier.expose_secret().as_bytes());
     URL_SAFE_NO_PAD.encode(hash)
@@ -60,7 +60,7 @@ pub(crate) enum Answer {
     Denied(Denial),
     /// It is not the answer to this question.
     WrongState,
-    /// It is no answer.
+    /// It is not an answer.
     Other,
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Denial {
     pub(crate) verdict: Verdict,
-    /// The name of the error, and what the server says of it, fit to be shown.
+    /// The name of the error, and the server's text for it, fit to be shown.
     pub(crate) words: String,
     pub(crate) hint: Option<&'static Hint>,
 }
@@ -95,7 +95,7 @@ impl Denial {
     }
 }
 
-/// Reads the query of a callback. `secrets` are what it must not show, beside its own.
+/// Reads the query of a callback. `secrets` must not be shown, nor its own.
 pub(crate) fn answer(query: &str, state: &SecretString, mut secrets: Secrets<'_>) -> Answer {
     let [mut code, mut error, mut description, mut given] = [const { String::new() }; 4];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -159,7 +159,7 @@ impl CodeGrant {
         oauth::request(api, &fields)
     }
 
-    /// What must not be shown.
+    /// The values that must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let mut secrets = self.app.secrets();
         secrets.add(&self.code);

@@ -1,7 +1,7 @@
-//! Consent on another device (RFC 8628): a link and a short code for the user, and polite asking.
+//! Consent on another device (RFC 8628): a link and a short code for the user, and polite polling.
 //!
-//! Experimental: the vendor's public documents do not describe it; this is as its own command-line
-//! tool does it. Polling is judged by `error`, and by a code only where there is none.
+//! Experimental: the vendor's public documents do not describe it; this follows its own command-line tool. A poll is
+//! judged by `error`, and by a code only if there is no `error`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ use super::consent::Denial;
 use super::reply::{self, Body, Field, Form, Refusal, Reply, Said, seconds, secret};
 use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
 
-/// What is assumed where the reply does not say it, in seconds.
+/// Defaults for what the reply does not say, in seconds.
 const EXPIRES_IN: u64 = 240;
 const INTERVAL: u64 = 5;
 
 const PATH: &str = "/oauth/v1/device_authorization";
 
-/// What the user is shown, and how the answer is asked for.
+/// What the user is shown, and how to poll for the answer.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     pub(crate) device_code: SecretString,
@@ -26,7 +26,7 @@ pub(crate) struct Prompt {
     pub(crate) page: String,
     /// Seconds.
     pub(crate) expires_in: u64,
-    /// Seconds between two questions.
+    /// Seconds between two polls.
     pub(crate) interval: u64,
 }
 
@@ -39,8 +39,8 @@ pub(crate) fn request(app: &App, scope: &str) -> Request {
     }
 }
 
-/// The same where the header does not arrive: the secret goes in the form alone, as two ways of showing it
-/// at once are refused (20070).
+/// The same where the header does not arrive: the secret goes only into the form, as authenticating in two ways at once
+/// is refused (20070).
 pub(crate) fn request_without_header(app: &App, scope: &str) -> Request {
     let fields = [
         ("client_id", app.id.as_str()),
@@ -50,7 +50,7 @@ pub(crate) fn request_without_header(app: &App, scope: &str) -> Request {
     Request::form(PATH, &fields)
 }
 
-/// Whether a server misses the header in a request that had one: a proxy may have taken it out.
+/// Whether a server reports the header as missing from a request that had it: a proxy may have removed it.
 pub(crate) fn misses_header(response: &Response) -> bool {
     let text = json::text(&response.body);
     let body = json::fields(&text).unwrap_or_default();
@@ -63,12 +63,12 @@ pub(crate) fn misses_header(response: &Response) -> bool {
                 && names(&["missing", "lack", "require", "must", "need", "empty", "no "]))
 }
 
-/// Id and secret as HTTP's own header shows them (RFC 7617).
+/// Id and secret as in HTTP basic authentication (RFC 7617).
 fn credentials(app: &App) -> String {
     STANDARD.encode(format!("{}:{}", app.id, app.secret.expose_secret()))
 }
 
-/// What must not be shown of that request.
+/// The values of that request that must not be shown.
 pub(crate) fn secrets(app: &App) -> Secrets<'_> {
     let mut secrets = app.secrets();
     secrets.add_text(credentials(app));
@@ -120,7 +120,7 @@ fn refusal(body: &json::Fields<'_>, response: &Response, secrets: &Secrets<'_>) 
     }
 }
 
-/// What a device shows to be given a pair.
+/// What a device sends to get a pair.
 #[derive(Debug)]
 pub(crate) struct DeviceGrant {
     pub(crate) app: App,
@@ -132,7 +132,7 @@ pub(crate) struct DeviceGrant {
 pub(crate) enum Polled {
     /// The user has not answered yet.
     Pending,
-    /// The same, and this was asked too often.
+    /// The same, and polls came too often.
     SlowDown,
     Denied(Denial),
     Expired,
@@ -151,7 +151,7 @@ impl DeviceGrant {
         oauth::request(api, &fields)
     }
 
-    /// What must not be shown.
+    /// The values that must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let mut secrets = self.app.secrets();
         secrets.add(&self.device_code);
@@ -182,7 +182,7 @@ const FORM: Form = Form {
     ..oauth::FORM
 };
 
-/// As v2, but by the name of the error before its code.
+/// As v2, but the error name takes precedence over its code.
 fn judge(body: &Body<'_>) -> Said {
     let error = json::words(&body.fields, &["error"]);
     match codes::look_up_consent_error(&error) {
@@ -371,7 +371,7 @@ mod tests {
             },
             other => unreachable!("{other:?} is no end"),
         };
-        // The name of the error counts before a code, but a code tells more than an unknown name.
+        // The error name takes precedence over a code, but a code says more than an unknown name.
         let by_name = refusal(error("invalid_client"));
         assert_eq!((by_name.code, by_name.verdict), (None, Verdict::Config));
         let by_code = refusal(error("no_such_error"));

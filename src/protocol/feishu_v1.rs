@@ -13,7 +13,7 @@ use super::reply::{Body, Form, Said};
 use super::{Credentials, Grant, Request};
 use crate::error::Hint;
 
-/// Of v1's replies; [`OIDC`] is of the other's.
+/// The form of v1's replies; [`OIDC`] is oidc's.
 pub(super) const V1: Form = Form {
     judge,
     in_data: true,
@@ -26,9 +26,9 @@ pub(super) const OIDC: Form = Form {
     ..V1
 };
 
-/// For a token that was sent elsewhere.
+/// For a token that was sent to another endpoint.
 pub(super) static RIGHT: Hint = Hint::fixed(
-    "this is a refresh token of v1: use --api v1, or api = v1 in its section",
+    "this is a v1 refresh token: use --api v1, or api = v1 in its section",
     "这是 v1 的 refresh_token：请使用 --api v1，或在该节中设置 api = v1",
 );
 

@@ -1,15 +1,15 @@
-//! Reads replies so that one bad field spoils no other: a refresh token is worth more than the
-//! reply's good form (P5).
+//! Reads replies so that one bad field does not spoil the others: a refresh token matters more than the reply's form
+//! (P5).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-/// The fields of an object, each still unread. Of equal names the last counts.
+/// The fields of an object, each still unparsed. Of duplicate names, the last counts.
 pub(super) type Fields<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
 
-/// A body as text, whatever its bytes; a byte order mark is no part of it.
+/// A body as text, whatever its bytes, without a byte order mark.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     match String::from_utf8_lossy(body) {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim_start_matches('\u{feff}')),
@@ -23,7 +23,7 @@ pub(super) fn fields(text: &str) -> Option<Fields<'_>> {
     values.next()?.ok()
 }
 
-/// An integer, or a text that holds one; `7140.0` is one, too.
+/// An integer, or a text that holds one; `7140.0` counts, too.
 pub(super) fn integer(value: &RawValue) -> Option<i64> {
     let text = string(value);
     let text = text.as_deref().unwrap_or_else(|| value.get()).trim();
@@ -32,17 +32,17 @@ pub(super) fn integer(value: &RawValue) -> Option<i64> {
     whole.parse().ok().filter(|_| is_whole)
 }
 
-/// An integer of that name.
+/// The integer of that name.
 pub(super) fn integer_in(fields: &Fields<'_>, name: &str) -> Option<i64> {
     integer(fields.get(name)?)
 }
 
-/// Whether there is a field of that name, and something in it.
+/// Whether there is a non-empty field of that name.
 pub(super) fn is_there(fields: &Fields<'_>, name: &str) -> bool {
     fields.get(name).is_some_and(|value| value.get() != "null")
 }
 
-/// The first of these fields that is a text with something in it; empty if none is.
+/// The first of these fields that is a non-empty text; empty if none is.
 pub(super) fn words(fields: &Fields<'_>, names: &[&str]) -> String {
     let texts = names.iter().filter_map(|name| string(fields.get(*name)?));
     let mut texts = texts.filter(|text| !text.is_empty());
@@ -54,12 +54,12 @@ pub(super) fn string(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// A string of that name.
+/// The string of that name.
 pub(super) fn string_in(fields: &Fields<'_>, name: &str) -> Option<String> {
     string(fields.get(name)?)
 }
 
-/// Whether a text has something that may be called a refresh token, in any spelling: `refreshToken`.
+/// Whether a text has a name like refresh token, in any spelling: `refreshToken`.
 pub(super) fn names_refresh_token(text: &str) -> bool {
     let plain = text.to_ascii_lowercase().replace(['_', '-'], "");
     plain.split("refreshtoken\"").skip(1).any(|rest| {
@@ -68,12 +68,12 @@ pub(super) fn names_refresh_token(text: &str) -> bool {
     })
 }
 
-/// The tokens of a success reply that was cut off or garbled, as far as they stand there whole.
+/// The tokens of a success reply that was cut off or garbled, as far as they are complete.
 /// Nothing if there is a code other than 0.
 pub(super) fn salvage(text: &str) -> Fields<'_> {
     let find = |name: &'static str| {
         let quoted = format!("\"{name}\"");
-        // It may stand as a value, too, before it stands as a name.
+        // It may occur as a value before it occurs as a name.
         text.match_indices(&quoted).find_map(|(at, _)| {
             let rest = text[at + quoted.len()..].trim_start();
             Some((Cow::Borrowed(name), flat_value(rest.strip_prefix(':')?)?))
@@ -94,15 +94,15 @@ pub(super) fn salvage(text: &str) -> Fields<'_> {
     names.into_iter().filter_map(find).collect()
 }
 
-/// The value that a text begins with, if all of it is there. A nested one is none: all that is looked
-/// for is flat, and in a hostile text it could be read over and over.
+/// The value that a text begins with, if complete. Nested values do not count: everything looked for is flat, and a
+/// hostile text could make this read them over and over.
 fn flat_value(text: &str) -> Option<&RawValue> {
     if text.trim_start().starts_with(['{', '[']) {
         return None;
     }
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     let value = values.next()?.ok()?;
-    // A number at the very end may go on.
+    // A number at the very end may be incomplete.
     let ended = value.get().ends_with('"') || values.byte_offset() < text.len();
     ended.then_some(value)
 }
@@ -111,7 +111,7 @@ fn flat_value(text: &str) -> Option<&RawValue> {
 mod tests {
     use super::*;
 
-    /// What is salvaged, as `name=value` in the order of the names.
+    /// What is salvaged, as `name=value` in order of the names.
     fn salvaged(text: &str) -> Vec<String> {
         let mut found: Vec<String> = salvage(text)
             .iter()

@@ -1,4 +1,4 @@
-//! What goes to a server and what comes back, of any system.
+//! Requests to a server and its responses, for any system.
 
 use std::time::Duration;
 
@@ -43,14 +43,14 @@ impl Request {
     }
 }
 
-/// What came back. It holds tokens, so it has no `Debug`.
+/// What came back. Contains tokens, so it has no `Debug`.
 #[derive(Default)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// The body as it came, where its compression broke off and `body` is a part of it.
+    /// The body as it came, if its compressed data broke off and `body` is only a part.
     pub(crate) packed: Option<Vec<u8>>,
 }
 
@@ -70,12 +70,12 @@ impl Response {
         Some(secrets.clean(id, 80)).filter(|id| !id.is_empty())
     }
 
-    /// Whether the HTTP status says yes.
+    /// Whether the HTTP status means success.
     pub(super) fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
     }
 
-    /// Whether it can hold a pair at all: nothing cannot, and neither can a page for people.
+    /// Whether it can hold a pair at all: an empty body cannot, nor can a page for people.
     pub(super) fn may_hold_tokens(&self) -> bool {
         let text = self.body.trim_ascii_start();
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -96,7 +96,7 @@ impl Response {
         let seconds = |name| {
             let value = self.header(name)?.trim();
             let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-            // More than any number holds is still more than anybody waits.
+            // A number too large to parse is longer than anybody waits.
             is_number.then(|| {
                 value
                     .parse()
@@ -105,7 +105,7 @@ impl Response {
         };
         let wait = seconds("x-ogw-ratelimit-reset").or_else(|| seconds("retry-after"));
         let wait = wait.or_else(|| {
-            // By the server's own clock, if it tells that.
+            // By the server's own clock, if it gives one.
             let now = self.date("date").unwrap_or_else(Timestamp::now);
             let left = self.date("retry-after")?.duration_since(now).as_secs();
             Some(u64::try_from(left).unwrap_or_default().min(LONGEST_WAIT))
@@ -113,7 +113,7 @@ impl Response {
         wait.map(Duration::from_secs)
     }
 
-    /// How far the server's clock is from one that stood between these two moments.
+    /// The offset of the server's clock from this machine's, which read these two moments before and after.
     pub(crate) fn clock_off(&self, sent: Timestamp, received: Timestamp) -> SignedDuration {
         match self.date("date") {
             Some(date) if date < sent => date.duration_since(sent),
@@ -122,14 +122,14 @@ impl Response {
         }
     }
 
-    /// A moment (RFC 9110, section 5.6.7).
+    /// A date (RFC 9110, section 5.6.7).
     fn date(&self, name: &str) -> Option<Timestamp> {
         let moment = rfc2822::parse(self.header(name)?.trim()).ok()?;
         Some(moment.timestamp())
     }
 }
 
-/// A year, in seconds: whoever asks for more means never.
+/// A year, in seconds: asking for more means never.
 const LONGEST_WAIT: u64 = 366 * 24 * 3600;
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 //! [`Reply`] says what it means. A reply is judged by the code in its body; by its HTTP status only
 //! where the body has none, so that a proxy's page is never taken for a verdict on the token.
 //!
-//! One file a system, each with a request and with what the system calls a yes or a no
-//! ([`reply::Said`]); [`reply`] goes on from there, the same way for all, and [`secrets`] keeps what
-//! was sent out of what is shown. [`codes`] is the one table of codes, [`app_token`] asks for what v1
-//! and oidc need beforehand, [`consent`] and [`device`] for a first pair.
+//! One file per system, each with a request and with what the system calls success or failure ([`reply::Said`]);
+//! [`reply`] does the rest, the same way for all, and [`secrets`] keeps what was sent out of what is shown. [`codes`]
+//! is the one table of codes, [`app_token`] requests what v1 and oidc need beforehand, [`consent`] and [`device`] a
+//! first pair.
 
 mod address;
 pub(crate) mod app_token;
@@ -34,7 +34,7 @@ pub(crate) use scope::{covers, scope};
 pub(crate) use secrets::Secrets;
 pub(crate) use shape::Shape;
 
-/// Which token endpoint, and so which request and which form of reply.
+/// A token endpoint, and so a form of request and reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Api {
@@ -42,15 +42,15 @@ pub enum Api {
     V1,
     /// Feishu's `authen/v1/oidc/refresh_access_token`.
     Oidc,
-    /// Feishu's `authen/v2/oauth/token`, or any other after RFC 6749 that takes JSON.
+    /// Feishu's `authen/v2/oauth/token`, or any other that follows RFC 6749 and takes JSON.
     V2,
-    /// Feishu's `oauth/v3/token`, on its accounts host, or any other after RFC 6749.
+    /// Feishu's `oauth/v3/token`, on its accounts host, or any other that follows RFC 6749.
     V3,
     /// 115's `open/refreshToken`.
     Open115,
 }
 
-/// How an endpoint is told which app asks.
+/// How an endpoint learns which app asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Authentication {
     /// By an `app_access_token` in the header.
@@ -77,7 +77,7 @@ impl Api {
         }
     }
 
-    /// The endpoint of that name; none if there is no such.
+    /// The endpoint of that name, if there is one.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Api::ALL.into_iter().find(|api| api.name() == name)
@@ -97,8 +97,8 @@ impl Api {
         }
     }
 
-    /// The endpoint that a refresh token of this form is of, where nobody says: `at_feishu` where the
-    /// service is Feishu's own, which alone is known to have v3.
+    /// The endpoint for a refresh token of this form, where none is named: `at_feishu` if the service is Feishu's own,
+    /// the only one known to have v3.
     pub(crate) fn of_form(refresh_token: &str, at_feishu: bool) -> Self {
         match Shape::of(refresh_token) {
             Shape::Signed if at_feishu => Api::V3,
@@ -107,13 +107,13 @@ impl Api {
         }
     }
 
-    /// Whether this address is a vendor's own, and another's than this endpoint's.
+    /// Whether this address belongs to another vendor than this endpoint.
     pub(crate) fn is_foreign(self, address: &Address) -> bool {
         let vendor = address.vendor();
         vendor.is_some_and(|vendor| (vendor == Vendor::Open115) != (self == Api::Open115))
     }
 
-    /// How the endpoint is told which app asks.
+    /// How the endpoint learns which app asks.
     pub(crate) fn authentication(self) -> Authentication {
         match self {
             Api::V1 | Api::Oidc => Authentication::AppToken,
@@ -122,7 +122,7 @@ impl Api {
         }
     }
 
-    /// Whether a rotation gives the refresh token a new life: 115 only changes the token.
+    /// Whether a rotation gives the refresh token a new lifetime: 115 only changes the token.
     pub(crate) fn extends_refresh_token(self) -> bool {
         self != Api::Open115
     }
@@ -158,7 +158,7 @@ impl Api {
         let reply = reply::judged(response, &grant.secrets(), self.form());
         match reply {
             Reply::Refused(refusal) => Reply::Refused(self.recognise_version(grant, refusal)),
-            // After RFC 6749, what a reply does not name is what was asked for.
+            // By RFC 6749, a reply without a scope grants the requested one.
             Reply::Rotated(rotation) if rotation.flaws.is_empty() => Reply::Rotated(Rotation {
                 scope: rotation.scope.or_else(|| grant.scope.clone()),
                 ..rotation
@@ -167,8 +167,7 @@ impl Api {
         }
     }
 
-    /// Names the right endpoint where the server says that a token is none of its own, and the
-    /// token's form says whose it is.
+    /// Names the right endpoint if the server says that a token is not its own, and the token's form says whose it is.
     fn recognise_version(self, grant: &Grant, refusal: Refusal) -> Refusal {
         let shape = Shape::of(grant.refresh_token.expose_secret());
         let right = match (self, shape) {
@@ -189,34 +188,34 @@ pub(crate) fn code_reply(grant: &consent::CodeGrant, response: &Response) -> Rep
     reply::judged(response, &grant.secrets(), &oauth::FORM)
 }
 
-/// What an app shows to get an `app_access_token`, or to refresh at v2 and v3.
+/// What an app sends to get an `app_access_token`, or to refresh at v2 and v3.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) id: String,
     pub(crate) secret: SecretString,
-    /// What the vendor's event brings to an app from its store.
+    /// What the vendor's event delivers to an app from its store.
     pub(crate) ticket: Option<SecretString>,
 }
 
 impl App {
-    /// What must not be shown.
+    /// The values that must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let secrets = [Some(&self.secret), self.ticket.as_ref()];
         secrets.into_iter().flatten().collect()
     }
 }
 
-/// What shows an endpoint which app asks.
+/// What tells an endpoint which app asks.
 #[derive(Debug, Clone)]
 pub(crate) enum Credentials {
     AppToken(SecretString),
     App(App),
-    /// By its id alone: a standard server may know apps that cannot keep a secret.
+    /// Only by its id: a standard server may know apps that cannot keep a secret.
     PublicApp(String),
     None,
 }
 
-/// What one refresh spends and shows.
+/// What one refresh spends and sends.
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) refresh_token: SecretString,
@@ -226,7 +225,7 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// What must not be shown.
+    /// The values that must not be shown.
     pub(crate) fn secrets(&self) -> Secrets<'_> {
         let mut secrets = match &self.credentials {
             Credentials::AppToken(token) => [token].into_iter().collect(),

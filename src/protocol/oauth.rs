@@ -1,10 +1,9 @@
 //! Feishu's `authen/v2/oauth/token` and its successor `oauth/v3/token`, and any standard server: app
 //! id and secret in the body, a flat reply.
 //!
-//! From the vendor's page "get `user_access_token`" (v2), which follows RFC 6749, and from what that
-//! page says of v3: another host, the same parameters and reply, taken as a form, as RFC 6749 wants.
-//! So a standard server is spoken to as v3 is, and may stand in for v2: its reply has no `code`, and
-//! `error` alone says no.
+//! From the vendor's page "get `user_access_token`" (v2), which follows RFC 6749, and from what that page says about
+//! v3: another host, the same parameters and reply, sent as a form, as RFC 6749 requires. So a standard server gets the
+//! same requests as v3, and may stand in for v2: its reply has no `code`, and only `error` means failure.
 
 use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer};
@@ -20,9 +19,9 @@ pub(super) const FORM: Form = Form {
     has_scope: true,
 };
 
-/// For a token that was sent elsewhere.
+/// For a token that was sent to another endpoint.
 pub(super) static RIGHT: Hint = Hint::fixed(
-    "this is a refresh token of v2 or v3: use --api v3 (Lark: v2), or api = v3 in its section",
+    "this is a v2 or v3 refresh token: use --api v3 (Lark: v2), or api = v3 in its section",
     "这是 v2 或 v3 的 refresh_token：请使用 --api v3（Lark 为 v2），或在该节中设置 api = v3",
 );
 
@@ -213,7 +212,7 @@ mod tests {
             assert_eq!((refused.code, refused.verdict), (None, verdict), "{error}");
             assert!(refused.message.contains(error));
         }
-        // A code counts before the name.
+        // A code takes precedence over the name.
         let refused = refusal(400, r#"{"code":20050,"error":"invalid_grant"}"#);
         assert_eq!(refused.verdict, Verdict::Temporary);
         let refused = refusal(400, r#"{"code":29999,"error":"invalid_grant"}"#);
@@ -232,7 +231,7 @@ mod tests {
         assert!(sound(r#"{"access_token":"a"}"#).is_empty());
         assert!(sound(&format!(r#"{{"code":null,{pair}}}"#)).is_empty());
         let unread = sound(&format!(r#"{{"code":"x",{pair}}}"#));
-        assert_eq!(unread, ["it does not say yes as documented"]);
+        assert_eq!(unread, ["it does not say success as documented"]);
         let refused = refusal(200, r#"{"code":0,"error":"invalid_grant"}"#);
         let expected = (None, Verdict::Reauthorize);
         assert_eq!((refused.code, refused.verdict), expected);

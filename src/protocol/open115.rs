@@ -1,8 +1,8 @@
-//! 115's `open/refreshToken`: a form with the refresh token alone, tokens under `data`.
+//! 115's `open/refreshToken`: a form with only the refresh token, tokens under `data`.
 //!
-//! From the vendor's page "refresh `access_token`". `state` says yes or no as 0 or 1, as a boolean
-//! or as a text; the code stands in `code` or `errno`, the words in `message` or `error`; on failure
-//! `data` may be `{}` or `[]`. Both tokens change, but the refresh token's own life is not extended.
+//! From the vendor's page "refresh `access_token`". `state` means success or failure as 1 or 0, as a boolean or as a
+//! text; the code is in `code` or `errno`, the text in `message` or `error`; on failure `data` may be `{}` or `[]`.
+//! Both tokens change, but the refresh token's own lifetime is not extended.
 
 use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use super::{Grant, Request, codes, json};
 pub(super) const FORM: Form = Form {
     judge,
     in_data: true,
-    // It gives none, since that life does not change.
+    // It gives none, since that lifetime does not change.
     refresh_expires_in: "refresh_expires_in",
     has_scope: false,
 };
@@ -133,7 +133,7 @@ mod tests {
                 assert_eq!(refused.message, "withdrawn");
             }
         }
-        // It says no, but not why.
+        // It reports failure, but not why.
         let refused = refusal(r#"{"state":0,"code":0,"data":[],"message":"busy"}"#);
         assert_eq!((refused.code, refused.verdict), (None, Verdict::Unexpected));
         assert!(refused.message.ends_with("busy") && !refused.maybe_spent);
@@ -146,9 +146,9 @@ mod tests {
             let Reply::Rotated(rotation) = reply(&format!(r#"{{{head},"data":{data}}}"#)) else {
                 unreachable!("it brings tokens");
             };
-            assert_eq!(rotation.flaws, ["it does not say yes as documented"]);
+            assert_eq!(rotation.flaws, ["it does not say success as documented"]);
         }
-        // A code that is known counts.
+        // A known code counts.
         let body = r#"{"state":1,"code":40140116,"data":{"refresh_token":"next"}}"#;
         assert_eq!(refusal(body).verdict, Verdict::Reauthorize);
     }
@@ -167,6 +167,6 @@ mod tests {
         let Reply::Rotated(rotation) = reply(r#"{"data":{"refresh_token":"next"}}"#) else {
             unreachable!("it brings a token");
         };
-        assert_eq!(rotation.flaws[0], "it does not say yes as documented");
+        assert_eq!(rotation.flaws[0], "it does not say success as documented");
     }
 }

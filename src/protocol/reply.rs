@@ -1,11 +1,11 @@
-//! From a response to its meaning, the same way for every system.
+//! Judges a response, the same way for every system.
 //!
 //! Promises:
-//! - A refresh token that a reply brings is found whatever else in the reply is wrong (P5), also
+//! - A refresh token in a reply is found whatever else in the reply is wrong (P5), even
 //!   where the reply is cut short.
-//! - A reply that may hold a pair, and cannot be understood, is said to be one: it must be kept whole.
-//! - A body that is not a token endpoint's is no verdict on the token: then the HTTP status alone
-//!   says whether trying again may help.
+//! - A reply that may hold a pair but cannot be understood is reported as such: it must be kept whole.
+//! - A body that is not a token endpoint's is not a verdict on the token: then only the HTTP status
+//!   says whether a retry may help.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use super::{Response, Secrets};
 use crate::error::Hint;
 use crate::token;
 
-/// For a proxy that refuses its login.
+/// For a proxy that refuses the login.
 pub(crate) static PROXY_LOGIN: Hint = Hint::fixed(
-    "check the proxy's user and password, in HTTPS_PROXY or ALL_PROXY: http://USER:PASSWORD@HOST:PORT, with signs like @ and : in them as %40 and %3A",
+    "check the proxy's user and password, in HTTPS_PROXY or ALL_PROXY: http://USER:PASSWORD@HOST:PORT, with characters like @ and : in them as %40 and %3A",
     "请检查 HTTPS_PROXY 或 ALL_PROXY 中代理的用户名和密码：http://USER:PASSWORD@HOST:PORT，其中的 @、: 等字符须写作 %40、%3A",
 );
 
@@ -34,8 +34,7 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Whether it may hold a refresh token that was not found or cannot be saved, so that the only copy of
-    /// it is the reply itself.
+    /// Whether it may hold a refresh token that was not found or cannot be saved, so that the reply is its only copy.
     pub(crate) fn is_unread(&self) -> bool {
         match self {
             Reply::Rotated(rotation) => rotation.is_unread,
@@ -44,18 +43,18 @@ impl Reply {
     }
 }
 
-/// New tokens, as far as they can be used. Life times are in seconds.
+/// New tokens, as far as they can be used. Lifetimes are in seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Rotation {
     pub(crate) access_token: Option<SecretString>,
     pub(crate) expires_in: Option<u64>,
     pub(crate) refresh_token: Option<SecretString>,
-    /// Whether there is a refresh token that cannot be saved as one: see [`Reply::is_unread`].
+    /// Whether it holds a refresh token that cannot be saved as one: see [`Reply::is_unread`].
     pub(crate) is_unread: bool,
     pub(crate) refresh_expires_in: Option<u64>,
     /// What the access token may be used for.
     pub(crate) scope: Option<String>,
-    /// How the access token is shown, if it is not by Bearer, which is all that is known here.
+    /// The access token's type, if it is not Bearer, the only known one.
     pub(crate) other_type: Option<String>,
     /// What else in the reply is not as documented.
     pub(crate) flaws: Vec<&'static str>,
@@ -64,64 +63,64 @@ pub(crate) struct Rotation {
 
 /// Why there are no new tokens.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 pub(crate) struct Refusal {
     pub(crate) verdict: Verdict,
     pub(crate) code: Option<i64>,
-    /// The server's own words or what its reply looked like, fit for a terminal.
+    /// The server's own message or what its reply looked like, fit for a terminal.
     pub(crate) message: String,
     pub(crate) hint: Option<&'static Hint>,
     pub(crate) log_id: Option<String>,
     /// How long the server asks to wait.
     pub(crate) wait: Option<Duration>,
-    /// Whether that is asked of this login alone, and not of its whole app.
+    /// Whether that concerns only this login, not its whole app.
     pub(crate) is_of_one_login: bool,
     /// Whether it says that the refresh token is dead.
     pub(crate) is_of_dead_token: bool,
-    /// Whether the token may have been spent all the same, and the reply been lost.
+    /// Whether the token may have been spent anyway, and the reply lost.
     pub(crate) maybe_spent: bool,
-    /// Whether this is an answer of the server's, and not the want of one.
+    /// Whether this is an answer from the server, not the lack of one.
     pub(crate) is_answer: bool,
 }
 
-/// What a body says, in its system's own way.
+/// What a body means in its system.
 pub(super) enum Said {
-    /// Yes.
+    /// Success.
     Yes,
-    /// No, by a code.
+    /// Failure, by a code.
     Code(i64, String),
-    /// No, by a name of RFC 6749.
+    /// Failure, by a name of RFC 6749.
     Error(&'static Code, String),
-    /// No, without saying which.
+    /// Failure, without saying which.
     No(String),
-    /// Neither, in these words.
+    /// Neither, with this message.
     Neither(String),
 }
 
 /// The fields of a reply.
 pub(super) struct Body<'a> {
     pub(super) fields: Fields<'a>,
-    /// Those among which the system's tokens belong.
+    /// The ones where the system puts its tokens.
     pub(super) tokens: Fields<'a>,
-    /// Those among which some other system's belong.
+    /// The ones where some other system puts its tokens.
     elsewhere: Fields<'a>,
-    /// Whether the HTTP status says yes.
+    /// Whether the HTTP status means success.
     pub(super) is_success: bool,
 }
 
 /// The form of a system's replies.
 pub(super) struct Form {
-    /// What a body says.
+    /// What a body means.
     pub(super) judge: fn(&Body<'_>) -> Said,
-    /// Whether tokens stand under `data`.
+    /// Whether tokens are under `data`.
     pub(super) in_data: bool,
-    /// What the life time of the refresh token is called.
+    /// The name of the refresh token's lifetime.
     pub(super) refresh_expires_in: &'static str,
-    /// Whether a token's scope is named.
+    /// Whether a reply names a token's scope.
     pub(super) has_scope: bool,
 }
 
-/// What a response means, by a system's own judgement.
+/// What a response means, by the rules of a system.
 pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) -> Reply {
     let text = json::text(&response.body);
     let Some(fields) = json::fields(&text) else {
@@ -148,35 +147,35 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
         is_success: response.is_success(),
     };
     let said = (form.judge)(&body);
-    // Where documents put them, where some other system does, or anywhere.
+    // Where the documents put them, where another system does, or anywhere.
     let anywhere = json::salvage(&text);
     let places = [&body.tokens, &body.elsewhere, &anywhere];
     let found = places
         .into_iter()
         .position(|fields| has(fields, "refresh_token"));
     let (tokens, mut flaws) = match found {
-        Some(place @ 1..) => (places[place], vec!["its tokens stand in the wrong place"]),
+        Some(place @ 1..) => (places[place], vec!["its tokens are in the wrong place"]),
         _ => (&body.tokens, Vec::new()),
     };
     let has_any = has(tokens, "refresh_token") || has(tokens, "access_token");
     match said {
         Said::Yes if !has_any && !json::is_there(tokens, "refresh_token") => {
-            let what = "says yes, but has no token";
+            let what = "says success, but has no token";
             Reply::Refused(Refusal::unread(response, secrets, what, ""))
         }
         Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
-        // What only a success brings must not be lost for a word that is missing.
+        // Tokens, which only a success brings, must not be lost over a missing word.
         Said::Neither(_) if body.is_success && has_any => {
-            flaws.push("it does not say yes as documented");
+            flaws.push("it does not say success as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
-        // A gateway may have a yes of its own.
+        // A gateway may have its own word for success.
         Said::Code(code, _)
             if codes::look_up(code).is_none()
                 && body.is_success
                 && has(tokens, "refresh_token") =>
         {
-            flaws.push("it does not say yes as documented");
+            flaws.push("it does not say success as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
         Said::Code(code, message) => {
@@ -187,7 +186,7 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
         }
         Said::No(message) => Reply::Refused(Refusal::by_entry(response, secrets, None, &message)),
         Said::Neither(message) => {
-            let what = "says neither yes nor no";
+            let what = "says neither success nor failure";
             Reply::Refused(Refusal::unread(response, secrets, what, &message))
         }
     }
@@ -199,7 +198,7 @@ pub(super) fn has(fields: &Fields<'_>, name: &str) -> bool {
 }
 
 impl Refusal {
-    /// Whether it may pass, so that asking again can help.
+    /// Whether it is transient, so that a retry can help.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(
             self.verdict,
@@ -221,7 +220,7 @@ impl Refusal {
         }
     }
 
-    /// A refusal of which the table of codes says this.
+    /// A refusal, with what the table of codes says about it.
     pub(super) fn by_entry(
         response: &Response,
         secrets: &Secrets<'_>,
@@ -236,7 +235,7 @@ impl Refusal {
             verdict,
             code: None,
             message: if message.is_empty() {
-                "refused, in no words".to_owned()
+                "refused without a message".to_owned()
             } else {
                 message
             },
@@ -261,21 +260,21 @@ impl Refusal {
         refusal.saying(secrets, words)
     }
 
-    /// A reply of the right form that lacks what it must have.
+    /// A well-formed reply that lacks a required part.
     pub(super) fn unusable(response: &Response, secrets: &Secrets<'_>, message: &str) -> Self {
         let mut refusal = Refusal::by_status(response, secrets);
         if refusal.verdict == Verdict::Temporary && response.is_success() {
             refusal.verdict = Verdict::Unusable;
             refusal.wait = None;
             refusal.message = format!(
-                "HTTP {}: the reply says neither yes nor no",
+                "HTTP {}: the reply says neither success nor failure",
                 response.status
             );
         }
         refusal.saying(secrets, message)
     }
 
-    /// The same, with the server's own words.
+    /// The same, with the server's own message.
     fn saying(mut self, secrets: &Secrets<'_>, words: &str) -> Self {
         let words = secrets.clean(words, 200);
         if !words.is_empty() {
@@ -284,7 +283,7 @@ impl Refusal {
         self
     }
 
-    /// A reply without a code: all there is to go by is the HTTP status.
+    /// A reply without a code: only the HTTP status can be judged.
     pub(super) fn by_status(response: &Response, secrets: &Secrets<'_>) -> Self {
         let status = response.status;
         let (verdict, maybe_spent, what) = match status {
@@ -304,7 +303,7 @@ impl Refusal {
                 false,
                 "a proxy asks for a user and password",
             ),
-            408 | 425 => (Verdict::Temporary, false, "the server asks to try again"),
+            408 | 425 => (Verdict::Temporary, false, "the server asks for a retry"),
             500..=599 => (
                 Verdict::Temporary,
                 true,
@@ -339,13 +338,13 @@ fn rotation(
     mut flaws: Vec<&'static str>,
 ) -> Rotation {
     let mut take = |name, flaw| secret(fields, name).or_flaw(flaw, &mut flaws);
-    let access_token = take("access_token", "its access_token is not one");
-    let mut refresh_token = take("refresh_token", "its refresh_token is not one");
-    // What no run would take from a file is not put into one.
+    let access_token = take("access_token", "its access_token is not a token");
+    let mut refresh_token = take("refresh_token", "its refresh_token is not a token");
+    // What no run would accept from a file is not written to one.
     if let Some(token) = refresh_token.take_if(|token| !token::is_bare(token.expose_secret()))
         && token::is_sendable(token.expose_secret())
     {
-        flaws.push("its refresh_token is not one");
+        flaws.push("its refresh_token is not a token");
     }
     let is_empty =
         |value: &RawValue| json::string(value).is_some_and(|text| text.trim().is_empty());
@@ -358,7 +357,7 @@ fn rotation(
         && !fields.contains_key("refresh_token")
         && json::names_refresh_token(&json::text(&response.body));
     if is_elsewhere {
-        flaws.push("its refresh token is not called as documented");
+        flaws.push("its refresh token is not named as documented");
     }
     let is_unread = is_unread || is_elsewhere;
     if access_token.is_none() && flaws.is_empty() {
@@ -368,7 +367,7 @@ fn rotation(
     let expires_in = take("expires_in", "its expires_in is not a number of seconds");
     let refresh_expires_in = take(
         form.refresh_expires_in,
-        "its life time of the refresh token is not a number of seconds",
+        "its refresh token lifetime is not a number of seconds",
     );
     let scope = if form.has_scope {
         scope(fields).or_flaw("its scope is not a list", &mut flaws)
@@ -392,17 +391,17 @@ fn rotation(
 
 /// A field of a reply.
 pub(super) enum Field<T> {
-    /// There, and as documented.
+    /// Present, and as documented.
     Good(T),
-    /// There and of use, but not as documented.
+    /// Present and usable, but not as documented.
     Odd(T),
-    /// There, and of no use.
+    /// Present, but unusable.
     Bad,
     Missing,
 }
 
 impl<T> Field<T> {
-    /// The value, if it is of use; a flaw, if it is not as documented.
+    /// The value, if it is usable; a flaw, if it is not as documented.
     pub(super) fn or_flaw(self, flaw: &'static str, flaws: &mut Vec<&'static str>) -> Option<T> {
         if matches!(self, Field::Odd(_) | Field::Bad) {
             flaws.push(flaw);
@@ -442,10 +441,10 @@ fn scope(fields: &Fields<'_>) -> Field<String> {
     })
 }
 
-/// Longer than any token lives; more is a mistake.
+/// Longer than any token is valid; more is a mistake.
 const LONGEST_LIFE: u64 = 100 * 366 * 24 * 3600;
 
-/// A life time.
+/// A lifetime.
 pub(super) fn seconds(fields: &Fields<'_>, name: &str) -> Field<u64> {
     field(fields, name, |value| {
         match json::integer(value).map(u64::try_from) {

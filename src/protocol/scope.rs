@@ -1,9 +1,9 @@
 //! Lists of scopes.
 
-/// What gives a refresh token its successor: without it the next reply brings none (v2).
+/// Gives a refresh token its successor: without it, the next reply brings none (v2).
 const OFFLINE_ACCESS: &str = "offline_access";
 
-/// A list of scopes as v2 takes it: each once, and [`OFFLINE_ACCESS`] among them. None if a scope
+/// A list of scopes as v2 takes it: each once, with [`OFFLINE_ACCESS`]. None if a scope
 /// has a character that RFC 6749 (3.3) does not allow, or if there is none.
 pub(crate) fn scope(asked: &str) -> Option<String> {
     let is_allowed = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
@@ -25,7 +25,7 @@ pub(crate) fn scope(asked: &str) -> Option<String> {
     Some(scopes.join(" "))
 }
 
-/// Whether a list of scopes has all of another.
+/// Whether a list of scopes contains all of another.
 pub(crate) fn covers(list: &str, other: &str) -> bool {
     let mut others = other.split_whitespace();
     others.all(|scope| list.split_whitespace().any(|known| known == scope))

@@ -8,11 +8,11 @@ use url::form_urlencoded;
 
 use crate::text::{printable, shortened};
 
-/// Secrets that were sent: servers and proxies repeat what they were sent.
+/// Secrets that were sent: servers and proxies may echo them.
 #[derive(Default)]
 pub(crate) struct Secrets<'a>(Vec<Cow<'a, str>>);
 
-/// A secret shorter than this is no secret, and would blot out half of a message.
+/// Anything shorter is not a secret, and masking it would blot out half of a message.
 const SHORTEST_SECRET: usize = 4;
 
 impl<'a> FromIterator<&'a SecretString> for Secrets<'a> {
@@ -40,7 +40,7 @@ impl<'a> Secrets<'a> {
         let secrets = self.0.iter().map(AsRef::as_ref);
         let secrets = secrets.filter(|secret: &&str| secret.len() >= SHORTEST_SECRET);
         let mut forms: Vec<String> = secrets.flat_map(sent_forms).collect();
-        // One may be part of another.
+        // One secret may be part of another.
         forms.sort_by_key(|form| Reverse(form.len()));
         // Masked before it is cut, so that no half of a secret is left at the end.
         let masked = forms.iter();
@@ -49,14 +49,14 @@ impl<'a> Secrets<'a> {
     }
 }
 
-/// A secret as it stands in JSON and headers, and as forms and addresses write it.
+/// A secret as JSON and headers write it, and as forms and addresses do.
 fn sent_forms(secret: &str) -> [String; 3] {
     let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let mut lower = String::with_capacity(form.len());
     let mut parts = form.split('%');
     lower.push_str(parts.next().unwrap_or_default());
     for part in parts {
-        // Two digits of a byte, then what follows them.
+        // The two digits of a byte, then the rest.
         let (digits, rest) = part.split_at(part.len().min(2));
         lower.push_str(&format!("%{}{rest}", digits.to_ascii_lowercase()));
     }

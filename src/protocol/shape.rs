@@ -1,4 +1,4 @@
-//! What a token looks like by its form alone: the vendors begin each kind in a way of its own.
+//! What kind of token a text looks like: the vendors begin each kind differently.
 //!
 //! From the samples in the vendors' pages: `ur-` refresh tokens of v1, `u-` user tokens of v1, `t-` and
 //! `a-` tokens of an app or a tenant, `eyJ` signed tokens of v2 and v3.
@@ -14,7 +14,7 @@ pub(crate) enum Shape {
     AppToken,
     /// A token of v2 or v3.
     Signed,
-    /// What a document or an example writes in a token's place.
+    /// A placeholder from a document or an example.
     Placeholder,
     Json,
     Other,
@@ -34,7 +34,7 @@ impl Shape {
     }
 }
 
-/// What stands for a token in examples, as a whole value; in lower case, with `_` for `-`.
+/// Placeholders for a token in examples, as a whole value; in lower case, with `_` for `-`.
 const PLACEHOLDERS: [&str; 13] = [
     "token",
     "refresh_token",
@@ -54,7 +54,7 @@ const PLACEHOLDERS: [&str; 13] = [
 fn is_placeholder(text: &str) -> bool {
     let plain = text.to_ascii_lowercase().replace('-', "_");
     let is_in = |open: &str, close: &str| plain.starts_with(open) && plain.ends_with(close);
-    // As a sample of a kind: `ur-xxx`.
+    // As a sample of one kind: `ur-xxx`.
     let mut rest = ["ur_", "u_", "t_", "a_", "eyj"].into_iter();
     let rest = rest.find_map(|head| plain.strip_prefix(head));
     let is_blank =

@@ -16,23 +16,23 @@ use crate::profile::Order;
 use crate::protocol::{App, Refusal};
 use crate::token::{self, AppToken, Fingerprint};
 
-/// What has been learned of each app's token.
+/// What is known about each app's token.
 pub(super) struct AppTokens {
     retries: Retries,
     apps: RefCell<HashMap<String, Rc<Mutex<Known>>>>,
 }
 
-/// What is known of one app's token.
+/// What is known about one app's token.
 pub(super) struct Known {
-    /// The one that was fetched last.
+    /// The last one fetched.
     token: Option<AppToken>,
-    /// Whether that is a second one, since the first was called bad.
+    /// Whether it is the second one, because the server rejected the first.
     is_second: bool,
-    /// Why none can be had; for good, or as long as an old one will do.
+    /// Why none can be fetched; for good, or while an old one will do.
     refusal: Option<Refusal>,
     is_final: bool,
     retries: Retries,
-    /// When it may be asked for again, after a failure that passes.
+    /// When it may be requested again, after a transient failure.
     not_before: Option<Instant>,
 }
 
@@ -66,13 +66,13 @@ impl AppTokens {
 }
 
 impl Known {
-    /// How long it must not be asked for.
+    /// How long it must not be requested.
     pub(super) fn pause(&self) -> Option<Duration> {
         let left = self.not_before?.checked_duration_since(Instant::now())?;
         Some(left).filter(|left| !left.is_zero())
     }
 
-    /// The token that was fetched, unless it is the one that the server called bad, and the first.
+    /// The fetched token, unless it is the first one and the server rejected it.
     pub(super) fn token(&self, refused: Option<&SecretString>) -> Option<AppToken> {
         let token = self.token.as_ref()?;
         let is_bad = refused.is_some_and(|refused| token::same(refused, &token.token));
@@ -83,7 +83,7 @@ impl Known {
         self.refusal.as_ref()
     }
 
-    /// Whether nobody need ask any more.
+    /// Whether no more requests are needed.
     pub(super) fn is_final(&self) -> bool {
         self.is_final
     }
@@ -93,12 +93,12 @@ impl Known {
         self.token = Some(token.clone());
     }
 
-    /// Others that have an old token need not ask.
+    /// Logins that have an old token need not ask.
     pub(super) fn do_without(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
     }
 
-    /// How long to wait before it is asked for again, or the error that the refusal ends in, for all.
+    /// How long to wait before it is requested again, or the error that the refusal means for all.
     pub(super) fn pause_or_give_up(
         &mut self,
         mut refusal: Refusal,

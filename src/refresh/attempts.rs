@@ -1,8 +1,8 @@
-//! Sends what is next, judges the answer, and says whether and when to send again.
+//! Sends the next request, judges the answer, and says whether and when to send again.
 //!
-//! This is where a refresh token is spent. A reply that may have been lost is asked for again with
-//! the same token; if the server then calls that token spent, the error says what happened (P8). An
-//! `app_access_token` that is missing is fetched first; one that the server calls bad, once anew.
+//! This is where a refresh token is spent. If a reply may have been lost, the same token is sent again; if the server
+//! then calls that token spent, the error says what happened (P8). A missing `app_access_token` is fetched first; one
+//! that the server rejects, once more.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,28 +27,27 @@ use crate::token::{self, AppToken, Fingerprint, Tokens};
 
 /// What a refresh brought.
 pub(crate) struct Received {
-    /// The new tokens, their life times turned into moments.
+    /// The new tokens, with lifetimes as points in time.
     pub(crate) tokens: Tokens,
     /// An app token that was fetched on the way.
     pub(crate) app_token: Option<AppToken>,
     /// The whole reply, if it has a refresh token that cannot be saved as one.
     pub(crate) unread: Option<Vec<u8>>,
-    /// What else in the reply was wrong; to be raised once the tokens are safe.
+    /// What else in the reply was wrong; raised once the tokens are saved.
     pub(crate) complaint: Option<Error>,
 }
 
-/// What an attempt came to, if it was not the last.
+/// The result of an attempt.
 pub(super) enum Answer {
     /// The server gave new tokens.
     Tokens(Box<Received>),
-    /// It gave what nobody here understands, and may hold a pair.
+    /// It gave an unreadable reply that may hold a pair.
     Unread(Vec<u8>, Error),
     /// There is more to send, after a pause.
     Again(Duration),
 }
 
-/// What all requests of a run share: a client for each host, the app tokens that were fetched, and,
-/// where there are many logins, whose turn it is.
+/// What all requests of a run share: a client per host, the fetched app tokens, and, for many logins, the turns.
 pub(crate) struct Services {
     settings: Settings,
     clients: RefCell<HashMap<Address, Client>>,
@@ -71,7 +70,7 @@ impl Services {
     }
 
     /// # Errors
-    /// [`crate::Kind::Config`] if the certificates to trust are none.
+    /// [`crate::Kind::Config`] if the certificates to trust are not valid.
     fn client(&self, address: &Address) -> Result<Client> {
         let mut clients = self.clients.borrow_mut();
         if let Some(client) = clients.get(address) {
@@ -96,9 +95,9 @@ pub(super) struct Attempts<'s> {
     address: Option<Address>,
     /// The app token that was fetched.
     app_token: Option<AppToken>,
-    /// The one that the server called bad.
+    /// The one that the server rejected.
     refused_app_token: Option<SecretString>,
-    /// Why none could be fetched, so that one about to end must do.
+    /// Why none could be fetched, so that one about to expire must do.
     app_refusal: Option<Refusal>,
 }
 
@@ -117,7 +116,7 @@ impl<'s> Attempts<'s> {
         }
     }
 
-    /// Learns from a refusal, or from there being none.
+    /// Learns from a refusal, or from its absence.
     async fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
         if let Some(pace) = &self.services.pace {
             pace.learn(self.login, order, refusal).await;
@@ -127,7 +126,7 @@ impl<'s> Attempts<'s> {
     /// Waits until something may be sent for this order.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the server is not to be asked any more.
+    /// [`crate::Kind::Temporary`] if the server must not be asked any more.
     pub(super) async fn turn(&self, order: &Order) -> Result<Option<Turn>> {
         let Some(pace) = &self.services.pace else {
             return Ok(None);
@@ -141,7 +140,7 @@ impl<'s> Attempts<'s> {
         self.has_sent
     }
 
-    /// Whether a token was sent, and nobody knows what came of it.
+    /// Whether a token was sent, and the result is unknown.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.maybe_spent.is_some()
     }
@@ -154,13 +153,13 @@ impl<'s> Attempts<'s> {
     /// The client for an order. `reply_lost` says whether an earlier run may have sent the token.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the certificates to trust are none.
+    /// [`crate::Kind::Config`] if the certificates to trust are not valid.
     pub(super) fn client(&mut self, order: &Order, reply_lost: bool) -> Result<Client> {
         if reply_lost {
             self.maybe_spent = Some(order.fingerprint());
         }
         if self.address.as_ref() != Some(&order.address) {
-            // Another host gets a token of its own.
+            // Another host needs its own token.
             self.app_token = None;
             self.address = Some(order.address.clone());
         }
@@ -168,7 +167,7 @@ impl<'s> Attempts<'s> {
         client.map_err(|error| self.remember(error))
     }
 
-    /// What goes wrong between attempts must not hide that a reply may have been lost.
+    /// An error between attempts must not hide that a reply may have been lost.
     pub(super) fn remember(&self, error: Error) -> Error {
         match self.maybe_spent {
             Some(_) => failure::after_lost_reply(&error),
@@ -189,8 +188,7 @@ impl<'s> Attempts<'s> {
         app.filter(|_| is_needed && self.app_token.is_none())
     }
 
-    /// Fetches an app token, or takes the one that was fetched for another login; says how long to wait
-    /// before the next request.
+    /// Fetches an app token, or takes one fetched for another login; returns how long to wait before the next request.
     pub(super) async fn fetch(
         &mut self,
         client: &Client,
@@ -236,7 +234,7 @@ impl<'s> Attempts<'s> {
         }
     }
 
-    /// Asks for an app token, once; unless another run has fetched one while this waited for its turn.
+    /// Requests an app token, once; unless another run has fetched one while this one waited for its turn.
     async fn ask_for_app_token(
         &mut self,
         client: &Client,
@@ -262,7 +260,7 @@ impl<'s> Attempts<'s> {
             }),
             Ok(Err(refusal)) => Err(refusal),
             Err(lost) => Err(Refusal {
-                // It had no refresh token with it.
+                // The request carried no refresh token.
                 maybe_spent: false,
                 ..exchange::no_reply(lost, secrets)
             }),
@@ -271,7 +269,7 @@ impl<'s> Attempts<'s> {
         Ok(asked)
     }
 
-    /// The app token that another run has put into the store.
+    /// The app token that another run stored.
     async fn app_token_of_others(
         &self,
         claim: &mut impl Claim,
@@ -291,12 +289,12 @@ impl<'s> Attempts<'s> {
         })
     }
 
-    /// Whether a token that is about to end must do, where no other can be had.
+    /// Whether a token that is about to expire must do, as no other can be fetched.
     fn can_do_without(&self, order: &Order, refusal: &Refusal) -> bool {
         let has_old = matches!(order.app, AppProof::Fetch { old: Some(_), .. });
         let can = refusal.is_passing() && has_old && self.refused_app_token.is_none();
         if can {
-            log::info!("no new app_access_token: the old one is about to end, but will do");
+            log::info!("no new app_access_token: the old one is about to expire, but will do");
         }
         can
     }
@@ -334,7 +332,7 @@ impl<'s> Attempts<'s> {
             && refused.is_some()
             && self.refused_app_token.is_none()
         {
-            log::info!("the server calls the app_access_token bad; fetching another");
+            log::info!("the server rejects the app_access_token; fetching another");
             self.refused_app_token = refused;
             self.app_token = None;
             return Ok(Answer::Again(Duration::ZERO));
@@ -351,7 +349,7 @@ impl<'s> Attempts<'s> {
         self.pause_or(refusal, words).map(Answer::Again)
     }
 
-    /// What shows the server which app asks.
+    /// What tells the server which app asks.
     fn credentials(&self, order: &Order) -> Credentials {
         let fetched = self.app_token.as_ref().map(|app| &app.token);
         match &order.app {
@@ -389,7 +387,7 @@ impl<'s> Attempts<'s> {
         }))
     }
 
-    /// How long to wait before the next request, or the error that the refusal ends in.
+    /// How long to wait before the next request, or the error that the refusal means.
     fn pause_or(
         &mut self,
         mut refusal: Refusal,
@@ -424,7 +422,7 @@ fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
     }
 }
 
-/// The tokens of a reply, their life times turned into moments.
+/// The tokens of a reply, with lifetimes as points in time.
 pub(crate) fn tokens(rotation: Rotation, sent_at: Timestamp) -> Tokens {
     Tokens {
         access_expires_at: end(sent_at, rotation.expires_in),
@@ -435,7 +433,7 @@ pub(crate) fn tokens(rotation: Rotation, sent_at: Timestamp) -> Tokens {
     }
 }
 
-/// When a life time ends. Counted from the sending, it errs on the safe side.
+/// When a lifetime ends. Counted from the sending, to be safe.
 fn end(sent_at: Timestamp, seconds: Option<u64>) -> Option<Timestamp> {
     token::expiry(sent_at, seconds?)
 }

@@ -1,4 +1,4 @@
-//! The words for a refresh that failed: what happened, what became of the token, what to do next.
+//! Messages for a failed refresh: what happened, what happened to the token, what to do next.
 
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, ServerAnswer};
@@ -25,11 +25,11 @@ const STANDARD_CONSENT: Hint = Hint::fixed(
     "请按该服务器的文档重新获取 refresh_token，并用 -r 传入一次（使用数据库时：写入文件后用 store import 移入）；若其他主机或每次启动时恢复的密钥也持有此令牌，有效的令牌在那里",
 );
 const NOT_THIS_APP: Hint = Hint::fixed(
-    "even a fresh app_access_token is refused: check that app_id and app_secret are of the app and the service that the refresh token is of",
+    "even a fresh app_access_token is refused: check that app_id and app_secret belong to the same app and service as the refresh token",
     "刚获取的 app_access_token 也被拒绝：请核对 app_id 与 app_secret 是否与 refresh_token 属于同一应用与同一服务",
 );
 const SAVED: Hint = Hint::fixed(
-    "run again; if it goes on, check the address and any proxy on the way to it",
+    "run again; if it persists, check the address and any proxy on the way to it",
     "请重试；若持续出现，请检查服务地址及途中的代理",
 );
 const LOOK: Hint = Hint::fixed(
@@ -38,15 +38,15 @@ const LOOK: Hint = Hint::fixed(
 );
 
 const UNKNOWN_CODE: Hint = Hint::fixed(
-    "no document names this code: go by the server's words, and give its support the log id",
+    "undocumented code: follow the server's message, and give its support the log id",
     "文档中没有这个错误码：请以服务器返回的信息为准，并将 log id 提供给技术支持",
 );
 
-/// What became of the token.
+/// What happened to the token.
 const NO_CHANGE: &str = "the refusal changed no saved token";
 const LOST: &str = "a reply may have been lost, and the refresh token spent";
 
-/// The error for a refusal that stands. `lost_before` says whether an earlier attempt may have
+/// The error for a final refusal. `lost_before` says whether an earlier attempt may have
 /// spent the token without our seeing the reply.
 pub(super) fn refused(
     client: &Client,
@@ -71,13 +71,13 @@ pub(super) fn refused(
         _ => (NO_CHANGE, LOOK),
     };
     let own = match refusal.verdict {
-        // Its consent is not asked for by this program.
+        // This program cannot ask for its consent.
         Verdict::Reauthorize if order.address.is_whole() => Some(STANDARD_CONSENT),
-        // A lost reply outweighs what the server's code suggests.
+        // A lost reply matters more than the server's code.
         Verdict::Reauthorize if lost_before => None,
         Verdict::Temporary | Verdict::RateLimit if maybe_lost => None,
         Verdict::AppToken if order.app.renewable().is_some() => Some(NOT_THIS_APP),
-        // What the table advises is for those that send one.
+        // The table's advice is for endpoints that take one.
         Verdict::AppToken if order.api.authentication() != Authentication::AppToken => None,
         _ => refusal.hint.cloned(),
     };
@@ -92,10 +92,10 @@ pub(super) fn refused(
     }
 }
 
-/// The error for an `app_access_token` that could not be had.
+/// The error for an `app_access_token` that could not be fetched.
 pub(super) fn no_app_token(client: &Client, order: &Order, mut refusal: Refusal) -> Error {
     let hint = match refusal.verdict {
-        // No user and no refresh token was asked about, no app token sent.
+        // No user or refresh token was involved, and no app token sent.
         Verdict::Reauthorize | Verdict::AppToken => {
             refusal.verdict = Verdict::Config;
             LOOK
@@ -132,7 +132,7 @@ fn error(client: &Client, order: &Order, refusal: Refusal, fate: &str) -> Error 
     })
 }
 
-/// An error that came when an earlier attempt may have spent the token.
+/// An error after an earlier attempt may have spent the token.
 pub(super) fn after_lost_reply(error: &Error) -> Error {
     let message =
         format!("{error}; a reply may have been lost before, and the refresh token spent");
@@ -145,7 +145,7 @@ pub(super) fn after_lost_reply(error: &Error) -> Error {
     }
 }
 
-/// The error for a success reply with something wrong in it, if there is.
+/// The error for a success reply with a flaw, if it has one.
 pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Option<Error> {
     if rotation.flaws.is_empty() {
         return None;
@@ -159,7 +159,7 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
     let flaws = rotation.flaws.join(", ");
     let server = server_text(None, rotation.log_id.as_deref());
     let message = format!(
-        "{}: {}: a reply that says yes, but {flaws}{server}; {saved}",
+        "{}: {}: a success reply, but {flaws}{server}; {saved}",
         order.subject,
         client.host()
     );

@@ -1,4 +1,4 @@
-//! What a caller can ask of a refresh, and what the program's own defaults are.
+//! What a caller can ask of a refresh, and the program's own defaults.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,52 +12,52 @@ use crate::protocol::Api;
 use crate::store::Database;
 use crate::token::Tokens;
 
-/// What to refresh, and how patiently.
+/// What to refresh, and how long to try.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// The INI file.
     pub config_file: PathBuf,
-    /// A PostgreSQL database that keeps the logins in place of the file.
+    /// A PostgreSQL database that keeps the logins instead of the file.
     pub store: Option<Database>,
     /// The section of the file, or the login's name in the store.
     pub profile: String,
-    /// An `app_access_token` to use in place of the file's.
+    /// An `app_access_token` to useinstead of the file's.
     pub app_access_token: Option<SecretString>,
-    /// A refresh token to use in place of the file's, unless the file knows it to be spent.
+    /// A refresh token to useinstead of the file's, unless the file knows it to be spent.
     pub refresh_token: Option<SecretString>,
-    /// The app's id, in place of the file's.
+    /// The app's id,instead of the file's.
     pub app_id: Option<String>,
-    /// The app's secret, in place of the file's.
+    /// The app's secret,instead of the file's.
     pub app_secret: Option<SecretString>,
-    /// The ticket of an app from the store, in place of the file's.
+    /// The ticket of an app from the store,instead of the file's.
     pub app_ticket: Option<SecretString>,
     /// Narrows the new token to these scopes, separated by spaces; [`Api::V2`] and [`Api::V3`] only.
     /// `offline_access` is added.
     pub scope: Option<String>,
-    /// The token endpoint, in place of the file's `api`.
+    /// The token endpoint,instead of the file's `api`.
     pub api: Option<Api>,
-    /// Lark, the international service, in place of Feishu and of the file's `base_url`.
+    /// Lark, the international service, instead of Feishu and the file's `base_url`.
     pub lark: bool,
-    /// Another address for the token endpoints, in place of all others.
+    /// Another address for the token endpoints, overriding all others.
     pub base_url: Option<String>,
     /// Another address for the consent pages, and for the token endpoint of [`Api::V3`].
     pub accounts_url: Option<String>,
-    /// The whole address of a standard OAuth 2.0 server's token endpoint (RFC 6749), in place of all
-    /// others; it is spoken to as [`Api::V3`] is, and `app_secret` may be missing.
+    /// The whole address of a standard OAuth 2.0 server's token endpoint (RFC 6749), overriding all others; it gets the
+    /// same requests as [`Api::V3`], and `app_secret` may be missing.
     pub token_url: Option<String>,
-    /// Do nothing but return the saved token while it lives longer than this.
+    /// Only return the saved token while it is valid for longer than this.
     pub min_ttl: Option<Duration>,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// How many further attempts follow a temporary failure.
+    /// How many retries follow a temporary failure.
     pub retries: u32,
-    /// The longest wait that a server may ask for; after a longer one the run ends.
+    /// The longest wait that a server may ask for; a longer one ends the run.
     pub max_wait: Duration,
     /// How long to wait for other runs on the same file or login; and how long to try to save a pair
     /// in a store that fails.
     pub lock_timeout: Duration,
-    /// A PEM file with CA certificates to trust beside the built-in ones and the system's.
+    /// A PEM file with CA certificates to trust besides the built-in and the system's ones.
     pub ca_cert: Option<PathBuf>,
 }
 
@@ -90,7 +90,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The saved tokens, if they last as long as was asked.
+    /// The saved tokens, if they are valid as long as was asked.
     pub(crate) fn lasting<'v>(&self, view: &View<'v>) -> Option<&'v Tokens> {
         let least = SignedDuration::try_from(self.min_ttl?).unwrap_or(SignedDuration::MAX);
         view.lasting(least)
@@ -110,7 +110,7 @@ impl Options {
         }
     }
 
-    /// What keeps the logins, for people: the file's path, or the store's address.
+    /// Where the logins are, for messages: the file's path, or the store's address.
     pub(crate) fn keeper(&self) -> String {
         match &self.store {
             Some(store) => store.shown(),

@@ -1,14 +1,14 @@
 //! Whose turn it is to send.
 //!
 //! Promises:
-//! - Between two requests to one app of one host lies at least the spacing, which keeps a run within
-//!   the documented limits: 50 a second, 1,000 a minute. Where the server asks to wait, the whole app
+//! - Two requests to one app of one host are at least the spacing apart, which keeps a run within
+//!   the documented limits: 50 a second, 1,000 a minute. If the server asks to wait, the whole app
 //!   waits.
-//! - Where runs on many hosts share a store, they share the pace of each app, too: each request has a slot
-//!   of its own, and one that was missed is not used late.
-//! - Few requests are under way to one host, and so few connections. A host that answers none of them
+//! - Runs on many hosts that share a store share the pace of each app, too: each request has its own
+//!   slot, and a missed slot is not used late.
+//! - Few requests are in progress to one host, and so few connections. A host that answers none of them
 //!   is given up.
-//! - Who asks again goes before those of this run that have not asked yet: a reply may have been lost.
+//! - Retries go before this run's first requests: a reply may have been lost.
 //! - Nothing is sent while it is closed.
 
 use std::cell::{Cell, RefCell};
@@ -27,11 +27,11 @@ use crate::protocol::Refusal;
 use crate::store::{Due, MOST_REQUESTS, Slots};
 use crate::token::Fingerprint;
 
-/// A host that left so many requests in a row without an answer is asked no more.
+/// A host that left this many requests in a row unanswered gets no more.
 const MOST_SILENT: u32 = 48;
 
-/// A shared slot that is missed by more than this is not used: those that come after it are due by then, and
-/// all together would be too many for a minute.
+/// A shared slot missed by more than this is not used: the next ones are due by then, and all together would exceed the
+/// limit of a minute.
 const LATEST: Duration = Duration::from_millis(900);
 
 /// The pace of a run over many logins.
@@ -56,13 +56,13 @@ struct Host {
 
 /// The lane of one app on one host.
 struct Lane {
-    /// Those that ask for the first time stand here, one behind the other.
+    /// First requests queue here.
     queue: Mutex<()>,
-    /// When the next may go.
+    /// When the next may be sent.
     next: Cell<Instant>,
-    /// When the last went.
+    /// When the last was sent.
     last: Cell<Instant>,
-    /// Until when the server wants no more.
+    /// Until when the server accepts no more.
     held_until: Cell<Instant>,
 }
 
@@ -87,7 +87,7 @@ impl Pace {
     /// Waits for the turn of a login's order; `is_again` if it was sent before.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the server is not to be asked any more.
+    /// [`crate::Kind::Temporary`] if the server must not be asked any more.
     pub(super) async fn turn(&self, login: &str, order: &Order, is_again: bool) -> Result<Turn> {
         let (lane, host) = (self.lane(order), self.host(order));
         let (mut queue, mut kept) = (None, None);
@@ -126,12 +126,12 @@ impl Pace {
                 continue;
             }
             if has_missed {
-                // Not with a permit in hand, which other apps could use; but a shared slot comes soon, and if
-                // that were missed, too, others would miss it.
+                // Not while holding a permit, which other apps could use; but a shared slot comes soon, and if this one
+                // missed it, others would, too.
                 kept = permit.filter(|_| slot.is_some());
                 continue;
             }
-            // Counted from when it really goes: a late one must not come close to the next.
+            // Counted from when it is really sent: a late one must not come close to the next.
             lane.last.set(now);
             lane.next.set(lane.next.get().max(now + self.spacing));
             return Ok(Turn { _permit: permit });
@@ -152,7 +152,7 @@ impl Pace {
         !self.is_closed.get() && lane.held_until.get() <= Instant::now()
     }
 
-    /// Waits until nothing forbids to send.
+    /// Waits until sending is allowed.
     async fn way_is_free(&self, order: &Order, lane: &Lane, host: &Host) -> Result<()> {
         loop {
             let opened = self.opened.notified();
@@ -174,7 +174,7 @@ impl Pace {
         }
     }
 
-    /// Learns from what came of a login's request.
+    /// Learns from the result of a login's request.
     pub(super) async fn learn(&self, login: &str, order: &Order, refusal: Option<&Refusal>) {
         let host = self.host(order);
         let silent = if refusal.is_none_or(|refusal| refusal.is_answer) {
@@ -194,29 +194,29 @@ impl Pace {
         }
     }
 
-    /// Lets nobody send.
+    /// Stops all sending.
     pub(crate) fn close(&self) {
         self.is_closed.set(true);
     }
 
-    /// What says whether nobody may send.
+    /// Tells whether sending is stopped.
     pub(crate) fn closing(&self) -> Rc<Cell<bool>> {
         Rc::clone(&self.is_closed)
     }
 
-    /// Waits until somebody may send.
+    /// Waits until sending is allowed again.
     pub(crate) async fn is_open(&self) {
         while self.is_closed.get() {
             self.opened.notified().await;
         }
     }
 
-    /// Whether nobody may send.
+    /// Whether sending is stopped.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.get()
     }
 
-    /// Lets those that wait go on.
+    /// Wakes those that wait.
     pub(crate) fn open(&self) {
         self.is_closed.set(false);
         self.opened.notify_waiters();

@@ -1,4 +1,4 @@
-//! Whether and when to send again after a failure that passes.
+//! Whether and when to send again after a transient failure.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const DOUBLINGS: u32 = 4;
 /// A pause that is longer than this is announced: a program that does nothing looks hung.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 
-/// The further attempts that a run has.
+/// The retries that a run has.
 #[derive(Clone)]
 pub(crate) struct Retries {
     max_wait: Duration,
@@ -36,15 +36,15 @@ impl Retries {
         }
     }
 
-    /// Whether one of them was used.
+    /// Whether a retry was used.
     pub(super) fn is_begun(&self) -> bool {
         self.failed > 0
     }
 
-    /// How long to wait before the next attempt; none if there is to be none.
+    /// How long to wait before the next attempt, if there is one.
     ///
-    /// A random half is taken off, so that many runs do not come back at once; the server's own
-    /// word counts where it is longer.
+    /// Up to half is cut at random, so that many runs do not come back at once; a longer wait asked by the server takes
+    /// precedence.
     pub(crate) fn pause(&mut self, refusal: &mut Refusal) -> Option<Duration> {
         static TOO_LONG: Hint = Hint::fixed(
             "run again after that time, or allow so long a wait with --max-wait",
@@ -64,14 +64,14 @@ impl Retries {
         let half = FIRST_PAUSE / 2 * 2u32.pow(self.failed.min(DOUBLINGS));
         self.failed += 1;
         let mut random = [u8::MAX];
-        // Without random numbers the pauses are merely not spread.
+        // Without random numbers, the pauses are just not spread.
         let _ = SystemRandom::new().fill(&mut random);
         let pause = half + half * u32::from(random[0]) / u32::from(u8::MAX);
         Some(pause.max(wait))
     }
 }
 
-/// Tells of a failure that is followed by another attempt.
+/// Reports a failure that is followed by another attempt.
 pub(crate) fn tell(error: &Error, pause: Duration) {
     let said = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
     if pause > LONG_PAUSE {

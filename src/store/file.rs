@@ -1,16 +1,17 @@
 //! The embedded store: an INI file that people and other programs read and write, too.
 //!
 //! Promises:
-//! - One run at a time works on a file; those that queued share what the first one got (P4).
-//! - A key that readers could disagree about is refused before anything is sent, whether this run
+//! - One run at a time works on a file; the queued ones share what the first one got (P4).
+//! - An ambiguous key is refused before anything is sent, whether this run
 //!   needs it or not.
-//! - No pair is lost: the argument stands in [`session`].
+//! - No pair is lost: [`session`] has the argument.
 //!
-//! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away,
-//! [`disk`] writes, [`journal`] keeps records ([`super::record`]) in one of a few places ([`super::places`]). [`leftovers`] are what dead
-//! runs left, [`memory`] remembers what was once saved. [`replay`] says what records mean for a text,
-//! [`settle`] brings the file to that. [`recovery`] begins a run, [`state`] is what it knows and does,
-//! [`saving`] its one saving loop, and [`session`] shares all that among its claims. [`emptying`] takes logins out that move to another store. [`legacy`] knows what version 0.1 left.
+//! [`document`] reads and edits text, [`sections`] sees logins in it. [`lock`] keeps other runs away, [`disk`] writes,
+//! [`journal`] keeps records ([`super::record`]) in one of a few places ([`super::places`]). [`leftovers`] are what
+//! dead runs left, [`memory`] remembers what was once saved. [`replay`] says what records mean for a text, [`settle`]
+//! applies that to the file. [`recovery`] begins a run, [`state`] is what it knows and does, [`saving`] its one saving
+//! loop, and [`session`] shares all that among its claims. [`emptying`] removes logins that move to another store.
+//! [`legacy`] knows what version 0.1 left.
 
 mod disk;
 pub(crate) mod document;
@@ -55,15 +56,15 @@ use sections::{Place, Text};
 use session::Session;
 use state::State;
 
-/// What a section can grow by, beyond twice its tokens' length: the keys and the times.
+/// How much a section can grow beyond twice its tokens' length: the keys and the times.
 const SPARE_SECTION: u64 = 2 << 10;
 
 /// An INI file with logins.
 pub(crate) struct FileStore {
     path: PathBuf,
-    /// What a thread does first that this store starts.
+    /// What each thread started by this store does first.
     shield: fn(),
-    /// What the file said when it was looked at.
+    /// What the file said when it was read.
     seen: RefCell<Option<Arc<Text>>>,
     /// What a run over all logins has not taken yet.
     claims: RefCell<Option<Vec<Named<Next<FileClaim>>>>>,
@@ -72,7 +73,7 @@ pub(crate) struct FileStore {
 impl FileStore {
     /// The store at this path.
     pub(crate) fn new(path: &Path, shield: fn()) -> Self {
-        // Whoever reads a message may not know the directory it was written in.
+        // Whoever reads a message may not know its working directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         FileStore {
             path,
@@ -86,7 +87,7 @@ impl FileStore {
         &self.path
     }
 
-    /// Who may do what with the file, as chmod counts it; none if it cannot be told.
+    /// The file's permission bits; none if unknown.
     pub(crate) fn mode(&self) -> Option<u32> {
         io::mode(&self.path)
     }
@@ -115,12 +116,12 @@ impl FileStore {
         names.into_iter().map(snapshot).collect()
     }
 
-    /// The logins as the next run will see them, once it has put back what dead runs left; the one
-    /// named, or all sections that hold a token, or have a place for one. Changes nothing. With them
-    /// the journals that hold something for the next run.
+    /// The logins as the next run will see them, once it has restored what dead runs left; the one named, or all
+    /// sections that hold a token, or have a key for one. Changes nothing. Also returns the journals that hold
+    /// something for the next run.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the file cannot be understood, or has no section of that name.
+    /// [`crate::Kind::Config`] if the file cannot be parsed, or has no section of that name.
     pub(crate) fn foreseen(&self, profile: Option<&str>) -> Result<Foreseen> {
         let (journals, entries, whole) = leftovers::pending(&self.path);
         let mut bytes = io::read(&self.path)?;
@@ -153,11 +154,11 @@ impl FileStore {
         })
     }
 
-    /// Locks the file so that its logins can be taken out of it, and puts back what dead runs left.
+    /// Locks the file so that its logins can be removed, and restores what dead runs left.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be
-    /// put back; [`crate::Kind::Config`] if the file is missing or cannot be used.
+    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be restored;
+    /// [`crate::Kind::Config`] if the file is missing or cannot be used.
     #[cfg(feature = "postgres")]
     pub(crate) fn open_to_empty(&self, deadline: Instant) -> Result<Emptying> {
         let seen = self.seen.borrow().clone();
@@ -179,7 +180,7 @@ impl FileStore {
 /// What the next run will see.
 pub(crate) struct Foreseen {
     pub(crate) logins: Vec<Named<Snapshot>>,
-    /// The journals that hold something for it.
+    /// The journals with something for it.
     pub(crate) journals: Vec<PathBuf>,
 }
 
@@ -196,7 +197,7 @@ impl Store for FileStore {
         text.snapshot(self.place(profile))
     }
 
-    /// Reports a file that others can read, with the command that mends it.
+    /// Reports a file that others can read, with the command that fixes it.
     fn warn(&self) {
         io::warn_if_readable_by_others(&self.path);
     }
@@ -209,7 +210,7 @@ impl Store for FileStore {
         let Wanted { profile, given, .. } = wanted;
         check_name(profile)?;
         given.check()?;
-        // A file is made only for a run that brings what belongs in it.
+        // A file is created only for a run that brings its content.
         let brings_it = wanted.is_for_login || given.is_enough();
         let missing = (!brings_it).then(|| given.missing());
         let token = given
@@ -280,7 +281,7 @@ impl ManyLogins for FileStore {
     }
 }
 
-/// What a section can grow by, if its tokens do not more than double.
+/// How much a section can grow, if its tokens at most double.
 fn growth(snapshot: &Snapshot) -> u64 {
     let tokens = &snapshot.profile.pair.tokens;
     let tokens = [&tokens.access_token, &tokens.refresh_token];
@@ -356,7 +357,7 @@ impl Claim for FileClaim {
     }
 }
 
-/// Room for a section's new pair.
+/// Space for a section's new pair.
 pub(crate) struct FileReservation {
     room: session::Reserved,
     snapshot: Snapshot,
@@ -392,7 +393,7 @@ impl Reservation for FileReservation {
         let kept = path.display();
         let hint = Hint::naming(
             format!(
-                "if {kept} holds a refresh token, put it into the section by hand; else log in again: feishu-refresh login"
+                "if {kept} holds a refresh token, put it into the section by hand; otherwise log in again: feishu-refresh login"
             ),
             format!(
                 "若 {kept} 中有 refresh_token，请手动写入该节；否则请重新登录：feishu-refresh login"
@@ -410,8 +411,8 @@ impl Reservation for FileReservation {
     }
 }
 
-/// A pair on disk. The file stays locked as long as this lives, and the journal stays with it: what is
-/// done meanwhile may bring an old copy back.
+/// A pair on disk. The file stays locked as long as this lives, and the journal stays, too: another program may write
+/// an old copy meanwhile.
 pub(crate) struct FileSaved {
     room: session::Reserved,
     tokens: Tokens,

@@ -1,10 +1,10 @@
-//! A login on its way from a file into a database.
+//! Moves a login from a file into a database.
 //!
-//! Promise: at any moment that a run may use it, it is in one of the two. First it is committed to the
-//! database, held back, so that no run can claim it there; then it is taken out of the file, durably;
-//! then it is freed. Killed in between, the same import goes on from there: a login that is held back takes
-//! the file's present token, since a run on the file may have gone first, or is freed if the file has
-//! none. It is known as this file's by its token: the file has it, or has spent it.
+//! Promise: whenever a run may use it, it is in exactly one of the two. First it is committed to the database, held
+//! back, so that no run can claim it there; then it is removed from the file, durably; then it is freed. If killed in
+//! between, the same import continues from there: a login that is held back takes the file's current token, since a run
+//! on the file may have come first, or is freed if the file has none. Its token identifies it as this file's: the file
+//! has it, or has spent it.
 
 use std::time::Instant;
 
@@ -14,18 +14,18 @@ use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Snapshot};
 use crate::token::Fingerprint;
 
-/// What became of one login of the file.
+/// The result for one login of the file.
 pub(crate) enum Moved {
-    /// It is in the database now, and no longer in the file.
+    /// It is in the database, and no longer in the file.
     Now,
-    /// It was there already, and is no longer in the file either.
+    /// It was there already, and is no longer in the file, either.
     Before,
 }
 
-/// Moves the logins of a file, or the one of this name, and tells of each.
+/// Moves the logins of a file, or the one of this name, and reports each.
 ///
 /// # Errors
-/// The first that went wrong. What was told of has moved all the same, and the rest can be moved later.
+/// The first failure. What was reported has moved anyway, and the rest can be moved later.
 pub(crate) async fn import(
     file: &FileStore,
     store: &PostgresStore,
@@ -89,7 +89,7 @@ async fn move_one(
     }))
 }
 
-/// Ends what was begun: the file has no token of this login any more.
+/// Completes a move: the file no longer has a token of this login.
 async fn go_on(
     emptying: &mut Emptying,
     store: &PostgresStore,
@@ -108,7 +108,7 @@ async fn go_on(
 
 fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
     let view = snapshot.with(Given::default())?;
-    // In the store nobody could mend it.
+    // Nobody could fix it in the store.
     view.check_own_token()?;
     Ok(Luggage {
         api: view.api(),
@@ -123,10 +123,10 @@ fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
 fn old_copy(file: &FileStore, store: &PostgresStore, name: &str) -> Error {
     let (file, store) = (file.path().display(), store.shown());
     let message = format!(
-        "[{name}] of {file} stays there: it is an old copy, {store} has what came of its refresh token"
+        "[{name}] of {file} stays there: it is an old copy, {store} has the successor of its refresh token"
     );
     Error::config(message).with_hint(Hint::fixed(
-        "take the refresh_token out of that section: it is spent",
+        "remove the refresh_token from that section: it is spent",
         "请从该节移除 refresh_token：它已被使用",
     ))
 }
@@ -135,7 +135,7 @@ fn conflict(file: &FileStore, store: &PostgresStore, name: &str, why: &str) -> E
     let (file, store) = (file.path().display(), store.shown());
     let message = format!("[{name}] of {file} stays there: {store} has {why}");
     Error::config(message).with_hint(Hint::fixed(
-        "give the section another name, and import it again; or keep the store's login, and take the file's refresh_token away",
+        "give the section another name, and import it again; or keep the store's login, and remove the file's refresh_token",
         "请将该节改名后重新导入；或保留数据库中的登录，并移除文件中的 refresh_token",
     ))
 }

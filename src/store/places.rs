@@ -1,9 +1,9 @@
-//! Where something of a file can lie that is not the file: beside it, in the user's state folder, in the
-//! temporary folder.
+//! Where files that belong to a configuration file can be: beside it, in the user's state folder, in the temporary
+//! folder.
 //!
 //! Promises:
-//! - Each thing has one fixed name in each place, and is made for its owner alone, never through a link.
-//! - What others could have planted, or what fits nothing, is put aside and named; never thrown away.
+//! - Each has one fixed name in each place, and is created private, never through a link.
+//! - What others could have planted, or what fits nothing, is put aside and reported; never deleted.
 
 use std::env;
 use std::fs::{self, Metadata};
@@ -13,18 +13,18 @@ use std::path::{Path, PathBuf};
 use crate::platform::files;
 use crate::token::Fingerprint;
 
-/// The folder of our own in the user's state folder.
+/// The name of our own folder in the user's state folder.
 const STATE_FOLDER: &str = "feishu-refresh";
 
-/// One of the places for something of this file.
+/// One of the places for this file's companions.
 pub(super) struct Placed {
     pub(super) path: PathBuf,
     pub(super) is_beside: bool,
 }
 
-/// The places for something of this file that ends so, in order of preference.
+/// The places for this file's companion with this ending, in order of preference.
 pub(super) fn places(file: &Path, suffix: &str) -> Vec<Placed> {
-    // One name for each file, however deep it lies; the other places are shared by all files.
+    // One name per file, however deep it is; the other places are shared by all files.
     let hash = Fingerprint::of_bytes(file.as_os_str().as_encoded_bytes());
     let name = format!("{hash}{suffix}");
     let beside = with_suffix(file, suffix);
@@ -46,7 +46,7 @@ pub(super) fn places(file: &Path, suffix: &str) -> Vec<Placed> {
 /// What a journal's name ends with.
 pub(super) const JOURNAL: &str = ".journal";
 
-/// What a kept reply's name goes on with; a hash of the reply follows.
+/// The middle of a kept reply's name; a hash of the reply follows.
 pub(super) const REPLY: &str = ".reply-";
 
 /// Our own folder in the user's state folder.
@@ -60,14 +60,14 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a file is for its owner alone, as far as its file system can keep that.
+/// Whether a file is private, as far as its file system supports that.
 pub(super) fn is_private(path: &Path, metadata: &Metadata) -> bool {
     if files::is_private(metadata) {
         return true;
     }
-    // A file that is made to be private, and is not: here no file is.
+    // A file created as private is not: no file can be private here.
     let probe = with_suffix(path, ".probe");
-    // A run may have died amid this.
+    // A run may have died during this.
     let _ = fs::remove_file(&probe);
     let made = files::create_private(&probe).and_then(|file| file.metadata());
     let keeps_modes = made.as_ref().map_or(true, files::is_private);
@@ -77,7 +77,7 @@ pub(super) fn is_private(path: &Path, metadata: &Metadata) -> bool {
     !keeps_modes
 }
 
-/// Gives something a name under which no run looks for it.
+/// Renames a file so that no run looks for it.
 pub(super) fn put_aside(path: &Path, why: &str, metadata: &Metadata) {
     let mark = Fingerprint::of_bytes(format!("{:?}", files::identity(metadata)).as_bytes());
     let aside = with_suffix(path, &format!(".{mark}"));
@@ -95,7 +95,7 @@ pub(super) fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             log::warn!(
-                "cannot remove {}, which has no use any more: {error}",
+                "cannot remove {}, which is no longer needed: {error}",
                 path.display()
             );
         }
@@ -103,7 +103,7 @@ pub(super) fn remove(path: &Path) {
     }
 }
 
-/// Makes our own folder for this path, if it is in there. If that fails, so does what follows.
+/// Creates our own folder for this path, if it belongs there. If that fails, so does what follows.
 pub(super) fn make_folder(path: &Path) {
     let folder = path.parent();
     if let Some(folder) = folder.filter(|folder| folder.ends_with(STATE_FOLDER)) {
@@ -111,11 +111,11 @@ pub(super) fn make_folder(path: &Path) {
     }
 }
 
-/// Keeps lines of a journal that fit nothing where no run looks for them: beside that journal, or
-/// elsewhere. Returns the path, and whether it is new.
+/// Keeps journal lines that fit nothing where no run looks for them: beside that journal, or elsewhere. Returns the
+/// path, and whether it is new.
 ///
 /// # Errors
-/// The last place's, if none takes them.
+/// The last place's, if none works.
 pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Result<(PathBuf, bool)> {
     let mark = format!(".{}", Fingerprint::of_bytes(lines));
     let elsewhere = places(file, &format!("{JOURNAL}{mark}")).into_iter();
@@ -128,11 +128,11 @@ pub(super) fn keep_aside(file: &Path, journal: &Path, lines: &[u8]) -> io::Resul
     )
 }
 
-/// Keeps bytes on disk, in the first of these places that takes them; its name says what it holds.
+/// Keeps bytes on disk, in the first of these places that works; the name says what they are.
 /// Returns the path, and whether it is new.
 ///
 /// # Errors
-/// The last place's, if none takes them.
+/// The last place's, if none works.
 pub(super) fn keep(
     paths: impl Iterator<Item = PathBuf>,
     bytes: &[u8],
@@ -147,7 +147,7 @@ pub(super) fn keep(
     result
 }
 
-/// Keeps bytes in one place; says whether they were not there before.
+/// Keeps bytes in one place; returns whether they are new there.
 fn keep_at(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     fail_point!("before-keep");
     make_folder(path);
@@ -157,7 +157,7 @@ fn keep_at(path: &Path, bytes: &[u8]) -> io::Result<bool> {
             return Ok(false);
         }
         // Begun by a run that died, or put there by others.
-        put_aside(path, "does not hold what its name says", &metadata);
+        put_aside(path, "does not match its name", &metadata);
     }
     let made = files::create_private(path)?;
     let written = files::write_all_at(&made, bytes, 0).and_then(|()| made.sync_all());

@@ -1,23 +1,23 @@
 //! PostgreSQL as a store: one login on any number of hosts.
 //!
-//! The whole argument why nothing is lost, and nothing sent twice:
+//! The complete argument why nothing is lost, and nothing sent twice:
 //!
-//! 1. A claim is a lease, committed in the login's row ([`statements::CLAIM`]). It proves that the row can be
-//!    written and that its key opens. A request goes out only if the lease outlasts it, by a clock that is
+//! 1. A claim is a lease, committed in the login's row ([`statements::CLAIM`]). It proves that the row is
+//!    writable and that its key opens. A request is sent only if the lease outlasts it, by a clock that is
 //!    never ahead of the database's ([`lease`]). No transaction and no lock is held meanwhile.
-//! 2. The token in the row is the fence ([`statements::SAVE`]): a pair takes the place of the token that was spent
-//!    for it, and of nothing else. So a save may come late, or twice, or from another run that found the
-//!    pair: it is saved once, and never over a newer one. Only a consent replaces what stands there.
-//! 3. A pair is in a sealed journal on this host before the database is asked to take it, and stays there
-//!    until the database has it or what came after it ([`journal`]).
-//! 4. A database that fails, or an answer that is lost, is none of the outcomes: connect anew, and ask again.
+//! 2. The token in the row is the fence ([`statements::SAVE`]): a pair replaces the token that was spent
+//!    for it, and nothing else. So a save may come late, or twice, or from another run that found the
+//!    pair: it is saved once, and never over a newer one. Only a consent replaces any token.
+//! 3. A pair is in a sealed journal on this host before it is sent to the database, and stays there
+//!    until the database has it or its successor ([`journal`]).
+//! 4. A failed database or a lost answer is not an outcome: reconnect, and ask again.
 //!
-//! [`address`] (with [`passfile`]) says where the database is, [`connection`] reaches it, by [`tls`], [`trouble`] is what goes wrong there, and
-//! [`link`] tries again. [`schema`] makes the tables, [`statements`] are all that is asked of them, [`row`] is
-//! what one says, [`facts`] what belongs to a pair, and [`sealing`] hides what is secret in it. A [`run`] has
-//! [`claim`]s, [`saving`] brings a pair into the database, [`moving`] a login from a file; a [`survey`] only
-//! looks. A run over many logins is a [`round`]: [`due`] claims what is next, [`slots`] keep the pace of each app
-//! together with all other runs.
+//! [`address`] (with [`passfile`]) says where the database is, [`connection`] connects, by [`tls`], [`trouble`] is what
+//! goes wrong there, and [`link`] retries. [`schema`] creates the tables, [`statements`] has all statements, [`row`] is
+//! what a row says, [`facts`] what belongs to a pair, and [`sealing`] encrypts its secrets. A [`run`] has
+//! [`claim`]s, [`saving`] brings a pair into the database, [`moving`] a login from a file; a [`survey`] only reads. A
+//! run over many logins is a [`round`]: [`due`] claims what is next, [`slots`] keep the pace of each app together with
+//! all other runs.
 
 mod address;
 mod claim;
@@ -65,11 +65,11 @@ pub(crate) struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// The store at an address. Connects to nothing yet. `patience` is how long another run is waited for,
-    /// and a save that fails is tried again; `given_token` is a refresh token from outside.
+    /// The store at an address. Does not connect yet. `patience` is how long to wait for another run, and to retry a
+    /// failing save; `given_token` is a refresh token from outside.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if the address or the keys are none, or a token was given.
+    /// [`crate::Kind::Config`] if the address or the keys are not valid, or a token was given.
     pub(crate) fn open(
         database: &super::Database,
         settings: &Settings,
@@ -88,16 +88,16 @@ impl PostgresStore {
         })
     }
 
-    /// The address without its password, for people.
+    /// The address without its password, for messages.
     pub(crate) fn shown(&self) -> &str {
         self.run.link.shown()
     }
 }
 
-/// Makes the tables of a store, or brings them up to date. Says what was done.
+/// Creates the tables of a store, or updates them. Returns what was done.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if the address is none, or the user may not; [`crate::Kind::Temporary`] if the
+/// [`crate::Kind::Config`] if the address is not valid, or the user lacks the right; [`crate::Kind::Temporary`] if the
 /// database cannot be used now.
 pub(crate) async fn set_up(database: &super::Database, settings: &Settings) -> Result<String> {
     let address = Address::parse(&database.address)?;
@@ -122,13 +122,13 @@ impl Store for PostgresStore {
         driver.run(self.first_look(wanted))?
     }
 
-    /// A place for a new login is no more than an empty row, which nobody sees.
+    /// A place for a new login is just an empty row, which nobody sees.
     fn must_be_made(&self) -> bool {
         false
     }
 
     async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<PostgresClaim> {
-        // What does not open, or cannot be reached, is not claimed.
+        // A login that does not open, or cannot be reached, is not claimed.
         let seen = self.run.seen.take();
         let seen = match seen {
             Some(seen) => seen?,
@@ -142,7 +142,7 @@ impl Store for PostgresStore {
             return;
         }
         self.run.leased(profile).is_in_doubt |= error.is_some_and(Error::may_have_spent);
-        // A run for one login may be wrong about it: only those over many keep each other from it.
+        // A run for one login may be wrong about it: only runs over many exclude each other.
         let has_failed = error.is_some() && self.run.round.is_begun();
         self.run.release(profile, has_failed).await;
         let app = self.run.forget(profile);
@@ -206,10 +206,10 @@ impl PostgresStore {
 /// The error for a refresh token from outside: only a consent or an import makes or replaces a login here.
 fn takes_no_token(store: &str) -> Error {
     let message = format!(
-        "{store}: a refresh token was given, and a store takes none that way; nothing was sent"
+        "{store}: a refresh token was given, but a store does not take one that way; nothing was sent"
     );
     Error::config(message).with_hint(Hint::fixed(
-        "leave -r and FEISHU_REFRESH_TOKEN away; a login comes into a store by feishu-refresh login, or from a file by feishu-refresh store import",
+        "omit -r and FEISHU_REFRESH_TOKEN; feishu-refresh login adds a login to a store, feishu-refresh store import moves one from a file",
         "请去掉 -r 与 FEISHU_REFRESH_TOKEN；可用 feishu-refresh login 登录，或用 feishu-refresh store import 从文件移入",
     ))
 }

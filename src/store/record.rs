@@ -1,8 +1,8 @@
 //! The records of a journal, as text.
 //!
 //! Promises:
-//! - A record is whole or recognisably not: it stands on a line of its own, behind its length and its
-//!   checksum. What is not whole never hides what follows it.
+//! - A record is complete or recognisably not: it has its own line, after its length and its
+//!   checksum. An incomplete one never hides what follows it.
 //! - Each record is written in one piece ([`Record::line`]).
 
 use secrecy::{ExposeSecret, SecretString};
@@ -17,9 +17,9 @@ use crate::token::{self, AppToken, Fingerprint, Tokens};
 pub(super) enum Record {
     /// A pair that a server gave.
     Pair(Box<Successor>),
-    /// The whole text that is about to be written over the file.
+    /// The whole text about to be written over the file.
     Text(String),
-    /// A refresh token that is about to be sent.
+    /// A refresh token about to be sent.
     Sent(Fingerprint),
     /// The server's answer to it is known.
     Answered(Fingerprint),
@@ -28,9 +28,9 @@ pub(super) enum Record {
 /// What a journal's text holds.
 #[derive(Default)]
 pub(super) struct Read {
-    /// The whole records, each with its line.
+    /// The complete records, each with its line.
     pub(super) records: Vec<(Record, String)>,
-    /// The lines that are not whole.
+    /// The incomplete lines.
     pub(super) torn: Vec<Vec<u8>>,
 }
 
@@ -65,8 +65,7 @@ struct PairJson {
 }
 
 impl Record {
-    /// The record as a line. It begins with a line end, so that a line that was only begun before it
-    /// does not take it along.
+    /// The record as a line. It begins with a line end, so that an unfinished line before it does not spoil it.
     pub(super) fn line(&self) -> String {
         // Strings, booleans and times always serialise.
         let json = serde_json::to_string(&self.json()).unwrap_or_default();
@@ -134,7 +133,7 @@ fn pair_json(pair: &Successor) -> PairJson {
 }
 
 impl PairJson {
-    /// Whether it can be put into a file, as all can that a run writes down.
+    /// Whether it can be put into a file, as all can that a run records.
     fn fits_a_file(&self) -> bool {
         let tokens = [
             &self.access_token,
@@ -150,7 +149,7 @@ impl PairJson {
     }
 }
 
-/// A pair; none if its fingerprints or tokens are none, or its profile or api cannot be one.
+/// A pair; none if its fingerprints, tokens, profile or api are not valid.
 fn pair_of(pair: PairJson) -> Option<Successor> {
     let print = |text: Option<String>| match text {
         None => Some(None),
@@ -191,8 +190,7 @@ fn setting((key, value): (String, String)) -> Option<Setting> {
     Some((key, value.into()))
 }
 
-/// Reads a journal's text. Space that was set aside and not used reads as NULs; comments are for
-/// people.
+/// Reads a journal's text. Reserved but unused space reads as NULs; comments are for people.
 pub(super) fn read(bytes: &[u8]) -> Read {
     let mut read = Read::default();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -263,7 +261,7 @@ mod tests {
             let read = read(text.as_bytes());
             assert_eq!((read.records.len(), read.torn.len()), (1, 1), "{text:?}");
         }
-        // A page that never reached the disk, and a bit that fell over.
+        // A page that never reached the disk, and a flipped bit.
         let mut bytes = line.clone().into_bytes();
         bytes[60..90].fill(0);
         assert_eq!(read(&bytes).torn.len(), 1);

@@ -1,4 +1,4 @@
-//! What the harness asks of Unix.
+//! What the harness needs from Unix.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -10,10 +10,10 @@ use std::sync::LazyLock;
 
 use nix::sys::signal::Signal;
 
-/// How a program ends that aborts.
+/// How an aborting program ends.
 pub const ABORTED: i32 = 128 + 6;
 
-/// Whether a file with other names is known, and written in place.
+/// Whether a file with other names is recognised, and written in place.
 pub const KNOWS_HARD_LINKS: bool = true;
 
 /// How `status` shows the mode of a private file.
@@ -22,7 +22,7 @@ pub const PRIVATE_MODE: Option<&str> = Some("0600");
 /// What a program cannot do without.
 pub const VARIABLES: &[&str] = &[];
 
-/// Whether the program leaves a file of this name beside another for good.
+/// Whether the program permanently leaves a file of this name beside another.
 pub fn is_kept_beside(_name: &str) -> bool {
     false
 }
@@ -73,7 +73,7 @@ pub fn send_signal(child: &Child, signal: &str) {
     sent.unwrap();
 }
 
-/// Asserts that signals are for a program's main thread alone.
+/// Asserts that only a program's main thread takes signals.
 pub fn assert_helpers_shielded(id: u32) {
     let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter();
     for task in tasks.flatten() {

@@ -1,22 +1,21 @@
-//! What the harness asks of Windows.
+//! What the harness needs from Windows.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-/// How a program ends that aborts: `STATUS_STACK_BUFFER_OVERRUN`, which stands for any.
+/// How an aborting program ends: `STATUS_STACK_BUFFER_OVERRUN`, which stands for any abort.
 pub const ABORTED: i32 = 0xC000_0409_u32.cast_signed();
 
-/// Whether a file with other names is known, and written in place.
+/// Whether a file with other names is recognised, and written in place.
 pub const KNOWS_HARD_LINKS: bool = false;
 
 /// How `status` shows the mode of a private file.
 pub const PRIVATE_MODE: Option<&str> = None;
 
-/// What a program cannot do without: where the system's libraries are, and where to put what is
-/// temporary.
+/// What a program cannot do without: where the system's libraries are, and where to put temporary files.
 pub const VARIABLES: &[&str] = &["SystemRoot", "TEMP"];
 
-/// Whether the program leaves a file of this name beside another for good.
+/// Whether the program permanently leaves a file of this name beside another.
 pub fn is_kept_beside(name: &str) -> bool {
     Path::new(name).extension() == Some("lock".as_ref())
 }

@@ -1,4 +1,4 @@
-//! Certificates made on the spot.
+//! Certificates created on the fly.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
-/// When a certificate is good.
+/// When a certificate is valid.
 #[derive(Clone, Copy)]
 pub enum Term {
     Now,
@@ -17,7 +17,7 @@ pub enum Term {
     Ahead,
 }
 
-/// A certificate authority that nobody knows.
+/// An unknown certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -45,7 +45,7 @@ impl Authority {
         self.server_with(name, term, rustls::DEFAULT_VERSIONS)
     }
 
-    /// The same, of a server that speaks these versions of TLS alone.
+    /// The same, for a server with only these versions of TLS.
     pub fn server_with(
         &self,
         name: &str,

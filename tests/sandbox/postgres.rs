@@ -1,9 +1,9 @@
 //! A real PostgreSQL on loopback, with a standby and a PgBouncer if asked for: what a test kills, freezes,
 //! stops and starts again.
 //!
-//! Each server has a folder of its own in `/tmp` (the path of a Unix socket must be short, and another user
-//! must get there) and vanishes with its value. It is a child of the test, in its process group, so that
-//! whoever kills the group ends the server, too. PostgreSQL refuses to run as root; then it is another user.
+//! Each server has its own folder in `/tmp` (the path of a Unix socket must be short, and reachable for another user)
+//! and is removed with its value. It is a child of the test, in its process group, so that killing the group ends the
+//! server, too. PostgreSQL refuses to run as root; then another user runs it.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -27,14 +27,14 @@ use super::{Authority, Term};
 
 /// The role that the program logs in as, and the database.
 const ROLE: &str = "feishu";
-/// Its password: a word that no text holds by accident.
+/// Its password: a word that no text contains by accident.
 const PASSWORD: &str = "feishuHarness0-Zq8RkT5vXw2LmN";
 const SUPERUSER: &str = "postgres";
 
-/// What an event may take on a busy machine.
+/// How long an event may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What no test cares about: a small server that notes all that it is asked.
+/// Settings that no test cares about: a small server that logs all statements.
 const SETTINGS: [(&str, &str); 12] = [
     ("listen_addresses", "127.0.0.1"),
     ("shared_buffers", "16MB"),
@@ -42,7 +42,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("max_wal_senders", "4"),
     ("fsync", "on"),
     ("password_encryption", "scram-sha-256"),
-    // A server that is killed leaves nothing outside of its folder.
+    // A killed server leaves nothing outside its folder.
     ("dynamic_shared_memory_type", "mmap"),
     ("log_statement", "all"),
     ("log_connections", "on"),
@@ -51,7 +51,7 @@ const SETTINGS: [(&str, &str); 12] = [
     ("logging_collector", "off"),
 ];
 
-/// What the superuser's own questions are free of: they are not what is tested, and not in the log.
+/// The superuser's own queries are free of this: they are not under test, and not in the log.
 const OWN_OPTIONS: &str = "-c log_statement=none -c log_min_duration_statement=-1 \
     -c log_min_error_statement=panic -c statement_timeout=0 -c default_transaction_read_only=off";
 
@@ -59,7 +59,7 @@ const OWN_OPTIONS: &str = "-c log_statement=none -c log_min_duration_statement=-
 #[derive(Clone)]
 struct Installation {
     programs: PathBuf,
-    /// User and group; none where it is oneself.
+    /// User and group; none for the current user.
     user: Option<(u32, u32)>,
 }
 
@@ -83,7 +83,7 @@ impl Installation {
         self.command_at(&self.programs.join(program), folder)
     }
 
-    /// A program that runs in this folder as that user, with nothing of the test's environment.
+    /// A program that runs in this folder as that user, without the test's environment.
     fn command_at(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command
@@ -123,8 +123,8 @@ impl Installation {
     }
 }
 
-/// The folder of a whole set of programs: on the path, or the newest where Debian hides them. Links are
-/// followed, for a folder on the path may have links to some of them only.
+/// The folder with all the programs: on the path, or the newest one of Debian's. Links are followed, as a folder on the
+/// path may link to only some of them.
 fn programs() -> Option<PathBuf> {
     const NEEDED: [&str; 4] = ["initdb", "pg_basebackup", "postgres", "psql"];
     let is_whole = |folder: &PathBuf| (NEEDED.iter()).all(|program| folder.join(program).is_file());
@@ -156,7 +156,7 @@ fn id_of(kind: &str, name: &str) -> Result<u32> {
         .with_context(|| format!("there is no user {name}"))
 }
 
-/// A running server. It stops, and its folder vanishes, with the value.
+/// A running server. Dropping the value stops it and removes its folder.
 pub struct Postgres {
     installation: Installation,
     folder: TempDir,
@@ -166,20 +166,20 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server; none, and a word about it, where there is no PostgreSQL.
+    /// Starts a server; without PostgreSQL, returns none and says so.
     pub fn start() -> Result<Option<Self>> {
         Postgres::start_with(&[])
     }
 
-    /// The same, with these settings of `postgresql.conf` beside the harness's own.
+    /// The same, with these settings of `postgresql.conf` besides the harness's own.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Option<Self>> {
         Postgres::prepared()?
             .map(|server| server.set_up(settings))
             .transpose()
     }
 
-    /// The same, with a certificate by this authority for these names. Whoever asks without TLS is served,
-    /// too. The authority's own certificate is in [`Postgres::ca_file`].
+    /// The same, with a certificate by this authority for these names. Clients without TLS are served, too. The
+    /// authority's own certificate is in [`Postgres::ca_file`].
     pub fn with_tls(authority: &Authority, names: &[&str], term: Term) -> Result<Option<Self>> {
         let Some(server) = Postgres::prepared()? else {
             return Ok(None);
@@ -193,7 +193,7 @@ impl Postgres {
         server.set_up(&[("ssl", "on")]).map(Some)
     }
 
-    /// A server that has its folder, and does not run.
+    /// A server that has its folder, but does not run.
     #[allow(clippy::print_stderr, reason = "a skipped test says so")]
     fn prepared() -> Result<Option<Self>> {
         let Some(installation) = Installation::find()? else {
@@ -225,7 +225,7 @@ impl Postgres {
         })
     }
 
-    /// Starts it for the first time, and makes the role and its database.
+    /// Starts it for the first time, and creates the role and its database.
     fn set_up(mut self, settings: &[(&str, &str)]) -> Result<Self> {
         self.set(&SETTINGS)?;
         self.set(settings)?;
@@ -241,7 +241,7 @@ impl Postgres {
         Ok(self)
     }
 
-    /// Starts it on a free port. Another program may take the port in between; then it is another.
+    /// Starts it on a free port. Another program may take the port in between; then another port is tried.
     fn find_port(&mut self) -> Result<()> {
         let mut tries = 0..5;
         loop {
@@ -258,7 +258,7 @@ impl Postgres {
         }
     }
 
-    /// Appends to `postgresql.conf`: the last word counts.
+    /// Appends to `postgresql.conf`: the last setting counts.
     fn set(&self, settings: &[(&str, &str)]) -> Result<()> {
         let path = self.data().join("postgresql.conf");
         let mut file = OpenOptions::new().append(true).open(path)?;
@@ -291,7 +291,7 @@ impl Postgres {
         format!("postgresql://{SUPERUSER}@{folder}:{}/{database}", self.port)
     }
 
-    /// The role's password, which must be in no text.
+    /// The role's password, which no text may contain.
     pub fn password() -> &'static str {
         PASSWORD
     }
@@ -315,7 +315,7 @@ impl Postgres {
         self.data().join("ca.pem")
     }
 
-    /// What the server has noted so far: all statements but the superuser's own.
+    /// What the server has logged so far: all statements but the superuser's own.
     pub fn log(&self) -> String {
         let bytes = fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -325,7 +325,7 @@ impl Postgres {
         self.folder().join("log")
     }
 
-    /// What psql prints for the superuser, without the last line's end.
+    /// What psql prints for the superuser, without the last line end.
     #[allow(
         clippy::panic,
         reason = "a test's question is right, or the test is wrong"
@@ -335,7 +335,7 @@ impl Postgres {
             .unwrap_or_else(|error| panic!("{sql}: {error:#}"))
     }
 
-    /// The same where it may fail, with psql's words.
+    /// The same where it may fail, with psql's message.
     pub fn try_query(&self, sql: &str) -> Result<String> {
         self.psql(&self.socket_address(), sql)
     }
@@ -361,7 +361,7 @@ impl Postgres {
         self.installation.command(program, self.folder())
     }
 
-    /// Starts it after a stop or a kill, and waits until it lets clients in.
+    /// Starts it after a stop or a kill, and waits until it accepts clients.
     pub fn start_again(&self) -> Result<()> {
         let mut process = self.process();
         ensure!(process.is_none(), "it runs already");
@@ -392,7 +392,7 @@ impl Postgres {
         ready
     }
 
-    /// Whether the file that tells of a running server says that this one lets clients in.
+    /// Whether the file about a running server says that this one accepts clients.
     fn is_ready(&self, id: u32) -> bool {
         let text = fs::read_to_string(self.lock_file()).unwrap_or_default();
         let mut lines = text.lines();
@@ -420,10 +420,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// Ends all of it at once, as if the power had gone, and waits until nothing of it is left. What was
-    /// on the way to the disk is not lost, though.
+    /// Kills all of it at once, as in a power cut, and waits until nothing of it is left. Pending disk writes are not
+    /// lost, though.
     pub fn kill(&self) -> Result<()> {
-        // What stands still starts no more processes.
+        // A stopped process starts no more processes.
         self.freeze()?;
         let ids = self.process_ids()?;
         for id in &ids {
@@ -437,7 +437,7 @@ impl Postgres {
         })
     }
 
-    /// Stops all of it where it stands: the system still takes connections, and nobody answers.
+    /// Freezes all of it: the system still accepts connections, but nobody answers.
     pub fn freeze(&self) -> Result<()> {
         // The main process first: then there are no new ones.
         let id = self.id()?;
@@ -450,7 +450,7 @@ impl Postgres {
         until("frozen", || Ok(all_stand_still(&ids, &processes()?)))
     }
 
-    /// Lets it go on after [`Postgres::freeze`].
+    /// Resumes it after [`Postgres::freeze`].
     pub fn thaw(&self) -> Result<()> {
         for id in self.process_ids()? {
             send(id, Signal::SIGCONT)?;
@@ -458,8 +458,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Adds settings while it runs, and waits until it has read them. A session that is open reads them
-    /// before its next statement.
+    /// Adds settings while it runs, and waits until it has read them. An open session reads them before its next
+    /// statement.
     pub fn reload(&self, settings: &[(&str, &str)]) -> Result<()> {
         const WHEN: &str = "SELECT pg_conf_load_time()";
         let before = self.try_query(WHEN)?;
@@ -486,7 +486,7 @@ impl Postgres {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a hot standby of it: a server that follows, and can be read.
+    /// Starts a hot standby of it: a server that follows, and is readable.
     pub fn standby(&self) -> Result<Self> {
         let mut standby = Postgres::in_new_folder(self.installation.clone())?;
         let mut copy = standby.command("pg_basebackup");
@@ -505,15 +505,15 @@ impl Postgres {
         until("caught up", || Ok(self.try_query(&question)? == "t"))
     }
 
-    /// Makes this standby a server of its own, and waits until it can be written.
+    /// Promotes this standby, and waits until it is writable.
     pub fn promote(&self) -> Result<()> {
         let done = self.try_query("SELECT pg_promote()")?;
         ensure!(done == "t", "it was not promoted: {}", self.log());
         Ok(())
     }
 
-    /// Starts a PgBouncer before it that lends its few connections a transaction at a time; none, and a
-    /// word about it, where the program is missing.
+    /// Starts a PgBouncer for it that lends its few connections per transaction; without the program, returns none and
+    /// says so.
     #[allow(clippy::print_stderr, reason = "a skipped test says so")]
     pub fn pgbouncer(&self, pool_size: usize) -> Result<Option<PgBouncer>> {
         let hidden = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
@@ -624,7 +624,7 @@ impl PgBouncer {
         )
     }
 
-    /// What it has noted so far.
+    /// What it has logged so far.
     pub fn log(&self) -> String {
         let bytes = fs::read(self.folder.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -645,7 +645,7 @@ struct Process {
     is_stopped: bool,
 }
 
-/// All processes, but for those that are over and not waited for.
+/// All processes, except zombies.
 fn processes() -> Result<Vec<Process>> {
     let mut ps = Command::new("ps");
     let text = run(ps.args(["-A", "-o", "pid=", "-o", "ppid=", "-o", "state="]))?;
@@ -662,7 +662,7 @@ fn processes() -> Result<Vec<Process>> {
     Ok(text.lines().filter_map(process).collect())
 }
 
-/// Whether none of these goes on.
+/// Whether none of these is running.
 fn all_stand_still(ids: &[u32], processes: &[Process]) -> bool {
     let mut own = processes.iter().filter(|one| ids.contains(&one.id));
     own.all(|one| one.is_stopped)
@@ -676,7 +676,7 @@ fn send(id: u32, signal: Signal) -> Result<()> {
     }
 }
 
-/// Asks until it is so.
+/// Polls until it is so.
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while !is_so()? {
@@ -686,13 +686,13 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// A port that nobody listens at, below those that the system itself hands out: while a server is stopped,
-/// no connection gets its port by chance.
+/// A port that nobody listens on, below those that the system itself assigns: while a server is stopped, no connection
+/// gets its port by chance.
 fn free_port() -> Result<u16> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 10_000;
     const NUMBER: u32 = 20_000;
-    // Tests in other processes begin elsewhere.
+    // Tests in other processes start elsewhere.
     let begin = std::process::id().wrapping_mul(97);
     for _ in 0..NUMBER {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -704,12 +704,12 @@ fn free_port() -> Result<u16> {
     bail!("there is no free port")
 }
 
-/// Whether a server did not start for another has its port.
+/// Whether a server failed to start because its port is taken.
 fn is_taken(error: &anyhow::Error) -> bool {
     format!("{error:#}").contains("in use")
 }
 
-/// Runs a program to its end; what it printed.
+/// Runs a program to its end; returns what it printed.
 fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -723,7 +723,7 @@ fn run_psql(psql: &mut Command, address: &str, sql: &str) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = psql.spawn()?;
-    // On stdin each statement is its own transaction. A psql that is not let in has closed it.
+    // On stdin each statement is its own transaction. A rejected psql has closed it.
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(sql.as_bytes());
     }

@@ -1,5 +1,5 @@
-//! A proxy on loopback that speaks SOCKS 4, 4a and 5, and CONNECT. Whatever host it is asked for, it leads
-//! to the stand-in.
+//! A proxy on loopback that speaks SOCKS 4, 4a and 5, and CONNECT. Whatever host is requested, it connects to the
+//! stand-in.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -28,7 +28,7 @@ impl Proxy {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let seen = Arc::clone(&for_connections);
-                // A connection that breaks is the client's business.
+                // A broken connection is up to the client.
                 thread::spawn(move || serve(stream, target, login, &seen));
             }
         });

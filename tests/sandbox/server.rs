@@ -1,7 +1,7 @@
 //! A stand-in for Feishu, Lark and 115 on loopback: the transport, and what goes wrong with it.
 //!
-//! What a request comes to is decided by [`vendor`]. This counts what is asked, and goes wrong on
-//! request ([`Fault`]), one fault a request, in the order given.
+//! [`vendor`] decides the result of a request. This counts requests, and fails on demand ([`Fault`]), one fault per
+//! request, in the given order.
 
 mod authority;
 #[cfg(unix)]
@@ -45,7 +45,7 @@ pub enum Fault {
     Truncate,
     /// Spend the token, then send all of the reply but its last two bytes.
     TruncateLate,
-    /// Do what is asked, but send other bytes for the reply's.
+    /// Do what is asked, but send other bytes instead of the reply's.
     Garble(fn(String) -> Vec<u8>),
     /// Do what is asked, but compress the reply like this, as the named coding.
     Compress(&'static str, fn(&[u8]) -> Vec<u8>),
@@ -69,11 +69,11 @@ pub enum Fault {
     },
     /// Spend nothing, send these bytes and hang up.
     Raw(Vec<u8>),
-    /// Spend nothing, and send a reply byte by byte for as long as the client bears it.
+    /// Spend nothing, and send a reply byte by byte for as long as the client accepts it.
     Drip,
-    /// Do this first, as another program would, and then go wrong in that way.
+    /// Do this first, as another program would, and then fail in that way.
     Meanwhile(Box<dyn FnOnce() + Send>, Box<Fault>),
-    /// Do what is asked by a clock that is so far off.
+    /// Do what is asked by a clock that is this far off.
     Date(SignedDuration),
     /// Do what is asked, but change the reply.
     Alter(Box<dyn Fn(&mut Value) + Send>),
@@ -108,7 +108,7 @@ impl Fault {
         }
     }
 
-    /// A refusal with this code, as the documents draw them.
+    /// A refusal with this code, in the documented form.
     pub fn code(code: i64) -> Self {
         Fault::reply(
             200,
@@ -170,7 +170,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Whether the body is a form, and no JSON.
+    /// Whether the body is a form, not JSON.
     fn is_form(&self) -> bool {
         self.headers.get("content-type").map(String::as_str)
             == Some("application/x-www-form-urlencoded")
@@ -226,7 +226,7 @@ impl Sandbox {
                     state.open += 1;
                     state.connections += 1;
                 }
-                // A connection that breaks is the client's business.
+                // A broken connection is up to the client.
                 thread::spawn(move || {
                     let _ = match tls {
                         None => serve(&mut stream, &shared),
@@ -329,10 +329,9 @@ impl Sandbox {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until all that was sent by clients that are gone has been dealt with.
+    /// Waits until everything sent by clients that are gone has been handled.
     pub fn settle(&self) -> io::Result<()> {
-        // Connections are taken in the order they came: once this one has been answered, there is
-        // none left that nobody has seen.
+        // Connections are accepted in order: once this one has been answered, no earlier one is unseen.
         let mut stream = TcpStream::connect(self.address)?;
         stream.write_all(b"GET /sandbox/fault/none HTTP/1.1\r\n\r\n")?;
         stream.read_exact(&mut [0])?;
@@ -344,7 +343,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Moves the clock by which tokens die.
+    /// Moves the clock by which tokens expire.
     pub fn advance(&self, by: Duration) {
         self.shared.state().vendor.advance(by);
     }
@@ -411,12 +410,12 @@ fn serve_tls(tls: Arc<ServerConfig>, stream: TcpStream, shared: &Shared) -> io::
     served
 }
 
-/// What a connection is made of.
+/// A connection's stream.
 trait Wire: Read + Write {}
 
 impl<T: Read + Write> Wire for T {}
 
-/// What a test or a person at the sandbox asks of the stand-in itself.
+/// Requests to the stand-in itself, by a test or a person.
 fn controlled(path: &str, shared: &Shared) -> Option<(u16, String)> {
     if let Some(name) = path.strip_prefix(FAULT_PATH) {
         let known = Fault::NAMED.iter().find(|(known, _)| *known == name);
@@ -443,7 +442,7 @@ fn controlled(path: &str, shared: &Shared) -> Option<(u16, String)> {
         return Some((200, if is_live { "yes" } else { "no" }.to_owned()));
     }
     if path == SETTLED_PATH {
-        // This connection is one that is served.
+        // This connection is being served.
         let mut state = shared.state();
         while state.open > 1 {
             state = shared.wait(state);
@@ -538,7 +537,7 @@ fn serve(stream: &mut dyn Wire, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// What was asked so far, and how much of it within a second and a minute at most.
+/// The requests so far, and the most of them within a second and a minute.
 fn counts(state: &State) -> Value {
     let all: Vec<_> = state.requests.iter().collect();
     let mut counts = counts_of(&all);
@@ -553,7 +552,7 @@ fn counts(state: &State) -> Value {
     counts
 }
 
-/// How many requests these are, and how close they came.
+/// How many requests these are, and how close together.
 fn counts_of(requests: &[&Recorded]) -> Value {
     let times: Vec<_> = requests.iter().map(|request| request.at).collect();
     let most_within = |seconds| {
@@ -661,7 +660,7 @@ fn write_part(stream: &mut dyn Wire, body: &str, part: fn(usize) -> usize) -> io
     stream.write_all(format!("{head}{}", &body[..part(body.len())]).as_bytes())
 }
 
-/// Sends a byte ten times a second until the client has had enough; at most for ten minutes.
+/// Sends a byte ten times a second until the client hangs up; at most for ten minutes.
 fn write_drops(stream: &mut dyn Wire) -> io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 Sandbox\r\nContent-Length: 6000\r\n\r\n{")?;
     for _ in 0..6000 {
@@ -671,7 +670,7 @@ fn write_drops(stream: &mut dyn Wire) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends until the client has had enough; at most a gigabyte.
+/// Sends until the client hangs up; at most a gigabyte.
 fn write_endlessly(stream: &mut dyn Wire) -> io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 Sandbox\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));

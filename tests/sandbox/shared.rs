@@ -1,5 +1,4 @@
-//! `cargo run --example sandbox -- --postgres`: a login in a database of its own, and ten runs at once
-//! that share it.
+//! `cargo run --example sandbox -- --postgres`: a login in its own database, and ten runs at once that share it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +10,10 @@ use super::server::{Postgres, Sandbox};
 use super::stop::Stop;
 use super::{PROGRAM, entrance, say, set_private, show};
 
-/// So many runs at once share the login.
+/// This many runs at once share the login.
 const RUNS: usize = 10;
 
-/// What a row says that anybody can read.
+/// The readable part of a row.
 const ROW: &str = "SELECT name, state, api, refresh_fingerprint, previous_fingerprint, generation, lease_holder, \
      left(refresh_token, 24) || '…' AS refresh_token FROM feishu_refresh.login";
 
@@ -119,7 +118,7 @@ pub fn demo(sandbox: &Sandbox, folder: &Path) -> Result<()> {
     say(&format!("\nOne request, {RUNS} tokens.\n"))
 }
 
-/// The same stage, until the person is done with it.
+/// The same setup, until the person ends it.
 pub fn serve(sandbox: &Sandbox, folder: &Path, stop: &Stop) -> Result<()> {
     let Some(stage) = Stage::set(sandbox, folder)? else {
         return Ok(());
@@ -141,7 +140,7 @@ pub fn serve(sandbox: &Sandbox, folder: &Path, stop: &Stop) -> Result<()> {
     stop.wait()
 }
 
-/// The row, a column a line.
+/// The row, one column per line.
 fn row(database: &Postgres) -> Result<String> {
     let address = database.socket_address();
     let done = Command::new("psql")

@@ -1,8 +1,8 @@
-//! What Feishu and 115 do with a request: the rules that make refreshing hard.
+//! How Feishu and 115 treat a request: the rules that make refreshing hard.
 //!
-//! A refresh token works once, and at the endpoint it is of; a spent one is refused with the
-//! documented code. An app token dies after two hours and is given again while it has half an hour
-//! left. 115 refuses a second refresh within a minute. Time is a clock that can be moved.
+//! A refresh token works once, and only at its own endpoint; a spent one is refused with the documented code. An app
+//! token expires after two hours and is returned again while it has more than half an hour left. 115 refuses a second
+//! refresh within a minute. The clock can be moved.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,13 +18,13 @@ use super::Recorded;
 pub const APP_ID: &str = "cli_sandbox0a1b2c3d4e5f";
 pub const OTHER_APP_ID: &str = "cli_sandbox9f8e7d6c5b4a";
 pub const APP_SECRET: &str = "sandbox0-secret-Qm7xV2kPz9LwT4";
-/// What the event brings to that app, were it one from the store.
+/// What the event would bring to that app if it were from the store.
 pub const APP_TICKET: &str = "sandbox0-ticket-h5Rd8yNc3Jf6Bs";
 
 /// What a user consented to.
 pub const SCOPE: &str = "auth:user.id:read offline_access task:task:read";
 
-/// Lives in seconds, as the documents give them.
+/// Lifetimes in seconds, as documented.
 const APP_TOKEN_LIFE: u64 = 7200;
 const ACCESS_TOKEN_LIFE: u64 = 7140;
 const REFRESH_TOKEN_LIFE: u64 = 2_591_940;
@@ -34,10 +34,10 @@ const ACCESS_TOKEN_LIFE_115: u64 = 2_592_000;
 
 /// Where v3 is, on the accounts' host.
 pub const V3_PATH: &str = "/oauth/v3/token";
-/// Where the stand-in is a server after RFC 6749, and no more.
+/// Where the stand-in is only an RFC 6749 server.
 pub const STANDARD_PATH: &str = "/realms/sandbox/token";
 
-/// An app token with more left than this is given again.
+/// An app token with more left than this is returned again.
 const APP_TOKEN_REUSE: Duration = Duration::from_secs(1800);
 const THROTTLE_115: Duration = Duration::from_secs(60);
 
@@ -66,7 +66,7 @@ struct Live {
     refreshed_at: Option<Instant>,
 }
 
-/// A code that a consent gave, and what it must be shown with.
+/// A code that a consent gave, and what must be sent with it.
 struct Code {
     client_id: String,
     redirect_uri: String,
@@ -74,13 +74,13 @@ struct Code {
     scope: String,
 }
 
-/// All that the vendors remember.
+/// The vendors' state.
 #[derive(Default)]
 pub struct Vendor {
     serial: u64,
-    /// Added to the clock: tokens die sooner when it is moved.
+    /// Added to the clock: moving it makes tokens expire sooner.
     ahead: Duration,
-    /// App tokens and when each ends.
+    /// App tokens and their expiries.
     app_tokens: HashMap<String, Instant>,
     live: HashMap<String, Live>,
     spent: HashSet<String>,
@@ -159,7 +159,7 @@ impl Vendor {
         token
     }
 
-    /// A token with the look and length of the vendor's, different each time.
+    /// A token that looks like the vendor's and is as long, different each time.
     fn new_token(&mut self, family: Family, kind: &str) -> String {
         self.serial += 1;
         let serial = self.serial;
@@ -177,7 +177,7 @@ impl Vendor {
         }
     }
 
-    /// What a request comes to; none if it is for no endpoint.
+    /// The result of a request; none if it is not for an endpoint.
     pub fn answer(&mut self, request: &Recorded) -> Option<Answer> {
         if request.method != "POST" {
             return None;
@@ -240,8 +240,7 @@ impl Vendor {
         (200, reply)
     }
 
-    /// Spends a token; the code of the refusal is the caller's to choose, for one that is spent and
-    /// for one that never was its own.
+    /// Spends a token; the caller chooses the refusal codes, for a spent token and for one of another endpoint.
     fn spend(&mut self, family: Family, token: &str) -> Result<(), Dead> {
         if self.spent.contains(token) {
             self.spent_seen += 1;
@@ -260,7 +259,7 @@ impl Vendor {
         Ok(())
     }
 
-    /// The pair that comes of it.
+    /// The resulting pair.
     fn new_pair(&mut self, family: Family) -> (String, String) {
         let access = self.new_token(family, "u");
         self.access_tokens.insert(access.clone());
@@ -301,7 +300,7 @@ impl Vendor {
         (200, json!({ "code": 0, "msg": "success", "data": data }))
     }
 
-    /// A server after RFC 6749: it knows public clients, and none of Feishu's codes.
+    /// An RFC 6749 server: it knows public clients, but not Feishu's codes.
     fn refresh_at_standard_server(&mut self, mut body: Value) -> Answer {
         if body.get("client_secret").is_none() {
             body["client_secret"] = json!(APP_SECRET);
@@ -397,8 +396,8 @@ impl Vendor {
         (200, reply)
     }
 
-    /// The page that asks for consent: links back for yes and no, and one that a forger would lay.
-    /// A browser that nobody sits at follows the one that the address ends on, like `#agree`.
+    /// The consent page: links back for yes and no, and a forged one. An unattended browser follows the one that the
+    /// address ends on, like `#agree`.
     pub fn consent_page(&mut self, query: &str) -> String {
         let asked: HashMap<_, _> = url::form_urlencoded::parse(query.as_bytes())
             .into_owned()

@@ -1,4 +1,4 @@
-//! Where the database is, who asks, and over what: as libpq writes it.
+//! Where the database is, who connects, and how: in libpq's form.
 
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, TcpListener, UdpSocket};
@@ -19,14 +19,13 @@ fn run_at(shared: &Shared, address: &str, environment: &[(&str, &str)]) -> Run {
     run
 }
 
-/// A port that nobody listens at.
+/// A port that nobody listens on.
 fn dead_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// An address by which this machine can be reached and that is not loopback's: the one that it would
-/// send from. Nothing is sent.
+/// An address of this machine that is not loopback: the one that it would send from. Nothing is sent.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("198.51.100.1:9").ok()?;
@@ -66,7 +65,7 @@ fn a_password_is_found_where_libpq_finds_it() {
     ok(&without, &[("PGPASSWORD", password)]);
     // The address beats the environment, which beats the file.
     ok(&with, &[("PGPASSWORD", "wrong")]);
-    refused(&without, &[], "asks for a password, and none was given");
+    refused(&without, &[], "asks for a password, but none was given");
     refused(
         &without,
         &[("PGPASSWORD", "wrong-one")],
@@ -107,7 +106,7 @@ fn a_password_is_found_where_libpq_finds_it() {
     let open = Permissions::from_mode(0o644);
     fs::set_permissions(folder.join(".pgpass"), open).unwrap();
     let run = run_at(&shared, &without, &[("HOME", &home)]);
-    run.assert_failed(3, "can be read by others, and is not used: chmod 600");
+    run.assert_failed(3, "can be read by others and is not used: chmod 600");
     assert_eq!(shared.scene.server.rotations(), 8);
     assert_eq!(shared.scene.server.spent_seen(), 0);
 }
@@ -199,7 +198,7 @@ fn certificate_and_name_are_checked() {
         run_at(&shared, &known, &[]).token();
     }
     run_at(&shared, &format!("{address}?sslrootcert={ca}"), &[]).token();
-    // The proof of the password is bound to the certificate, where that is asked for.
+    // The password proof is bound to the certificate, if requested.
     let bound = format!("{address}?sslrootcert={ca}&channel_binding=require");
     run_at(&shared, &bound, &[]).token();
     let required = format!("{address}?sslmode=require");
@@ -255,7 +254,7 @@ fn without_tls_only_this_machine_is_spoken_to() {
     )
     .unwrap();
     database.reload(&[]).unwrap();
-    // Whatever is not this machine's must speak TLS, and this server does not.
+    // Any other machine must use TLS, and this server does not.
     let name = match ip {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
@@ -263,18 +262,18 @@ fn without_tls_only_this_machine_is_spoken_to() {
     let address = database.address().replace("127.0.0.1", &name);
     for mode in ["", "?sslmode=prefer", "?sslmode=require"] {
         let run = run_at(&shared, &format!("{address}{mode}"), &[]);
-        run.assert_failed(3, "speaks no TLS");
+        run.assert_failed(3, "does not support TLS");
         assert!(run.stderr.contains("sslmode=disable"), "{}", run.stderr);
     }
     let local = format!("{}?sslmode=require", database.address());
-    run_at(&shared, &local, &[]).assert_failed(3, "speaks no TLS");
+    run_at(&shared, &local, &[]).assert_failed(3, "does not support TLS");
     assert!(shared.scene.server.requests().is_empty());
-    // Whoever says so is taken at their word, and warned.
+    // An explicit setting is obeyed, with a warning.
     let run = run_at(&shared, &format!("{address}?sslmode=disable"), &[]);
     run.token();
     assert!(
         run.stderr
-            .contains("without TLS, whoever is on the way can read along"),
+            .contains("without TLS, anyone on the way can read"),
         "{}",
         run.stderr
     );

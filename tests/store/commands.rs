@@ -1,4 +1,4 @@
-//! What a person types at a store, and what comes back.
+//! What a person types for a store, and what comes back.
 
 use std::fs;
 use std::io::Write;
@@ -29,7 +29,7 @@ pub(super) fn ask_in_store(shared: &Shared, arguments: &[&str]) -> (HeldRun, Str
 pub(super) fn answer(shared: &Shared, mut run: HeldRun, page: &str) -> Run {
     let (agree, _) = shared.scene.server.consent(page);
     let mut stdin = run.child.stdin.take().unwrap();
-    // A login that has ended reads no more.
+    // An ended login no longer reads.
     let _ = stdin.write_all(format!("{agree}\n").as_bytes());
     drop(stdin);
     run.finish()
@@ -65,7 +65,7 @@ fn init_makes_the_tables_once_and_prints_what_it_does() {
         run.stderr
     );
     assert_eq!((run.stdout.as_str(), database.query(id)), ("", before));
-    // What it prints needs no store, and makes the same.
+    // Its output needs no store, and has the same effect.
     let printed = shared.scene.run(["store", "init", "--print-sql"]);
     printed.assert_done();
     assert_eq!(printed.stderr, "");
@@ -85,7 +85,7 @@ fn init_makes_the_tables_once_and_prints_what_it_does() {
     assert!(schema("other").contains(&"CREATE TABLE feishu_refresh.login (".to_owned()));
     let versions = "SELECT version FROM feishu_refresh.meta";
     assert_eq!(database.query_at(&other, versions).unwrap(), "2");
-    // A run works on the tables that psql made.
+    // A run works on the tables that psql created.
     let mut program = shared.program();
     program
         .env("FEISHU_STORE", &other)
@@ -130,11 +130,11 @@ fn tables_that_are_not_known_are_left_alone() {
     assert_eq!(shared.value("login.*::text"), row);
     assert!(shared.scene.server.requests().is_empty());
     shared.run(&[]).token();
-    // No tables at all: the hint works as it is typed.
+    // No tables at all: the hint works as typed.
     database.query("DROP SCHEMA feishu_refresh CASCADE");
     for arguments in [&[][..], &["status"], &["store", "import"]] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "it has no tables of this program");
+        run.assert_failed(3, "it does not have this program's tables");
         let hint = run.stderr.lines().find_map(|line| {
             let typed = line.split_once("feishu-refresh store ")?.1;
             Some(typed.trim().to_owned())
@@ -150,7 +150,7 @@ fn tables_that_are_not_known_are_left_alone() {
     assert_eq!(shared.scene.server.rotations(), 1);
 }
 
-/// What the documents say that a role needs for runs, and for bringing logins.
+/// The rights that, by the documents, a role needs for runs, and for adding logins.
 const GRANTS: &str = "\
 GRANT USAGE ON SCHEMA feishu_refresh TO worker, keeper;
 GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh TO worker, keeper;
@@ -180,7 +180,7 @@ fn a_role_needs_no_more_rights_than_the_documents_say() {
     assert_eq!(run_as(&shared, "worker", &[]).code, 4);
     assert_eq!(shared.value("state"), "refused");
     run_as(&shared, "worker", &[]).token();
-    // It can bring no login, and nobody is asked to agree for nothing.
+    // It cannot add a login, and nobody is asked for consent in vain.
     let requests = server.requests().len();
     let base_url = server.base_url();
     let paste = ["login", "--paste", "--accounts-url", &base_url, "-p", "new"];
@@ -208,7 +208,7 @@ fn a_consent_makes_a_login_and_replaces_one() {
     let app = shared.scene.app_flags();
     let app: Vec<&str> = app.iter().map(String::as_str).collect();
     let (login, page) = ask_in_store(&shared, &[&["-p", "bot"], &app[..]].concat());
-    // Nobody sees what is not there yet.
+    // Nobody sees an unfinished login.
     let status = shared.run(&["status"]);
     status.assert_failed(3, "has no login");
     shared
@@ -221,11 +221,11 @@ fn a_consent_makes_a_login_and_replaces_one() {
         "{}",
         run.stderr
     );
-    // All that it needs is kept: a later run needs no flag.
+    // All that it needs is stored: a later run needs no flag.
     let result = json_of(&shared.run(&["-p", "bot", "-o", "json"]));
     assert_eq!(result["api"], "v2");
     let old = result["refresh_token"].as_str().unwrap().to_owned();
-    // Again, over the login that is there: no flags either, but for the page of this test's server.
+    // Again, over the existing login: no flags either, except for the page of this test's server.
     let (login, page) = ask_in_store(&shared, &["-p", "bot"]);
     // The old one works until the new one is there.
     shared.run(&["-p", "bot", "--min-ttl", "10m"]).token();
@@ -238,7 +238,7 @@ fn a_consent_makes_a_login_and_replaces_one() {
     assert_eq!(print, "");
     shared.run(&["-p", "bot"]).token();
     assert!(server.is_live(&old), "the old one was sent");
-    // The INI in the folder was read by nobody.
+    // Nobody read the INI in the folder.
     assert!(shared.scene.text().contains("[TOKEN]\nbase_url"));
     assert!(!shared.scene.text().contains("bot"));
     assert_eq!(server.spent_seen(), 0);
@@ -269,7 +269,7 @@ fn a_login_that_comes_to_nothing_leaves_nothing() {
         run.stdout.lines().count()
     };
     for (profile, before) in [("new", 1), ("TOKEN", 1)] {
-        // No address, a consent that is refused, a reply that is lost.
+        // No address, a refused consent, a lost reply.
         let (mut login, _) = ask_in_store(&shared, &[&["-p", profile], &app[..]].concat());
         drop(login.child.stdin.take());
         login.finish().assert_failed(5, "no address was pasted");
@@ -287,9 +287,9 @@ fn a_login_that_comes_to_nothing_leaves_nothing() {
     shared
         .run(&["-p", "new"])
         .assert_failed(3, "has no login [new]");
-    // The login that was to be replaced is as it was, and nobody holds it.
+    // The login to be replaced is unchanged, and nobody holds it.
     shared.run(&[]).token();
-    // The place is free for whoever comes next.
+    // The place is free for the next one.
     let (login, page) = ask_in_store(&shared, &[&["-p", "new"], &app[..]].concat());
     assert_eq!(answer(&shared, login, &page).code, 0);
     assert_eq!(names(), 2);
@@ -319,7 +319,7 @@ fn status_tells_how_the_logins_stand() {
         "{}",
         table.stdout
     );
-    // While a run is at work, who it is.
+    // While a run is working: its name.
     server.fail_next(Fault::Hold);
     let held = HeldRun::spawn(shared.program().arg("-v"));
     server.wait_until_held();
@@ -336,7 +336,7 @@ fn status_tells_how_the_logins_stand() {
     );
     held.let_go(&shared.scene).token();
     assert_eq!(status()["lease"], Value::Null);
-    // A refusal for good: in its words, and who sent the token.
+    // A final refusal: its message, and who sent the token.
     server.fail_next(Fault::code(20026));
     shared.run(&[]).assert_failed(4, "20026");
     let run = shared.run(&["status", "-o", "json"]);
@@ -365,7 +365,7 @@ fn status_tells_how_the_logins_stand() {
         "{}",
         table.stdout
     );
-    // A run that asks all the same, and goes well, lifts it.
+    // A run that asks anyway, and succeeds, lifts it.
     shared.run(&[]).token();
     assert_eq!(status()["refused"], Value::Null);
     assert_eq!(shared.value("state"), "live");
@@ -388,7 +388,7 @@ fn each_output_says_the_same() {
     assert_eq!(result["refreshed"], json!(true));
     let token = result["access_token"].as_str().unwrap().to_owned();
     assert!(server.gave(&token));
-    // Saved tokens, as long as they last: nothing is written, and nobody is waited for.
+    // Saved tokens, as long as they are valid: nothing is written, and nobody is waited for.
     let row = shared.value("login.*::text");
     for duration in ["90s", "10m", "1h"] {
         assert_eq!(shared.run(&["--min-ttl", duration]).token(), token);
@@ -421,7 +421,7 @@ fn each_output_says_the_same() {
         "{}",
         run.stdout
     );
-    // The hook hears where the pair is, when it is there.
+    // The hook learns where the pair is, once it is there.
     let hook = "cat > heard";
     let run = shared.run(&["--on-refresh", hook]);
     let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
@@ -482,7 +482,7 @@ fn the_place_that_was_named_last_and_nearest_counts() {
     // The same for all logins.
     assert_eq!(shared.run(&["--all", "-c", &file]).code, 0);
     assert_eq!(rotations(), (3, 3));
-    // A refresh token from outside is for a file alone, also the one that stands there.
+    // A refresh token from outside is only for a file, even the one already there.
     let printed = json_of(&shared.run(&["--min-ttl", "10m", "-o", "json"]));
     let own = printed["refresh_token"].as_str().unwrap();
     for arguments in [
@@ -491,9 +491,9 @@ fn the_place_that_was_named_last_and_nearest_counts() {
         &["status", "-r", own],
     ] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "a store takes none that way");
+        run.assert_failed(3, "a store does not take one that way");
     }
-    // On the way into a store it is in nobody's way.
+    // On the way into a store it does no harm.
     let mut program = shared.program();
     program
         .env("FEISHU_REFRESH_TOKEN", own)
@@ -501,12 +501,12 @@ fn the_place_that_was_named_last_and_nearest_counts() {
     Run::of(program.output().unwrap()).assert_done();
     let token = server.refresh_token();
     let run = shared.run(&["-r", &token]);
-    run.assert_failed(3, "a store takes none that way");
+    run.assert_failed(3, "a store does not take one that way");
     assert!(!run.stderr.contains(&token), "{}", run.stderr);
     let mut program = shared.program();
     program.env("FEISHU_REFRESH_TOKEN", &token);
     let run = Run::of(program.output().unwrap());
-    run.assert_failed(3, "leave -r and FEISHU_REFRESH_TOKEN away");
+    run.assert_failed(3, "omit -r and FEISHU_REFRESH_TOKEN");
     assert_eq!(rotations(), (3, 3));
     assert!(server.is_live(&token));
 }

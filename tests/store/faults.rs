@@ -1,4 +1,4 @@
-//! A database that fails: before a request nothing is sent, after it nothing is lost.
+//! A failing database: before a request nothing is sent, after it nothing is lost.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,10 +11,10 @@ use super::hosts::{Host, Mode, Wire, wait_for};
 use crate::harness::{Run, is_private, send_signal};
 use crate::sandbox::Postgres;
 
-/// Words that are in the statement that saves a pair, and in no other.
+/// Words that are only in the statement that saves a pair.
 const SAVE: &str = "refreshed_at = now()";
 
-/// How a database fails, and how it is mended.
+/// How a database fails, and how it is repaired.
 struct Failure {
     name: &'static str,
     breaks: fn(&Shared),
@@ -107,7 +107,7 @@ fn a_database_that_fails_after_the_request_gets_the_pair_once_it_is_back() {
     }
 }
 
-/// A restart while the request is under way is over by the time of the save.
+/// A restart during the request is over by the time of the save.
 #[test]
 fn a_database_that_starts_anew_during_the_request_costs_nothing() {
     let Some(shared) = Shared::start() else {
@@ -149,7 +149,7 @@ fn a_database_that_stays_away_leaves_the_pair_in_a_journal_for_the_next_run() {
         let text = fs::read_to_string(journal).unwrap();
         assert!(!text.contains("sandbox"), "{name}: not sealed: {text}");
         let asked = shared.scene.server.requests().len();
-        // As long as it is away, nothing more is sent.
+        // As long as it is down, nothing more is sent.
         let run = host.run(&shared, &["--lock-timeout", "1"]);
         let code = if name == "no column" { 3 } else { 5 };
         run.assert_failed(code, "nothing was sent");
@@ -195,14 +195,14 @@ fn a_database_that_fails_before_the_request_has_nothing_sent() {
     shared.assert_sound(&host);
 }
 
-/// Takes up connections without ever saying who it is.
+/// Takes up connections without authenticating.
 fn take_connections(database: &Postgres, number: usize) -> Vec<TcpStream> {
     let words = b"\0\x03\0\0user\0feishu\0database\0feishu\0\0";
     let length = u32::try_from(words.len() + 4).unwrap().to_be_bytes();
     let take = |_| {
         let mut stream = TcpStream::connect(("127.0.0.1", database.port())).unwrap();
         stream.write_all(&[&length[..], words].concat()).unwrap();
-        // It has a place once it is asked for its password.
+        // It has a connection slot once it is asked for its password.
         stream.read_exact(&mut [0]).unwrap();
         stream
     };
@@ -250,7 +250,7 @@ fn time_limits_of_the_server_cost_nothing() {
     ];
     shared.database.reload(&limits).unwrap();
     let host = Host::new();
-    // The session of the run ends while its request is under way.
+    // The session of the run ends during its request.
     let run = host.held(&shared, &[]);
     wait_for("the end of its session", || shared.connections() == "0");
     run.let_go(&shared.scene).token();
@@ -283,7 +283,7 @@ fn time_limits_of_the_server_cost_nothing() {
     shared.assert_sound(&host);
 }
 
-/// The server would keep what it promised in its memory for ten seconds.
+/// The server would keep what it confirmed only in memory for ten seconds.
 #[test]
 fn a_pair_outlives_a_crash_right_after_the_run() {
     let settings = [
@@ -305,7 +305,7 @@ fn a_pair_outlives_a_crash_right_after_the_run() {
     shared.assert_sound(&host);
 }
 
-/// Nobody answers, and nobody hangs up: a server that stands still, and a route that is gone.
+/// Nobody answers, and nobody hangs up: a frozen server, and a dropped route.
 #[test]
 fn a_silent_database_is_not_waited_for_without_end() {
     let Some(shared) = Shared::start() else {
@@ -320,7 +320,7 @@ fn a_silent_database_is_not_waited_for_without_end() {
     wire.turn(Mode::Open);
     run.finish().token();
     shared.assert_sound(&host);
-    // For a moment only: the statement is done late.
+    // Only for a moment: the statement is executed late.
     let run = host.held(&shared, &[]);
     shared.database.freeze().unwrap();
     shared.scene.server.release();
@@ -370,7 +370,7 @@ fn a_save_whose_answer_is_lost_is_no_stranger_to_itself() {
     };
     let other = Host::new();
     for cut in [Mode::CutBefore(SAVE), Mode::CutAfter(SAVE)] {
-        // So many runs of another host come in between, once it is saved.
+        // This many runs of another host come in between, once it is saved.
         let between = if matches!(cut, Mode::CutAfter(_)) {
             3
         } else {
@@ -421,7 +421,7 @@ fn a_claim_whose_answer_is_lost_is_still_this_runs() {
     shared.assert_sound(&host);
 }
 
-/// A signal shortens what would last for minutes.
+/// A signal shortens what would take minutes.
 #[test]
 fn a_signal_ends_a_save_that_fails_within_seconds() {
     let Some(shared) = Shared::start() else {

@@ -1,4 +1,4 @@
-//! Hosts that share a store, and the wire between one and its database.
+//! Hosts that share a store, and the connection between one and its database.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,10 +16,10 @@ use super::Shared;
 use crate::harness::{HeldRun, Run};
 use crate::sandbox::Fault;
 
-/// What an event may take on a busy machine.
+/// How long an event may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until it is so.
+/// Polls until it is so.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
@@ -78,7 +78,7 @@ impl Host {
         Run::of(program.env("FEISHU_REFRESH_FAIL", points).output().unwrap())
     }
 
-    /// What lies in the state folder.
+    /// What is in the state folder.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.state.path().join("feishu-refresh"));
         let entries = entries.into_iter().flatten();
@@ -87,7 +87,7 @@ impl Host {
 }
 
 impl Shared {
-    /// Asserts that a run from this host does well, and that nothing is left of what was before.
+    /// Asserts that a run from this host succeeds, and that nothing is left behind.
     pub fn assert_sound(&self, host: &Host) {
         let run = host.run(self, &[]);
         assert!(self.scene.server.gave(run.token()));
@@ -95,14 +95,14 @@ impl Shared {
         self.assert_consistent(host);
     }
 
-    /// Asserts that the row is whole, and that this host keeps nothing for it.
+    /// Asserts that the row is complete, and that this host keeps nothing for it.
     pub fn assert_consistent(&self, host: &Host) {
         assert_eq!(host.leftovers(), Vec::<PathBuf>::new());
         let columns = "(state, lease_id, lease_holder, lease_until, sent_fingerprint, refused_at)";
         assert_eq!(self.value(columns), "(live,,,,,)");
     }
 
-    /// Lets everybody in: in a program that is built for tests, a password takes longer than all else.
+    /// Accepts everybody: in a test build, a password takes longer than all else.
     pub fn trust_everybody(&self) {
         let path = self.database.data().join("pg_hba.conf");
         let user = "postgres";
@@ -114,13 +114,13 @@ impl Shared {
         self.database.reload(&[]).unwrap();
     }
 
-    /// Whatever lease there is, it has ended.
+    /// Ends any lease.
     pub fn end_lease(&self) {
         self.database
             .query("UPDATE feishu_refresh.login SET lease_until = now() - interval '1 s'");
     }
 
-    /// The access token has ended.
+    /// Expires the access token.
     pub fn expire(&self) {
         self.database
             .query("UPDATE feishu_refresh.login SET access_expires_at = now() - interval '1 s'");
@@ -145,13 +145,13 @@ impl Shared {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Open,
-    /// Who connects is hung up on.
+    /// Hangs up on new connections.
     Closed,
     /// Nothing comes through, and nobody hangs up.
     Silent,
-    /// Closed before a statement with these words gets to the server.
+    /// Closed before a statement with these words reaches the server.
     CutBefore(&'static str),
-    /// Closed once the server has done a statement with these words, before its answer gets back.
+    /// Closed once the server has executed a statement with these words, before its answer arrives.
     CutAfter(&'static str),
 }
 
@@ -200,7 +200,7 @@ fn lock(mode: &Mutex<Mode>) -> std::sync::MutexGuard<'_, Mode> {
     mode.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Carries a connection both ways, on threads of its own.
+/// Carries a connection both ways, on separate threads.
 fn carry(client: &TcpStream, server: &TcpStream, mode: &Arc<Mutex<Mode>>) {
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);

@@ -1,4 +1,4 @@
-//! The store's key: what is sealed with it, what opens, and what nobody else gets to see.
+//! The store's key: what is sealed with it, what opens, and what stays hidden.
 
 use std::fs;
 use std::process::Stdio;
@@ -18,7 +18,7 @@ fn new_key(shared: &Shared) -> String {
     run.stdout
 }
 
-/// Runs with these keys in the file, whatever stood there.
+/// Runs with these keys in the file, whatever was there.
 fn run_with(shared: &Shared, keys: &str) -> Run {
     fs::write(&shared.key, keys).unwrap();
     shared.run(&[])
@@ -45,9 +45,9 @@ fn without_its_key_nothing_is_sent() {
         (other.as_str(), "is sealed with the key"),
         ("", "the store's key is missing"),
         ("# none\n", "the store's key is missing"),
-        ("ur-sandbox0\n", "the store's key is missing, or is none"),
-        (&own[..20], "the store's key is missing, or is none"),
-        (&format!("{own}rubbish"), "or is none"),
+        ("ur-sandbox0\n", "the store's key is missing or not valid"),
+        (&own[..20], "the store's key is missing or not valid"),
+        (&format!("{own}rubbish"), "or not valid"),
     ] {
         let run = run_with(&shared, keys);
         run.assert_failed(3, says);
@@ -68,7 +68,7 @@ fn without_its_key_nothing_is_sent() {
     let run = Run::of(program.output().unwrap());
     run.assert_failed(3, "the store's key is missing");
     assert!(run.stderr.contains("feishu-refresh store key"));
-    // status says so, too, and exec and login do nothing either.
+    // status says so, too, and exec and login do nothing, either.
     fs::write(&shared.key, &other).unwrap();
     let status = shared.run(&["status"]);
     status.assert_failed(3, "is sealed with the key");
@@ -103,7 +103,7 @@ fn a_key_is_changed_without_a_pause() {
     run_with(&shared, &format!("{old}; the next\n{new}")).token();
     assert_eq!(key_of(&shared, "refresh_token"), first);
     run_with(&shared, &old).token();
-    // New key first: what is saved is sealed with it; the old ones open still.
+    // New key first: what is saved is sealed with it; the old ones still open.
     run_with(&shared, &format!("{new}{old}")).token();
     let second = key_of(&shared, "refresh_token");
     assert_ne!(second, first);
@@ -117,7 +117,7 @@ fn a_key_is_changed_without_a_pause() {
     assert_eq!(shared.scene.server.spent_seen(), 0);
 }
 
-/// Else the app's secret would be sealed with a key that the other logins do not know.
+/// Otherwise the app's secret would be sealed with a key that the other logins do not use.
 #[test]
 fn a_consent_needs_a_key_of_the_store() {
     let Some(shared) = Shared::start() else {
@@ -132,9 +132,9 @@ fn a_consent_needs_a_key_of_the_store() {
         &["store", "import"],
     ] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "nothing there is sealed with the key given");
+        run.assert_failed(3, "nothing there is sealed with the given key");
     }
-    // What the hint says helps whoever has lost the key.
+    // The hint helps after the key was lost.
     shared
         .database
         .query("TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE");
@@ -156,7 +156,7 @@ fn what_is_sealed_opens_only_where_it_stood() {
         for arguments in [&["-p", name][..], &["-p", name, "--min-ttl", "10m"]] {
             shared
                 .run(arguments)
-                .assert_failed(3, "was not sealed for it");
+                .assert_failed(3, "was not sealed for that row");
         }
         assert_eq!(server.requests().len(), requests, "{change}");
         database.query(&format!("UPDATE feishu_refresh.login SET {back}"));
@@ -177,13 +177,13 @@ fn what_is_sealed_opens_only_where_it_stood() {
     database.query("INSERT INTO feishu_refresh.app VALUES ('cli_other', 'http://127.0.0.1:9')");
     let other = "app_id = 'cli_other', service = 'http://127.0.0.1:9'";
     refused(other, "app_id = NULL, service = NULL", "TOKEN");
-    // To another host, it does not go.
+    // It does not go to another host.
     let address = shared.value("base_url");
     let elsewhere = "base_url = 'http://127.0.0.1:9'";
     refused(elsewhere, &format!("base_url = '{address}'"), "TOKEN");
     // Put back as it was, it works.
     shared.run(&[]).token();
-    // An older text of the same place opens, but it is a spent token: it must not go out, nor be waited for.
+    // An older text of the same column opens, but is a spent token: it must not be sent, nor waited for.
     let requests = server.requests().len();
     let now = shared.value("refresh_token");
     for change in [
@@ -203,7 +203,7 @@ fn what_is_sealed_opens_only_where_it_stood() {
     assert_eq!(server.requests().len(), requests);
     shared.run(&[]).token();
     assert_eq!(server.spent_seen(), 0);
-    // What the message advises works.
+    // The message's advice works.
     database.query("UPDATE feishu_refresh.login SET refresh_token = 'ur-plain'");
     let run = shared.run(&[]);
     run.assert_failed(3, "or log in again: feishu-refresh login");
@@ -214,9 +214,9 @@ fn what_is_sealed_opens_only_where_it_stood() {
     shared.run(&[]).token();
 }
 
-/// All that a secret of these tests can be known by.
+/// All marks of these tests' secrets.
 fn assert_no_secret(shared: &Shared, place: &str, text: &str) {
-    // The app's name is none, and looks like one.
+    // The app's name is not a secret, but looks like one.
     let text = text.replace(APP_ID, "");
     let key = fs::read_to_string(&shared.key).unwrap();
     let secrets = [
@@ -234,7 +234,7 @@ fn assert_no_secret(shared: &Shared, place: &str, text: &str) {
 
 #[test]
 fn no_secret_is_in_a_dump_a_log_or_a_message() {
-    // All that a server can be told to note.
+    // Everything that a server can log.
     let settings = [
         ("log_min_duration_statement", "0"),
         ("log_parameter_max_length", "-1"),
@@ -262,7 +262,7 @@ fn no_secret_is_in_a_dump_a_log_or_a_message() {
     let app: Vec<&str> = app.iter().map(String::as_str).collect();
     said += &run(&[&["-v", "-p", "second"], &app[..]].concat(), 0);
     said += &run(&["status", "-v"], 0);
-    // A server that repeats what it was sent, and a row that keeps its words.
+    // A server that repeats what it was sent, and a row that keeps its message.
     let held = shared_token(&shared, "second");
     let words = format!("bad token {held} of {APP_SECRET}");
     let echo = json!({ "code": 20037, "error": "invalid_grant", "error_description": words });
@@ -297,7 +297,7 @@ fn no_secret_is_in_a_dump_a_log_or_a_message() {
         journals += 1;
     }
     assert_eq!(journals, 1);
-    // The lease of a dead run is waited for; here that is over.
+    // The lease of a dead run is waited for; here it has ended.
     let over = "UPDATE feishu_refresh.login SET lease_until = now()";
     shared.database.query(over);
     let mut program = shared.program();
@@ -351,13 +351,13 @@ fn a_command_finds_the_token_and_nothing_that_renews_it() {
     assert!(shared.scene.server.gave(token.unwrap()), "{}", run.stdout);
     assert!(!run.stdout.contains("frkey_"), "{}", run.stdout);
     assert!(!run.stdout.contains("FEISHU_STORE_KEY="), "{}", run.stdout);
-    // It lasts: the second command gets the same, and nothing is sent.
+    // It is still valid: the second command gets the same, and nothing is sent.
     assert_eq!(environment(&[]).stdout, run.stdout);
     assert_eq!(shared.scene.server.rotations(), 1);
     let mut program = shared.program();
     program.env("FEISHU_REFRESH_TOKEN", "ur-other");
     program.args(["exec", "--", "/usr/bin/env"]);
     let run = Run::of(program.output().unwrap());
-    run.assert_failed(3, "a store takes none that way");
+    run.assert_failed(3, "a store does not take one that way");
     assert!(!run.stderr.contains("ur-other"), "{}", run.stderr);
 }

@@ -1,4 +1,4 @@
-//! Runs that are killed: whatever had been read is saved by the next run, and nothing is sent twice.
+//! Killed runs: the next run saves whatever had been read, and nothing is sent twice.
 
 use std::fs;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use super::hosts::{Host, Mode, Wire};
 use crate::harness::{ABORTED, HeldRun, Run};
 use crate::sandbox::Fault;
 
-/// Where a run can be ended, and whether the pair that it got is on a disk there.
+/// Where a run can be killed, and whether its pair is on disk then.
 const POINTS: [(&str, bool); 9] = [
     ("after-lease", true),
     ("after-reserve", true),
@@ -23,10 +23,10 @@ const POINTS: [(&str, bool); 9] = [
     ("before-journal-is-removed", true),
 ];
 
-/// What a run says whose predecessor got a reply that nobody read.
+/// What a run says if its predecessor got a reply that nobody read.
 const LOST: &str = "its successor is lost";
 
-/// Puts the login back whose last reply was lost, as a new one.
+/// Restores a login whose last reply was lost, as a new one.
 fn put_back(shared: &Shared) {
     shared.database.query("DELETE FROM feishu_refresh.login");
     shared.scene.write(shared.scene.server.config_file());
@@ -63,7 +63,7 @@ fn a_run_that_is_ended_at_any_point_costs_nothing() {
         if !was_sent {
             shared.end_lease();
         }
-        // Once there is a reply, no lease is waited for: the default one lasts much longer.
+        // After a reply, no lease is waited for: the default one is much longer.
         let begun = Instant::now();
         let run = host.run(&shared, &["--lock-timeout", "10"]);
         assert!(server.gave(run.token()), "{point}");
@@ -73,7 +73,7 @@ fn a_run_that_is_ended_at_any_point_costs_nothing() {
     }
 }
 
-/// The run that puts a pair back dies, too, wherever it is.
+/// The run that restores a pair dies, too, at every point.
 #[test]
 fn a_run_that_is_ended_while_it_puts_a_pair_back_costs_nothing() {
     let Some(shared) = Shared::start() else {
@@ -106,7 +106,7 @@ fn a_run_that_is_ended_while_it_puts_a_pair_back_costs_nothing() {
     }
 }
 
-/// What a run that died left cannot be saved while the database is away: then nothing is sent.
+/// What a dead run left cannot be saved while the database is down: then nothing is sent.
 #[test]
 fn a_journal_is_never_passed_over() {
     let Some(shared) = Shared::start() else {
@@ -125,7 +125,7 @@ fn a_journal_is_never_passed_over() {
     shared.assert_sound(&host);
 }
 
-/// Numbers that nobody chose, and that are the same each time.
+/// Pseudo-random numbers, the same each time.
 struct Chance(u64);
 
 impl Chance {
@@ -186,13 +186,13 @@ fn three_hundred_kills_lose_nothing_that_was_read() {
         }
     }
     println!("{lost} replies were not read, {kept} pairs put back, {ended} runs were faster");
-    // More would be replies that were read; on a busy machine the reading takes its time.
+    // More would be replies that were read; on a busy machine, reading takes time.
     assert!(lost < 100, "{lost}");
     host.run(&shared, &[]).token();
     shared.assert_consistent(&host);
 }
 
-/// The one that waits has looked for journals before the other wrote its own.
+/// The waiting run has looked for journals before the other wrote its own.
 #[test]
 fn a_run_that_waited_finds_what_the_other_left() {
     let Some(shared) = Shared::start() else {
@@ -232,7 +232,7 @@ fn a_login_that_was_deleted_meanwhile_is_in_a_journal() {
         .assert_failed(3, "has no login [TOKEN]");
 }
 
-/// Who is refused on another host must know that it may have been spent for nothing.
+/// A run refused on another host must know that the token may have been spent in vain.
 #[test]
 fn a_reply_that_was_lost_is_known_to_the_other_hosts() {
     let Some(shared) = Shared::start() else {
@@ -247,7 +247,7 @@ fn a_reply_that_was_lost_is_known_to_the_other_hosts() {
     other.run(&shared, &[]).assert_failed(4, LOST);
 }
 
-/// The lease of a run that could not save lasts: the row's token is spent, and others are to know.
+/// The lease of a run that could not save remains: the row's token is spent, and others must know.
 #[test]
 fn a_pair_that_is_not_saved_keeps_others_from_its_predecessor() {
     let Some(shared) = Shared::start() else {
@@ -268,7 +268,7 @@ fn a_pair_that_is_not_saved_keeps_others_from_its_predecessor() {
     shared.end_lease();
     other.run(&shared, &[]).assert_failed(4, LOST);
     assert_eq!(shared.value("state"), "refused");
-    // The host that has it heals the login.
+    // The host that has the pair heals the login.
     assert!(server.gave(host.run(&shared, &[]).token()));
     assert!(server.gave(other.run(&shared, &[]).token()));
     assert_eq!(server.spent_seen(), 1);

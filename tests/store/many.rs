@@ -1,4 +1,4 @@
-//! Many logins, and workers that refresh them side by side.
+//! Many logins, and workers that refresh them in parallel.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::harness::{HeldRun, PROGRAM, Run, send_signal};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault, OTHER_APP_ID, Recorded};
 
 impl Shared {
-    /// A store with so many logins of an app, `p0` and so on.
+    /// A store with this many logins of an app, `p0` and so on.
     fn with_many(api: &str, logins: usize) -> Option<Self> {
         let shared = Shared::without_login(&[])?;
         shared.trust_everybody();
@@ -22,7 +22,7 @@ impl Shared {
         Some(shared)
     }
 
-    /// Moves so many new logins of an app into the store.
+    /// Moves this many new logins of an app into the store.
     fn add_many(&self, api: &str, app_id: &str, name: &str, logins: usize) {
         self.add_many_at(&self.scene.server.base_url(), api, app_id, name, logins);
     }
@@ -157,7 +157,7 @@ fn workers_that_are_killed_leave_their_logins_to_the_others() {
     }
     assert!(kills > 5);
     let server = &shared.scene.server;
-    // A reply that nobody had read when its worker was killed is asked for again, and refused.
+    // A token whose reply was unread when its worker was killed is sent again, and refused.
     let lost = server.spent_seen();
     assert!(
         lost <= kills,
@@ -165,7 +165,7 @@ fn workers_that_are_killed_leave_their_logins_to_the_others() {
     );
     let refused = shared.count("state = 'refused'");
     assert_eq!(refused, lost);
-    // Those that were refreshed while none was left to do were new workers' from their begin.
+    // Those refreshed while none was left to do belonged to new workers from their start.
     let rotations = shared.count("previous_fingerprint IS NOT NULL");
     assert_eq!(rotations, LOGINS - refused);
 }
@@ -195,7 +195,7 @@ fn workers_keep_to_the_documented_limits_together() {
         let workers: Vec<_> = (0..workers)
             .map(|_| start(&shared, &host, &["-q"]))
             .collect();
-        // One that is stopped for a while sends nothing late, and the others go on.
+        // A worker that is stopped for a while sends nothing late, and the others go on.
         if workers.len() > 1 {
             wait_for("a request", || {
                 shared.scene.server.requests().len() > seen + 20
@@ -251,7 +251,7 @@ fn each_way_of_being_due_takes_what_is_due_and_no_more() {
     // Neither: whatever was not refreshed since the run began.
     assert_eq!(all(&[]), "p0 p1 p2 p3 p4 p5");
     assert_eq!(all(&[]), "p0 p1 p2 p3 p4 p5");
-    // The access token, or the refresh token, or either; none that is known counts as none that lives.
+    // The access token, or the refresh token, or either; an unknown expiry counts as expired.
     assert_eq!(all(&["--min-ttl", "10m"]), "");
     assert_eq!(all(&["--keep-alive", "2d"]), "");
     let is_due = "now() + interval";
@@ -268,10 +268,10 @@ fn each_way_of_being_due_takes_what_is_due_and_no_more() {
     set("p0", &format!("access_expires_at = {is_due} '9 min'"));
     set("p2", &format!("refresh_expires_at = {is_due} '47 h'"));
     assert_eq!(all(&["--min-ttl", "10m", "--keep-alive", "2d"]), "p0 p2");
-    // What is longer than any token lives is due each time, but once in a run.
+    // With more than any token's lifetime, all are due each time, but once per run.
     assert_eq!(all(&["--min-ttl", "365d"]), "p0 p1 p2 p3 p4 p5");
     assert_eq!(all(&["--keep-alive", "365d"]), "p0 p1 p2 p3 p4 p5");
-    // Who is held back, refused, or leased by somebody is left alone.
+    // A login that is held back, refused, or leased by somebody is skipped.
     set("p0", "state = 'held'");
     set(
         "p1",
@@ -286,7 +286,7 @@ fn each_way_of_being_due_takes_what_is_due_and_no_more() {
         "lease_id = 'other', lease_until = now() - interval '1 s'",
     );
     assert_eq!(all(&[]), "p3 p4 p5");
-    // One with a name can be asked for all the same.
+    // One can still be requested by name.
     host.run(&shared, &["-p", "p1"]).token();
     assert_eq!(all(&[]), "p1 p3 p4 p5");
     assert_eq!(shared.scene.server.spent_seen(), 0);
@@ -312,7 +312,7 @@ fn a_login_that_failed_is_tried_again_later_and_later() {
         assert_eq!(object["error"]["kind"], "temporary");
         assert_eq!(names(&run).len(), if failures == 1 { 2 } else { 0 });
         assert_eq!(failing(pause), format!("{minutes},{failures}"));
-        // Not before that: there is nothing to do, and nothing failed.
+        // Not earlier: there is nothing to do, and nothing failed.
         let run = host.run(&shared, &[&arguments[..], &["--min-ttl", "1m"]].concat());
         assert_eq!(
             (run.code, run.stdout.as_str(), run.stderr.as_str()),
@@ -332,7 +332,7 @@ fn a_login_that_failed_is_tried_again_later_and_later() {
     run.assert_done();
     assert_eq!(names(&run).len(), 1);
     assert_eq!(shared.count("failures > 0 OR retry_at IS NOT NULL"), 0);
-    // A token that the server calls dead is not tried again, and the run says so.
+    // A token that the server calls dead is not sent again, and the run says so.
     shared.set("refreshed_at = NULL");
     shared.scene.server.fail_next(Fault::reply(
         400,
@@ -384,9 +384,9 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     wait_for("the refusal", || !shared.scene.server.requests().is_empty());
     let held = "SELECT held_until > now() + interval '1500 ms' FROM feishu_refresh.pace";
     wait_for("the hold", || shared.database.query(held) == "t");
-    // Another one comes, and waits, too; or does not, if it is not to.
+    // Another run comes, and waits, too; or does not, if told not to.
     let impatient = other.run(&shared, &["--all", "--max-wait", "0"]);
-    impatient.assert_failed(5, "as its server asked");
+    impatient.assert_failed(5, "the server asked the app");
     let second = start(&shared, &other, &["-q", "--rate", "20"]);
     end(first).assert_done();
     end(second).assert_done();
@@ -394,7 +394,7 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     assert_eq!(requests.len(), 61);
     let held = requests[0].at + Duration::from_millis(2900);
     let early = requests.iter().skip(1).filter(|request| request.at < held);
-    // What was on its way already.
+    // What was already in flight.
     assert!(early.count() <= 1);
     shared.assert_all_sound(&host);
 }
@@ -441,14 +441,14 @@ fn a_signal_ends_a_worker_cleanly() {
         let sent = server.requests().len();
         let run = run.let_go(&shared.scene);
         assert_eq!(run.code, code, "{}", run.stderr);
-        // What was held is saved and told of, and no more was sent.
+        // What was held is saved and reported, and no more was sent.
         assert!(server.requests().len() <= sent + 1);
         assert_eq!(names(&run).len(), server.rotations() - before);
         assert!(server.rotations() > before);
         assert_eq!(shared.count("failures > 0"), 0);
         shared.assert_all_sound(&host);
     }
-    // Nothing stands in the way of the next.
+    // Nothing blocks the next.
     let run = host.run(&shared, &["--all", "--rate", "0", "-o", "json"]);
     run.assert_done();
     assert_eq!(names(&run).len(), 60);
@@ -480,13 +480,13 @@ fn a_worker_with_another_key_spoils_nothing() {
     run.assert_failed(3, "[p3]");
     assert_eq!(shared.scene.server.rotations(), 4);
     shared.assert_all_sound(&host);
-    // So is one that is sealed with a key which the others are not.
+    // So is one that is sealed with another key than the others.
     shared.set("refreshed_at = NULL, retry_at = NULL, access_token = NULL");
     shared.set("refresh_token = '0123abcd' || substr(refresh_token, 9) WHERE name = 'p0'");
     let run = host.run(&shared, &["--all", "--rate", "0"]);
     run.assert_failed(3, "is sealed with the key 0123abcd");
     assert_eq!(shared.scene.server.rotations(), 8);
-    // That is no fault of the login, and stands in nobody's way, however many there are.
+    // That is not the login's fault, and blocks nobody, however many there are.
     assert_eq!(shared.count("failures > 0 AND name = 'p0'"), 0);
     shared.set("refreshed_at = NULL");
     shared.set("refresh_token = '0123abcd' || substr(refresh_token, 9) WHERE name <> 'p4'");
@@ -624,7 +624,7 @@ fn status_streams_more_logins_than_it_looks_at_together() {
     let Some(shared) = Shared::with_many("v2", 4) else {
         return;
     };
-    // None of them opens under its name but the first ones: that is told of each.
+    // Only the first ones open under their names: that is reported for each.
     shared.database.query(
         "INSERT INTO feishu_refresh.login \
          SELECT (jsonb_populate_record(l, jsonb_build_object('name', 'x' || n))).* \
@@ -643,7 +643,7 @@ fn no_wait_that_nobody_asked_for_ends_a_worker() {
         return;
     };
     let host = Host::new();
-    // The queue of an app is no wait that its server asked for.
+    // An app's queue is not a wait that its server asked for.
     let run = host.run(&shared, &["--all", "--rate", "20", "--max-wait", "0"]);
     run.assert_done();
     assert_eq!(shared.scene.server.rotations(), 50);
@@ -721,7 +721,7 @@ fn a_signal_shortens_a_save_that_fails() {
     shared.assert_all_sound(&host);
 }
 
-/// A container's first process is ended by no signal's default work.
+/// No signal's default action ends a container's first process.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_signal_ends_a_worker_that_is_a_containers_first_process() {
@@ -778,14 +778,14 @@ fn a_journal_mends_a_login_that_another_host_was_refused_for() {
     let run = second.run(&shared, &["--all", "--rate", "0"]);
     assert_eq!(run.code, 4, "{}", run.stderr);
     assert_eq!(shared.count("state = 'refused'"), 1);
-    // Nothing is due for the first host, but for what it has.
+    // Nothing is due for the first host, except what it has.
     let run = first.run(&shared, &["--all", "--min-ttl", "1m"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("it is saved now"), "{}", run.stderr);
     assert_eq!(shared.count("state = 'live'"), 2);
     assert_eq!(shared.scene.server.spent_seen(), 1);
     shared.assert_nothing_left(&first);
-    // All that is held works.
+    // All stored tokens work.
     let run = second.run(&shared, &["--all", "--rate", "0", "-o", "json"]);
     run.assert_done();
     assert_eq!(names(&run).len(), 2);

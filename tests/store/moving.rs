@@ -1,4 +1,4 @@
-//! `store import`: at any moment a login is in the file or in the store, and nowhere twice.
+//! `store import`: at any moment a login is in the file or in the store, never in both.
 
 use std::fs;
 use std::io::Write;
@@ -12,10 +12,10 @@ use super::commands::{answer, ask_in_store};
 use crate::harness::{ABORTED, HeldRun, Run, Scene, fingerprint, set_private, tokens_in_journal};
 use crate::sandbox::{APP_ID, APP_SECRET, Fault};
 
-/// A database, and a scene that changes from case to case: starting a server takes long.
+/// A database, and a scene that changes per case: starting a server takes long.
 struct Move {
     shared: Shared,
-    /// What is the user's: the key, and the folder of the program's memory.
+    /// The user's: the key, and the folder of the program's memory.
     home: TempDir,
 }
 
@@ -35,7 +35,7 @@ impl Move {
         self.shared.database.query(&format!("TRUNCATE {tables}"));
         let _ = fs::remove_dir_all(self.state());
         self.shared.scene = Scene::new();
-        // The app's secrets go another way than the login's, and must arrive, too.
+        // The app's secrets take another way than the login's, and must arrive, too.
         let server = &self.scene().server;
         self.scene()
             .write(format!("; mine\n{}", server.profile("TOKEN", "v2")));
@@ -49,7 +49,7 @@ impl Move {
         self.home.path().join("state")
     }
 
-    /// Its socket asks for no password: to check one takes longer than all else.
+    /// Its socket asks for no password: checking one takes longer than all else.
     fn address(&self) -> String {
         self.shared.database.socket_address()
     }
@@ -96,7 +96,7 @@ impl Move {
         self.shared.value("state")
     }
 
-    /// All that the program keeps beside the file, or remembers of it.
+    /// All that the program keeps beside the file, or remembers about it.
     fn remembered(&self) -> Vec<String> {
         let mut tokens = self.scene().journaled().into_iter().collect::<Vec<_>>();
         let folder = self.state().join("feishu-refresh");
@@ -140,7 +140,7 @@ enum First {
     Nothing,
     RunOnFile,
     RunOnStore,
-    /// The text of before the import is put back, as an editor or a backup would.
+    /// The text from before the import is restored, as by an editor or a backup.
     OldCopy,
     /// One that holds a token that was spent before the import.
     OlderCopy,
@@ -171,7 +171,7 @@ fn kill_and_go_on(place: &mut Move, point: &str, first: First, has_links: bool) 
         First::Nothing => {}
         First::RunOnFile => {
             let run = place.on_file(&[]);
-            // What a torn file held is the login's last good state: only then may it be refreshed.
+            // A torn file's content is the login's last good state: only then may it be refreshed.
             let has_rotated = place.scene().server.rotations() > rotations;
             assert_eq!(run.code, if has_rotated { 0 } else { 3 }, "{case}");
             assert!(!(has_rotated && is_freed), "{case}");
@@ -244,7 +244,7 @@ fn an_import_that_was_killed_goes_on() {
     ] {
         kill_and_go_on(&mut place, point, First::OlderCopy, false);
     }
-    // Once it is freed, an old copy with the very token is nobody's to heal.
+    // Once it is freed, nobody heals an old copy with the same token.
     for first in [First::Nothing, First::RunOnStore] {
         kill_and_go_on(&mut place, "after-free", first, false);
     }
@@ -277,7 +277,7 @@ fn imports_that_are_killed_in_a_row_end_well() {
     place.begin();
     for point in POINTS {
         place.import_killed_at(point);
-        // By now it may be out of the file.
+        // It may have left the file.
         place.on_file(&[]);
         if place.scene().value("refresh_token").is_empty() {
             break;
@@ -293,7 +293,7 @@ fn imports_that_are_killed_in_a_row_end_well() {
     place.assert_moved("in a row");
 }
 
-/// A file with logins of all kinds, and an app that they share.
+/// A file with logins of all kinds, and a shared app.
 fn write_many(scene: &Scene) {
     let base_url = scene.server.base_url();
     let token = |api: &str| scene.server.refresh_token_for(api);
@@ -336,7 +336,7 @@ fn many_logins_move_alone_or_together() {
         run.stderr
     );
     assert_eq!(names(), "second live");
-    // The others are as they were, and work.
+    // The others are unchanged, and work.
     place.on_file(&["-p", "third bot"]).token();
     place.on_file(&["-p", "second"]).assert_failed(3, "");
     let run = place.import();
@@ -344,7 +344,7 @@ fn many_logins_move_alone_or_together() {
     assert_eq!(run.stderr.lines().count(), 3, "{}", run.stderr);
     assert_eq!(names(), "TOKEN live,disk live,second live,third bot live");
     let rotations = place.scene().server.rotations();
-    // What they shared came along: no flag is needed.
+    // What they shared was moved, too: no flag is needed.
     for name in ["TOKEN", "second", "third bot", "disk"] {
         let run = place.in_store(&["-p", name]);
         run.assert_done();
@@ -390,7 +390,7 @@ fn what_stands_in_the_store_is_never_overwritten() {
         assert!(run.stderr.contains(&place.address()), "{}", run.stderr);
         assert_eq!(other.text(), text);
         assert_eq!(place.shared.value("login.*::text"), row, "{state}");
-        // It goes on as ever.
+        // It works as before.
         other.run::<&str>([]).token();
         assert_eq!(server.spent_seen(), 0);
         if state == "held" {
@@ -412,7 +412,7 @@ fn one_token_is_never_under_two_names() {
     let run = place.import();
     run.assert_failed(
         3,
-        "the same refresh token, or what came of it, under another name",
+        "the same refresh token, or its successor, under another name",
     );
     assert_eq!(place.text(), copy);
     let count = "SELECT count(*) FROM feishu_refresh.login";
@@ -445,7 +445,7 @@ fn an_old_copy_of_the_file_brings_nothing_back() {
         place.shared.value("refresh_fingerprint"),
         fingerprint(&token)
     );
-    // The same token in the file again: it goes once more, and the store's stays.
+    // The same token in the file again: it is removed once more, and the store's stays.
     place.scene().write(&second);
     let run = place.import();
     run.assert_done();
@@ -474,7 +474,7 @@ fn an_old_copy_of_the_file_brings_nothing_back() {
     place.shared.database.query(&format!(
         "UPDATE feishu_refresh.login SET (previous_fingerprint, refresh_fingerprint) = ('{back}')"
     ));
-    // By now the store has another: nothing is guessed.
+    // The store now has another: nothing is guessed.
     place.scene().write(&second);
     let run = place.import();
     run.assert_failed(3, "it is an old copy");
@@ -576,7 +576,7 @@ fn what_dead_runs_left_moves_along() {
         fingerprint(&pair)
     );
     place.assert_moved("a journal");
-    // One that died with a request under way: whoever is refused next must know.
+    // One that died during a request: the next refused run must know.
     place.begin();
     place.scene().server.fail_next(Fault::HoldThenClose);
     let mut held = HeldRun::spawn(place.on_file_program().arg("-v"));
@@ -595,7 +595,7 @@ fn what_dead_runs_left_moves_along() {
         "{}",
         run.stderr
     );
-    // This server took it for nothing: it works still.
+    // This server did not spend it: it still works.
     place.in_store(&[]).token();
     place.assert_moved("a doubt");
 }
@@ -614,7 +614,7 @@ fn a_login_over_one_that_is_held_back_parts_the_two() {
     let app: Vec<&str> = app.iter().map(String::as_str).collect();
     let (login, page) = ask_in_store(&place.shared, &app);
     assert_eq!(answer(&place.shared, login, &page).code, 0);
-    // By now they are two logins: each works where it is, and neither takes the other's place.
+    // Now they are two logins: each works where it is, and neither replaces the other.
     let run = place.import();
     run.assert_failed(3, "another login by that name");
     assert_eq!(place.text(), text);
@@ -641,22 +641,22 @@ fn an_import_that_cannot_begin_changes_nothing() {
     run.assert_failed(5, "cannot connect");
     import("FEISHU_STORE_KEY_FILE", "/nowhere").assert_failed(3, "cannot read the store's key");
     import("FEISHU_STORE_KEY", "frkey_short")
-        .assert_failed(3, "the store's key is missing, or is none");
+        .assert_failed(3, "the store's key is missing or not valid");
     import("FEISHU_CONFIG_FILE", "nowhere.ini").assert_failed(3, "nowhere.ini does not exist");
     place
         .shared
         .database
         .query("ALTER TABLE feishu_refresh.login RENAME TO elsewhere");
-    import("LANG", "C").assert_failed(3, "it has no tables of this program");
+    import("LANG", "C").assert_failed(3, "it does not have this program's tables");
     place
         .shared
         .database
         .query("ALTER TABLE feishu_refresh.elsewhere RENAME TO login");
-    // A step that fails, and is no kill: what has not moved is told, and can be moved later.
+    // A failing step, not a kill: what has not moved is reported, and can be moved later.
     import("FEISHU_REFRESH_FAIL", "after-hold=error").assert_failed(1, "fail point");
     assert_eq!(place.text(), text);
     assert_eq!(place.scene().file_names(), ["feishu-config.ini"]);
-    // One that passes is done again.
+    // A transient failure is retried.
     let run = import("FEISHU_REFRESH_FAIL", "before-hold=error");
     run.assert_done();
     place.assert_moved("at last");

@@ -8,7 +8,7 @@ use super::hosts::{Host, wait_for};
 use crate::harness::{Run, send_signal};
 use crate::sandbox::Fault;
 
-/// Runs this often from these hosts, twenty at a time; what each run came to.
+/// Runs this often from these hosts, twenty at a time; returns each run's result.
 fn run_often(shared: &Shared, hosts: &[Host], times: usize, arguments: &[&str]) -> Vec<Run> {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -33,7 +33,7 @@ fn run_often(shared: &Shared, hosts: &[Host], times: usize, arguments: &[&str]) 
     })
 }
 
-/// The server has room for just as many as there are, and the one that refreshes is among them.
+/// The server accepts exactly as many as there are, including the one that refreshes.
 #[test]
 fn a_thousand_runs_refresh_an_expired_login_once() {
     let Some(shared) = Shared::start_with(&[("max_connections", "25")]) else {
@@ -57,7 +57,7 @@ fn a_thousand_runs_refresh_an_expired_login_once() {
     shared.assert_sound(&hosts[1]);
 }
 
-/// The names that clients of the database gave, in statements that claim a login.
+/// The client names in statements that claim a login.
 fn claimants(shared: &Shared) -> usize {
     let log = shared.database.log();
     let is_claimed_by = |name: &String| {
@@ -78,7 +78,7 @@ fn twenty_at_once_from_two_hosts_queue_and_share_one_refresh() {
     shared.trust_everybody();
     let address = |number| format!("{}?application_name=run{number}", shared.database.address());
     let hosts: Vec<_> = (0..20).map(|n| Host::with_address(address(n))).collect();
-    // A login that was never refreshed here, and one whose access token still lasts.
+    // A login that was never refreshed here, and one whose access token is still valid.
     shared.scene.server.fail_next(Fault::Hold);
     let runs: Vec<_> = thread::scope(|scope| {
         let runs: Vec<_> = hosts
@@ -94,7 +94,7 @@ fn twenty_at_once_from_two_hosts_queue_and_share_one_refresh() {
         assert_eq!(run.token(), runs[0].token());
     }
     assert_eq!(shared.scene.server.requests().len(), 1);
-    // Without any order, some share and some refresh: all do well.
+    // Without any order, some share and some refresh: all succeed.
     let rotations = shared.scene.server.rotations();
     for run in run_often(&shared, &hosts, 100, &[]) {
         assert!(shared.scene.server.gave(run.token()));
@@ -106,7 +106,7 @@ fn twenty_at_once_from_two_hosts_queue_and_share_one_refresh() {
     shared.assert_sound(&hosts[0]);
 }
 
-/// Whoever stands still past its lease finds another in its place.
+/// A run that is stopped past its lease finds that another has replaced it.
 #[test]
 fn a_run_that_wakes_up_after_a_takeover_heals_the_login() {
     let Some(shared) = Shared::start() else {
@@ -138,7 +138,7 @@ fn a_run_that_wakes_up_after_a_takeover_heals_the_login() {
     shared.assert_consistent(&other);
 }
 
-/// The other is still at it when the first wakes up: its own token is refused, and it takes what came.
+/// The other is still refreshing when the first wakes up: its own token is refused, and it takes the new one.
 #[test]
 fn a_run_that_was_overtaken_takes_what_the_other_saved() {
     let Some(shared) = Shared::start() else {
@@ -158,7 +158,7 @@ fn a_run_that_was_overtaken_takes_what_the_other_saved() {
     other.run(&shared, &[]).token();
 }
 
-/// A PgBouncer lends each transaction another connection of few.
+/// A PgBouncer lends each transaction one of a few connections.
 #[test]
 fn twenty_at_once_through_a_pgbouncer_refresh_once() {
     let Some(shared) = Shared::start() else {
@@ -199,8 +199,8 @@ fn a_standby_is_passed_over_until_it_takes_over() {
     both.run(&shared, &[]).token();
     let asked = shared.scene.server.requests().len();
     let run = alone.run(&shared, &["--lock-timeout", "1"]);
-    run.assert_failed(5, "can only be read");
-    // It is made the main server while a request is under way.
+    run.assert_failed(5, "is read-only");
+    // It is promoted during a request.
     let mut run = both.held(&shared, &[]);
     assert_eq!(shared.scene.server.requests().len(), asked + 1);
     standby.catch_up(&shared.database).unwrap();

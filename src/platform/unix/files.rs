@@ -1,4 +1,4 @@
-//! Files: which is which, whose they are, and how they are locked, reserved and written.
+//! Files: their identity and ownership, and how they are locked, reserved and written.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
@@ -16,12 +16,12 @@ use super::kernel;
 use crate::error::Hint;
 use crate::platform::Fixed;
 
-/// Names one file on this machine, whatever its path.
+/// Identifies a file on this machine, whatever its path.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Options that open at once even what is not a file, so that it can be looked at and refused.
+/// Options that open even a non-file without blocking, so that it can be inspected and refused.
 pub(crate) fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
@@ -31,12 +31,12 @@ pub(crate) fn open_options() -> OpenOptions {
     options
 }
 
-/// A new file for its owner alone; never an old one, never through a link.
+/// A new file that only its owner may use; never an existing one, never through a link.
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     open_options().write(true).create_new(true).open(path)
 }
 
-/// Opens a file, but no link.
+/// Opens a file, but not a link.
 pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     OpenOptions::new()
@@ -45,7 +45,7 @@ pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The same, to write to it.
+/// The same, for writing.
 pub(crate) fn open_unlinked_to_write(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     OpenOptions::new()
@@ -54,7 +54,7 @@ pub(crate) fn open_unlinked_to_write(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a file to append to it, for its owner alone if it is missing. Nobody is waited for.
+/// Opens a file for appending; creates it, for its owner only, if it is missing. Does not block.
 pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
@@ -64,17 +64,17 @@ pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Reads from this place on, as much as comes at once.
+/// Reads from this offset, as much as one call returns.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read_at(bytes, offset)
 }
 
-/// Writes all of it from this place on.
+/// Writes all of it from this offset.
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
 }
 
-/// Puts the file `new` in the place of another, which is open as `old`.
+/// Replaces a file, which is open as `old`, by the file `new`.
 pub(crate) fn rename_over(
     new_path: &Path,
     _new: &File,
@@ -84,19 +84,19 @@ pub(crate) fn rename_over(
     fs::rename(new_path, old_path)
 }
 
-/// The file whose lock stands for the lock on the file at `path`, where that is another: here the
-/// file itself is locked, so that no other lies about.
+/// The file that is locked in place of the one at `path`, if that is another: here the file itself is locked, so no
+/// extra file is left behind.
 #[expect(clippy::unnecessary_wraps, reason = "another system needs one")]
 pub(crate) fn stand_in_for_lock(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Marks a file as that of a living run.
+/// Marks a file as belonging to a live run.
 pub(crate) fn claim(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
-/// Marks a file as that of a living run, where no other lock keeps others away.
+/// Marks a file as belonging to a live run, where no other lock keeps other runs away.
 #[cfg(feature = "postgres")]
 pub(crate) fn claim_alone(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
@@ -107,7 +107,7 @@ pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
-/// Where programs keep what should outlive a run, for this user.
+/// Where programs keep this user's data between runs.
 pub(crate) fn state_folder() -> Option<PathBuf> {
     let absolute = |folder: PathBuf| Some(folder).filter(|folder| folder.is_absolute());
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
@@ -117,29 +117,29 @@ pub(crate) fn state_folder() -> Option<PathBuf> {
     state.or_else(home).and_then(absolute)
 }
 
-/// Makes a folder for this user alone, and the folders above it.
+/// Makes a folder that only this user may use, and the folders above it.
 pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// The user this program acts as.
+/// The user this program runs as.
 pub(crate) fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Whether this is a regular file of one name, of this user or of the owner of `model`.
+/// Whether this is a regular file with one name, owned by this user or the owner of `model`.
 pub(crate) fn is_ours(metadata: &Metadata, model: Option<&Metadata>) -> bool {
     let uid = metadata.uid();
     let is_models = model.is_some_and(|model| uid == model.uid());
     metadata.is_file() && metadata.nlink() == 1 && (uid == user() || is_models)
 }
 
-/// Whether a folder is this user's, and nobody else may put anything into it.
+/// Whether a folder is this user's, and nobody else may write to it.
 pub(crate) fn is_own_folder(metadata: &Metadata) -> bool {
     metadata.uid() == user() && metadata.mode() & 0o022 == 0
 }
 
-/// Whether a file is nobody's to read or write but its owner's.
+/// Whether only its owner may read or write a file.
 pub(crate) fn is_private(metadata: &Metadata) -> bool {
     metadata.mode() & 0o077 == 0
 }
@@ -161,24 +161,24 @@ pub(crate) fn take_mode(file: &File, model: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))
 }
 
-/// The mode bits, where files have such.
+/// The mode bits, where files have them.
 #[expect(clippy::unnecessary_wraps, reason = "another system has none")]
 pub(crate) fn mode(metadata: &Metadata) -> Option<u32> {
     Some(metadata.mode() & 0o7777)
 }
 
-/// The permission bits, if they let someone besides the owner read.
+/// The permission bits, if they let anyone but the owner read.
 pub(crate) fn mode_if_readable_by_others(metadata: &Metadata) -> Option<u32> {
     mode(metadata).filter(|mode| mode & 0o044 != 0)
 }
 
 /// Makes a rename in this folder survive a power cut, where the file system can promise that.
-/// A folder that cannot be synced is no failure: the file itself is.
+/// A folder that cannot be synced is not a failure: the file itself is synced.
 pub(crate) fn sync_folder(folder: &Path) {
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
-/// Refuses a length that files must not have: what writes beyond it is killed.
+/// Refuses a length above the file size limit: a process that writes beyond it is killed.
 pub(crate) fn check_length(bytes: u64) -> io::Result<()> {
     let limit = getrlimit(Resource::Fsize).current;
     match limit {
@@ -187,8 +187,7 @@ pub(crate) fn check_length(bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Sets space aside. The file keeps its length where the system knows how to reserve, and is filled
-/// with NULs where it does not.
+/// Reserves space. The file keeps its length where the system can reserve, and is filled with NULs where it cannot.
 pub(crate) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     check_length(bytes)?;
     match kernel::allocate(file, bytes) {
@@ -200,7 +199,7 @@ pub(crate) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Sets space aside for a file that has a text already, where the system knows how to.
+/// Reserves space for a file that already has text, where the system can.
 pub(crate) fn reserve_beyond(file: &File, bytes: u64) -> io::Result<()> {
     check_length(bytes)?;
     match kernel::allocate(file, bytes) {
@@ -225,7 +224,7 @@ pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
 /// What makes a file that is [`Fixed::Immutable`] changeable.
 pub(crate) fn how_to_make_changeable() -> Hint {
     Hint::fixed(
-        "take away the immutable or append-only attribute: see lsattr and chattr",
+        "remove the immutable or append-only attribute: see lsattr and chattr",
         "请移除不可变或仅追加属性：参见 lsattr 与 chattr",
     )
 }

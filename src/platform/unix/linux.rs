@@ -15,24 +15,23 @@ use crate::platform::Fixed;
 /// The clock that runs while the machine sleeps.
 pub(super) const CLOCK_THAT_RUNS_IN_SLEEP: ClockId = ClockId::Boottime;
 
-/// Takes away the permission to dump, which a program gets back when another takes its place.
+/// Forbids core dumps of this process; exec of another program allows them again.
 pub(super) fn forbid_core_dumps() {
-    // A kernel that knows no such thing writes what it wants.
+    // A kernel without this setting dumps what it likes.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Does what starts another program, or becomes one: that may be dumped again.
+/// Starts or becomes another program, which may be dumped again.
 pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
     start()
 }
 
-/// Sets space aside and leaves the file's length alone.
+/// Reserves space and keeps the file's length.
 pub(super) fn allocate(file: &File, bytes: u64) -> Result<(), Errno> {
     retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes))
 }
 
-/// What Linux knows of a path beyond its metadata. A kernel too old to tell lets the rename
-/// fail instead.
+/// What Linux knows about a path beyond its metadata. On a kernel too old to say, the rename fails instead.
 pub(super) fn fixed(path: &Path) -> Option<Fixed> {
     const UNCHANGEABLE: StatxAttributes = StatxAttributes::IMMUTABLE.union(StatxAttributes::APPEND);
     let of = |path: &Path| {

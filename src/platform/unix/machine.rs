@@ -7,7 +7,7 @@ use rustix::time::clock_gettime;
 
 use super::kernel;
 
-/// The time since the machine was started, with that in which it slept.
+/// The time since the machine started, including sleep.
 pub(crate) fn uptime() -> Duration {
     let time = clock_gettime(kernel::CLOCK_THAT_RUNS_IN_SLEEP);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
@@ -15,7 +15,7 @@ pub(crate) fn uptime() -> Duration {
     Duration::new(seconds, nanos)
 }
 
-/// The machine's name, for people.
+/// The machine's name, for display.
 pub(crate) fn name() -> String {
     uname().nodename().to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! What other Unix systems cannot do with a file, and Linux can.
+//! Substitutes for what only Linux can do with a file.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::platform::Fixed;
 
-/// Lowers the limit on the length of core dumps to nothing.
+/// Sets the core dump size limit to zero.
 pub(super) fn forbid_core_dumps() {
     let limit = getrlimit(Resource::Core);
     LIMIT.get_or_init(|| limit.clone());
@@ -23,7 +23,7 @@ pub(super) fn forbid_core_dumps() {
 /// The limit that this program was started with.
 static LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
-/// Does what starts another program, or becomes one, with the limit that this program was started with.
+/// Starts or becomes another program, with the limit that this program was started with.
 pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
     let Some(limit) = LIMIT.get() else {
         return start();
@@ -34,7 +34,7 @@ pub(super) fn with_core_dumps<T>(start: impl FnOnce() -> T) -> T {
     done
 }
 
-/// They reserve only by changing the file's length.
+/// They can reserve only by changing the file's length.
 pub(super) fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
     Err(Errno::OPNOTSUPP)
 }
@@ -44,5 +44,5 @@ pub(super) fn fixed(_path: &Path) -> Option<Fixed> {
     None
 }
 
-/// The clock that runs while the machine sleeps: on macOS this one does.
+/// The clock that runs while the machine sleeps: on macOS, this one.
 pub(super) const CLOCK_THAT_RUNS_IN_SLEEP: rustix::time::ClockId = rustix::time::ClockId::Monotonic;

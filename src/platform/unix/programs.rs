@@ -21,9 +21,9 @@ use super::{kernel, signals};
 /// What runs a command line.
 pub(crate) const SHELL: &str = "/bin/sh";
 
-/// Runs a command line in a shell, with this text on its stdin and its stdout on our stderr, and waits
-/// for its end. It gets the environment with one more variable, and the signal mask that this program
-/// was started with: a signal that waits here is none of its business.
+/// Runs a command line in a shell, with this text on its stdin and its stdout on our stderr, and waits for its end. It
+/// gets the environment with one more variable, and this program's original signal mask: a signal deferred here does
+/// not concern it.
 pub(crate) fn run_shell(
     command_line: &str,
     stdin: &str,
@@ -63,7 +63,7 @@ pub(crate) fn run_shell(
         .map_err(io::Error::from)
     })?;
     drop(reader);
-    // A command need not read what it is told.
+    // A command need not read its stdin.
     let _ = writer.write_all(stdin.as_bytes());
     drop(writer);
     loop {
@@ -93,13 +93,12 @@ fn environment(variable: Option<(&str, &str)>) -> io::Result<Vec<CString>> {
     texts.collect()
 }
 
-/// Sees to it that no core dump shows this program's memory. Programs that it starts or becomes may
-/// have theirs.
+/// Prevents core dumps of this program's memory. Programs that it starts or becomes may have theirs.
 pub(crate) fn forbid_core_dumps() {
     kernel::forbid_core_dumps();
 }
 
-/// Whether there is a process of this number.
+/// Whether there is a process with this id.
 pub(crate) fn is_running(id: u32) -> bool {
     let id = i32::try_from(id).ok().filter(|id| *id > 0);
     let asked = id.map(|id| kill(Pid::from_raw(id), None));
@@ -116,8 +115,7 @@ pub(crate) fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
-/// Becomes another program, whose exit code, signals and stdin are then its own. Returns only if
-/// that fails.
+/// Becomes another program, which takes over exit code, signals and stdin. Returns only on failure.
 pub(crate) fn turn_into(command: &mut Command) -> io::Error {
     match kernel::with_core_dumps(|| Err::<(), _>(command.exec())) {
         Ok(()) => io::ErrorKind::Other.into(),
@@ -125,12 +123,12 @@ pub(crate) fn turn_into(command: &mut Command) -> io::Error {
     }
 }
 
-/// Whether there is a browser to open, going by the environment variables that are set.
+/// Whether there is a browser to open, judging by the environment variables.
 pub(crate) fn has_browser(is_set: &dyn Fn(&str) -> bool) -> bool {
     let screen = ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"];
     // A Mac has a screen, and no variable that says so.
     cfg!(target_os = "macos") || screen.into_iter().any(is_set)
 }
 
-/// A text as one word of a command line that a person types.
+/// Quotes a text as one word of a command line for a person to type.
 pub(crate) use crate::text::quoted;

@@ -1,7 +1,7 @@
-//! Signals wait while a token is at stake (P6).
+//! Signals are deferred while a token is at risk (P6).
 //!
-//! They are masked, not handled: once the mask is gone, a signal that waited does its default work,
-//! and one that was ignored when the program started is still ignored.
+//! They are masked, not handled: once unmasked, a pending signal takes its default action, and one that was ignored
+//! when the program started is still ignored.
 
 use std::fs;
 use std::io;
@@ -12,21 +12,21 @@ use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 
-/// The mask of this program's main thread. All other threads are shielded for as long as they live, so
-/// that a signal is for the main thread alone; but for a [`Gate`], where that thread is busy telling.
+/// The mask of this program's main thread. All other threads are shielded all their life, so that a signal reaches only
+/// the main thread; except through a [`Gate`], while that thread is busy reporting.
 #[derive(Default)]
 pub(crate) struct Mask {
-    /// The mask to go back to.
+    /// The mask to restore.
     before: Option<SigSet>,
-    /// What came while they waited, where somebody looks out for it.
+    /// What came while they waited, where a watcher is set.
     seen: Seen,
 }
 
-/// The numbers of signals that were taken out of the system's hands, as bits.
+/// The numbers of signals taken from the system's pending set, as bits.
 #[derive(Clone, Default)]
 struct Seen {
     signals: Arc<AtomicU32>,
-    /// Whether nothing is at stake any more.
+    /// Whether nothing is at risk any more.
     are_free: Arc<AtomicBool>,
 }
 
@@ -35,12 +35,12 @@ impl Seen {
         self.signals.fetch_or(1 << signal as i32, Ordering::SeqCst);
     }
 
-    /// Hands them back, to this thread.
+    /// Raises them again, on this thread.
     fn raise(&self) {
         let seen = self.signals.swap(0, Ordering::SeqCst);
         for signal in named().iter().filter(|s| seen & (1 << *s as i32) != 0) {
             let _ = raise(signal);
-            // Linux lets no signal do its default work on a container's first process.
+            // Linux ignores signals with default actions for a container's first process.
             if process::id() == 1 && !is_ignored(signal) {
                 process::exit(128 + signal as i32);
             }
@@ -48,8 +48,7 @@ impl Seen {
     }
 }
 
-/// The signals that wait: all that would end the program. Those that stop it and let it go on, and those
-/// that tell of something, are not among them.
+/// The deferred signals: all that would end the program. Job-control signals and notifications are not among them.
 fn deferred() -> SigSet {
     const OTHERS: [Signal; 7] = [
         Signal::SIGTSTP,
@@ -67,7 +66,7 @@ fn deferred() -> SigSet {
     signals
 }
 
-/// Those among them that have names.
+/// The named ones among them.
 fn named() -> SigSet {
     let deferred = deferred();
     Signal::iterator()
@@ -83,7 +82,7 @@ fn is_ignored(signal: Signal) -> bool {
     ignored.is_some_and(|mask| mask & (1 << (signal as i32 - 1)) != 0)
 }
 
-/// The mask that this program was started with, once a thread has put signals off.
+/// The mask that this program was started with, once a thread has deferred signals.
 static ORIGINAL: OnceLock<SigSet> = OnceLock::new();
 
 /// The mask that this program was started with.
@@ -97,12 +96,12 @@ impl Mask {
     pub(crate) fn defer(&mut self) {
         if self.before.is_none() {
             original();
-            // It fails for an unknown `how` alone.
+            // It fails only for an unknown `how`.
             self.before = deferred().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
         }
     }
 
-    /// Those that waited do their work now.
+    /// Those that waited take effect now.
     pub(crate) fn deliver(&mut self) {
         if let Some(before) = self.before.take() {
             let _ = before.thread_set_mask();
@@ -115,7 +114,7 @@ impl Mask {
         let _ = deferred().thread_block();
     }
 
-    /// A gate for a thread that works for this one, which lets signals through now.
+    /// A gate for a worker thread of this one, which lets signals through now.
     pub(crate) fn gate(&self) -> Gate {
         Gate {
             open: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
@@ -130,7 +129,7 @@ impl Drop for Mask {
     }
 }
 
-/// Lets signals through on a working thread, while the main thread is busy telling.
+/// Lets signals through on a working thread, while the main thread is busy reporting.
 pub(crate) struct Gate {
     /// The mask that lets them through.
     open: SigSet,
@@ -138,22 +137,22 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Those that waited do their work now.
+    /// Those that waited take effect now.
     pub(crate) fn deliver(&self) {
         let _ = self.open.thread_set_mask();
         self.seen.raise();
     }
 
-    /// From now on, they do it at once, whatever the main thread does.
+    /// From now on, they take effect at once, whatever the main thread does.
     pub(crate) fn let_go(&self) {
         self.seen.are_free.store(true, Ordering::SeqCst);
         self.deliver();
     }
 
-    /// Has `tell` called for each signal that waits. It does its work when signals are delivered.
+    /// Calls `tell` for each signal that waits. The signal takes effect when signals are delivered.
     ///
     /// # Errors
-    /// If the system has no thread.
+    /// If the system cannot start a thread.
     pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) -> io::Result<()> {
         let (seen, open) = (self.seen.clone(), self.open);
         let watch = move || {

@@ -1,7 +1,7 @@
-//! Files: which is which, and how they are locked, reserved and written.
+//! Files: their identity, and how they are locked, reserved and written.
 //!
-//! Whose a file is and who may read it is a matter of access lists, which a new file takes from its
-//! folder: nothing is asked or changed here.
+//! Ownership and access are a matter of access lists, which a new file inherits from its folder: nothing is checked or
+//! changed here.
 
 use std::env;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -21,26 +21,26 @@ const NOT_THROUGH_A_LINK: u32 = 0x0020_0000;
 /// A path longer than this needs its long form.
 const LONGEST_PLAIN_PATH: usize = 259;
 
-/// Tells one file from another, asked for both at one moment. The time of its making alone would not:
-/// a file that takes another's name soon after may get that, too. The time of its last write is no help:
-/// for a file that is open for writing it depends on who asks.
+/// Tells one file from another, if both are asked at one moment. The creation time is not enough: a file that takes
+/// another's name soon after may inherit it. The last write time does not help: for a file open for writing it depends
+/// on who asks.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.creation_time(), metadata.file_size())
 }
 
-/// Options that open even what is not a file, so that it can be looked at and refused.
+/// Options that open even a non-file, so that it can be inspected and refused.
 pub(crate) fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(EVEN_A_FOLDER);
     options
 }
 
-/// A new file; never an old one, never through a link.
+/// A new file; never an existing one, never through a link.
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     open_options().write(true).create_new(true).open(path)
 }
 
-/// Opens a file; a link is opened as what it is, and is no regular file.
+/// Opens a file; a link is opened as itself, and is not a regular file.
 pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -48,7 +48,7 @@ pub(crate) fn open_unlinked(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The same, to write to it.
+/// The same, for writing.
 pub(crate) fn open_unlinked_to_write(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
@@ -56,17 +56,17 @@ pub(crate) fn open_unlinked_to_write(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a file to append to it, made if it is missing.
+/// Opens a file for appending; creates it if it is missing.
 pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// Reads from this place on, as much as comes at once.
+/// Reads from this offset, as much as one call returns.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     file.seek_read(bytes, offset)
 }
 
-/// Writes all of it from this place on.
+/// Writes all of it from this offset.
 pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.seek_write(bytes, offset)? {
@@ -80,8 +80,8 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
     Ok(())
 }
 
-/// Puts the file `new` in the place of another, which is open as `old`; if that works, `old` is the
-/// new one, too. Not every file system lets an open file be replaced.
+/// Replaces a file, which is open as `old`, by the file `new`; on success, `old` is the new one, too. Not every file
+/// system lets an open file be replaced.
 pub(crate) fn rename_over(
     new_path: &Path,
     new: &File,
@@ -89,7 +89,7 @@ pub(crate) fn rename_over(
     old: &mut File,
 ) -> io::Result<()> {
     let both = new.try_clone()?;
-    // Closed; and never the new file unless it is in place: what is written over must not be that.
+    // Closed; and never the new file unless it is in place: that one must not be overwritten.
     *old = File::open("NUL")?;
     match fs::rename(new_path, old_path) {
         Ok(()) => {
@@ -105,11 +105,10 @@ pub(crate) fn rename_over(
     }
 }
 
-/// The file whose lock stands for the lock on the file at `path`: one beside it, since a locked file
-/// can be neither read nor replaced here. It stays: if it went, two runs could each hold a lock on one
-/// of that name.
+/// The file that is locked in place of the one at `path`: one beside it, since a locked file can be neither read nor
+/// replaced here. It stays: if it were removed, two runs could each lock a file of that name.
 pub(crate) fn stand_in_for_lock(path: &Path) -> io::Result<Option<File>> {
-    // One lock for all links to a file. If it has vanished by now, its lock is of no use to anyone.
+    // One lock for all links to a file. If the file has vanished, its lock does not matter.
     let path = real_path(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.into_os_string();
     name.push(".lock");
@@ -118,15 +117,15 @@ pub(crate) fn stand_in_for_lock(path: &Path) -> io::Result<Option<File>> {
     file.map(Some)
 }
 
-/// Marks a file as that of a living run. It needs no mark: the lock beside the configuration
-/// file keeps other runs away, and a locked file could not take that file's place.
+/// Marks a file as belonging to a live run. It needs no mark: the lock beside the configuration
+/// file keeps other runs away, and a locked file could not replace that file.
 #[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
 pub(crate) fn claim(_file: &File) -> Result<(), TryLockError> {
     Ok(())
 }
 
 /// A path with its links resolved, in the form that people write.
-/// Marks a file as that of a living run, where no other lock keeps others away.
+/// Marks a file as belonging to a live run, where no other lock keeps other runs away.
 #[cfg(feature = "postgres")]
 pub(crate) fn claim_alone(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
@@ -153,23 +152,23 @@ fn plain(path: &Path) -> Option<PathBuf> {
     means_the_same.then_some(plain)
 }
 
-/// Where programs keep what should outlive a run, for this user.
+/// Where programs keep this user's data between runs.
 pub(crate) fn state_folder() -> Option<PathBuf> {
     let folder = env::var_os("LOCALAPPDATA").map(PathBuf::from);
     folder.filter(|folder| folder.is_absolute())
 }
 
-/// Makes a folder, and the folders above it. In the user's own folders it is for this user alone.
+/// Makes a folder, and the folders above it. In the user's own folders, only this user may use it.
 pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
-/// What tells users apart in the temporary folder: here each user has one of their own.
+/// What tells users apart in the temporary folder: here each user has their own.
 pub(crate) fn user() -> u32 {
     0
 }
 
-/// Whether this is a regular file: whose it is, its folder says.
+/// Whether this is a regular file: its folder says whose it is.
 pub(crate) fn is_ours(metadata: &Metadata, _model: Option<&Metadata>) -> bool {
     metadata.is_file()
 }
@@ -184,13 +183,13 @@ pub(crate) fn is_private(_metadata: &Metadata) -> bool {
     true
 }
 
-/// A new file belongs to whoever makes it.
+/// A new file belongs to its creator.
 #[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
 pub(crate) fn take_owner(_file: &File, _model: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Who may use a new file, its folder says.
+/// Its folder says who may use a new file.
 #[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
 pub(crate) fn take_mode(_file: &File, _model: &Metadata) -> io::Result<()> {
     Ok(())
@@ -215,13 +214,13 @@ pub(crate) fn check_length(_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets space aside by filling it with NULs.
+/// Reserves space by filling it with NULs.
 pub(crate) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let nuls = vec![0; usize::try_from(bytes).unwrap_or_default()];
     write_all_at(file, &nuls, 0)
 }
 
-/// Space beyond a text cannot be set aside without changing the file.
+/// Space beyond the text cannot be reserved without changing the file.
 #[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
 pub(crate) fn reserve_beyond(_file: &File, _bytes: u64) -> io::Result<()> {
     Ok(())
@@ -238,7 +237,7 @@ pub(crate) fn fixed(_path: &Path, metadata: &Metadata) -> Option<Fixed> {
 /// What makes a file that is [`Fixed::Immutable`] changeable.
 pub(crate) fn how_to_make_changeable() -> Hint {
     Hint::fixed(
-        "take away its read-only attribute: see attrib -r",
+        "remove its read-only attribute: see attrib -r",
         "请移除其只读属性：参见 attrib -r",
     )
 }

@@ -10,7 +10,7 @@ pub(crate) fn uptime() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// The machine's name, for people.
+/// The machine's name, for display.
 pub(crate) fn name() -> String {
     let name = env::var_os("COMPUTERNAME").unwrap_or_default();
     name.to_string_lossy().into_owned()

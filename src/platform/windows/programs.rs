@@ -1,4 +1,4 @@
-//! Programs: finding, starting and standing in for others.
+//! Programs: finding and starting others, and standing in for them.
 
 use std::io::{self, Write};
 use std::os::windows::io::AsHandle;
@@ -19,8 +19,7 @@ pub(crate) fn run_shell(
     variable: Option<(&str, &str)>,
 ) -> io::Result<ExitStatus> {
     let mut shell = Command::new(SHELL);
-    // /S takes the outer quotes away and leaves the rest as it is; /D keeps out what the registry
-    // would have each shell run first.
+    // /S removes the outer quotes and keeps the rest; /D skips what the registry would have each shell run first.
     shell.raw_arg(format!("/D /S /C \"{command_line}\""));
     let stderr = io::stderr().as_handle().try_clone_to_owned();
     let stdout = stderr.map_or_else(|_| Stdio::null(), Stdio::from);
@@ -30,16 +29,16 @@ pub(crate) fn run_shell(
         .stdout(stdout)
         .spawn()?;
     if let Some(mut pipe) = child.stdin.take() {
-        // A command need not read what it is told.
+        // A command need not read its stdin.
         let _ = pipe.write_all(stdin.as_bytes());
     }
     child.wait()
 }
 
-/// There are none here unless somebody asks for them.
+/// There are none here unless configured.
 pub(crate) fn forbid_core_dumps() {}
 
-/// Whether there is a process of this number: taken for granted, since asking needs unsafe code.
+/// Whether there is a process with this id: assumed, since asking needs unsafe code.
 pub(crate) fn is_running(_id: u32) -> bool {
     true
 }
@@ -54,7 +53,7 @@ pub(crate) fn is_program(path: &Path) -> bool {
 /// Stands in for another program until it ends, and then ends with its code: no program can become
 /// another here. Returns only if it does not start.
 pub(crate) fn turn_into(command: &mut Command) -> io::Error {
-    // Ctrl-C reaches that program, too, and what it makes of it counts.
+    // Ctrl-C reaches that program, too, and its reaction counts.
     let mut mask = Mask::default();
     mask.defer();
     match command.status() {
@@ -68,7 +67,7 @@ pub(crate) fn has_browser(_is_set: &dyn Fn(&str) -> bool) -> bool {
     true
 }
 
-/// A text as one word of a command line that a person types.
+/// Quotes a text as one word of a command line for a person to type.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }

@@ -1,9 +1,9 @@
-//! Signals wait while a token is at stake (P6): here Ctrl-C, Ctrl-Break, the closing of the console
+//! Signals are deferred while a token is at risk (P6): here Ctrl-C, Ctrl-Break, the closing of the console
 //! window, the end of the session and that of the system.
 //!
-//! The system tells a process of them on a thread of its own, so there is no mask: one thread hears
-//! them all, and either ends the program or notes what came. The system lets nobody put off the last
-//! three for longer than a few seconds, which is time enough for a save, not for a slow server.
+//! The system reports them to a process on a separate thread, so there is no mask: one thread receives them all, and
+//! either ends the program or notes what came. The last three can be deferred only for a few seconds, which is enough
+//! for a save, but not for a slow server.
 
 #![allow(
     clippy::unused_self,
@@ -21,19 +21,19 @@ use std::thread;
 use tokio::runtime;
 use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown};
 
-/// How a program ends that was interrupted, `STATUS_CONTROL_C_EXIT`: what the system itself gives when
-/// nothing was put off, and what batch files know as an interruption.
+/// The exit code of an interrupted program, `STATUS_CONTROL_C_EXIT`: what the system itself uses when nothing is
+/// deferred, and what batch files recognise as an interruption.
 const INTERRUPTED: u32 = 0xC000_013A;
 
-/// What became of interruptions, and what is to become of them.
+/// What happened to interruptions, and what to do with them.
 struct Interruptions {
-    /// Whether the thread that hears of them was started.
+    /// Whether the thread that receives them was started.
     is_heard: bool,
     /// Whether they wait.
     wait: bool,
     /// Whether one came while they waited.
     came: bool,
-    /// What is to be called for each that comes.
+    /// What to call for each that comes.
     tell: Option<Box<dyn Fn() + Send>>,
 }
 
@@ -59,7 +59,7 @@ impl Interruptions {
         }
     }
 
-    /// Has those that waited do their work.
+    /// Lets those that waited take effect.
     fn deliver(&self) {
         if self.came {
             end();
@@ -71,7 +71,7 @@ fn end() -> ! {
     process::exit(INTERRUPTED.cast_signed())
 }
 
-/// Starts to hear of interruptions. Until then the system ends the program.
+/// Starts to receive interruptions. Until then, the system ends the program.
 fn listen() -> io::Result<()> {
     let (mut c, mut pause, mut close) = (ctrl_c()?, ctrl_break()?, ctrl_close()?);
     let (mut logoff, mut shutdown) = (ctrl_logoff()?, ctrl_shutdown()?);
@@ -96,7 +96,7 @@ fn listen() -> io::Result<()> {
     thread::Builder::new().spawn(work).map(drop)
 }
 
-/// The right to have them wait.
+/// The right to defer them.
 #[derive(Default)]
 pub(crate) struct Mask {
     is_on: bool,
@@ -107,14 +107,14 @@ impl Mask {
     pub(crate) fn defer(&mut self) {
         let mut interruptions = Interruptions::lock();
         if !interruptions.is_heard {
-            // If it cannot be, they do their work at once, as ever.
+            // If that fails, they take effect at once, as usual.
             interruptions.is_heard = listen().is_ok();
         }
         interruptions.wait = true;
         self.is_on = true;
     }
 
-    /// Those that waited do their work now.
+    /// Those that waited take effect now.
     pub(crate) fn deliver(&mut self) {
         if mem::take(&mut self.is_on) {
             let mut interruptions = Interruptions::lock();
@@ -126,7 +126,7 @@ impl Mask {
     /// Has a thread leave them to the main thread, which they never disturb here.
     pub(crate) fn shield_thread() {}
 
-    /// A gate for a thread that works for this one.
+    /// A gate for a worker thread of this one.
     pub(crate) fn gate(&self) -> Gate {
         Gate
     }
@@ -138,23 +138,23 @@ impl Drop for Mask {
     }
 }
 
-/// Lets them through on a working thread, while the main thread is busy telling.
+/// Lets them through on a working thread, while the main thread is busy reporting.
 pub(crate) struct Gate;
 
 impl Gate {
-    /// Those that waited do their work now.
+    /// Those that waited take effect now.
     pub(crate) fn deliver(&self) {
         Interruptions::lock().deliver();
     }
 
-    /// From now on, they do it at once, whatever the main thread does.
+    /// From now on, they take effect at once, whatever the main thread does.
     pub(crate) fn let_go(&self) {
         let mut interruptions = Interruptions::lock();
         interruptions.wait = false;
         interruptions.deliver();
     }
 
-    /// Has `tell` called for each that waits. It does its work when they are delivered.
+    /// Calls `tell` for each that waits. It takes effect when they are delivered.
     #[expect(clippy::unnecessary_wraps, reason = "other systems need a thread")]
     pub(crate) fn watch(&self, tell: Box<dyn Fn() + Send>) -> io::Result<()> {
         let mut interruptions = Interruptions::lock();

@@ -42,8 +42,8 @@ fn without_a_code_the_status_decides() {
         (200, Verdict::Temporary, true, "not the token endpoint's"),
         (302, Verdict::Unexpected, false, "a redirect"),
         (403, Verdict::Unexpected, false, "not the token endpoint's"),
-        (408, Verdict::Temporary, false, "asks to try again"),
-        (425, Verdict::Temporary, false, "asks to try again"),
+        (408, Verdict::Temporary, false, "asks for a retry"),
+        (425, Verdict::Temporary, false, "asks for a retry"),
         (429, Verdict::RateLimit, false, "too many requests"),
         (503, Verdict::Temporary, true, "failed"),
         (600, Verdict::Unexpected, false, "not the token endpoint's"),
@@ -62,7 +62,7 @@ fn without_a_code_the_status_decides() {
 fn a_reply_that_says_neither_yes_nor_no_keeps_its_words() {
     let unsaid = refusal(Api::V1, 200, r#"{"msg":"busy"}"#);
     assert_eq!(unsaid.verdict, Verdict::Unusable);
-    let message = "HTTP 200: the reply says neither yes nor no: busy";
+    let message = "HTTP 200: the reply says neither success nor failure: busy";
     assert_eq!(unsaid.message, message);
     let failed = refusal(Api::V1, 503, r#"{"msg":"busy"}"#);
     assert_eq!(failed.verdict, Verdict::Temporary);
@@ -79,7 +79,7 @@ fn tokens_are_taken_from_the_wrong_place_only_where_the_right_one_has_none() {
     assert!(both.flaws.is_empty());
     let wrong = rotation(Api::V1, &format!(r#"{{"code":0,{other}}}"#));
     assert_eq!(shown(wrong.refresh_token.as_ref()), Some("y"));
-    assert_eq!(wrong.flaws, ["its tokens stand in the wrong place"]);
+    assert_eq!(wrong.flaws, ["its tokens are in the wrong place"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn either_token_of_a_success_is_kept_though_no_yes_stands_there() {
     for token in [r#""refresh_token":"r""#, r#""access_token":"a""#] {
         let body = format!(r#"{{"data":{{{token}}}}}"#);
         let flaws = rotation(Api::V1, &body).flaws;
-        assert_eq!(flaws[0], "it does not say yes as documented", "{body}");
+        assert_eq!(flaws[0], "it does not say success as documented", "{body}");
         let failed = refusal(Api::V1, 500, &body);
         assert_eq!(failed.verdict, Verdict::Temporary, "{body}");
     }
@@ -138,7 +138,7 @@ fn one_bad_field_spoils_no_other() {
 
 #[test]
 fn a_refresh_token_that_no_run_would_take_from_a_file_is_unread() {
-    let flaw = "its refresh_token is not one";
+    let flaw = "its refresh_token is not a token";
     for (value, kept, is_unread, flaws) in [
         (r#""r""#, Some("r"), false, vec![]),
         (r#""""#, None, false, vec![]),

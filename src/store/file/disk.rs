@@ -1,9 +1,9 @@
 //! The locked file, and the two ways in which a new text gets into it.
 //!
 //! Promises:
-//! - The way is chosen and the space is set aside before anything is sent (P1).
-//! - Whole or untouched (P3). The new text is written beside the file and renamed over it; where that
-//!   cannot be, it is in the journal first, synced, and a file that is written half is known by its
+//! - The way is chosen and the space is reserved before anything is sent (P1).
+//! - Complete or untouched (P3). The new text is written beside the file and renamed over it; where that
+//!   is impossible, it is in the journal first, synced, and a half-written file is recognised by its
 //!   first byte.
 //! - `FILE.new` is never read by anybody.
 
@@ -32,11 +32,11 @@ pub(super) struct Disk {
 /// Space for a new text, and how it gets into the file.
 #[derive(Debug)]
 enum Room {
-    /// The new file takes the old one's place.
+    /// The new file replaces the old one.
     Rename(NewFile),
-    /// The text is copied into the file, once the journal has it: for a file that is a mount point,
-    /// has other names or an access list, lies in a folder that cannot be written, or belongs to a
-    /// user whom a new file could not be given to.
+    /// The text is copied into the file, once the journal has it: for a file that is a mount point, has other names or
+    /// an access list, lies in a folder that cannot be written, or belongs to a user who could not be made the owner of
+    /// a new file.
     InPlace,
 }
 
@@ -45,7 +45,7 @@ impl Disk {
         Disk { room: None, lock }
     }
 
-    /// Chooses the way of saving and sets aside space for a text of up to `bytes`.
+    /// Chooses the way of saving and reserves space for a text of up to `bytes`.
     ///
     /// # Errors
     /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
@@ -61,7 +61,7 @@ impl Disk {
             None => {}
         }
         let Lock { path, file, .. } = &self.lock;
-        // An editor may have put another in its place: then that is the one to replace.
+        // An editor may have replaced it: then replace that one.
         let old = fs::metadata(path).or_else(|_| file.metadata());
         let old = old.map_err(|error| Error::file("cannot read", path, error))?;
         match files::fixed(path, &old) {
@@ -90,14 +90,14 @@ impl Disk {
             None => files::reserve_beyond(file, bytes),
         };
         writable.map_err(|error| {
-            cannot_reserve("no room for new tokens of", "cannot write", path, error)
+            cannot_reserve("no space for new tokens of", "cannot write", path, error)
         })?;
         self.room = Some(Room::InPlace);
         Ok(())
     }
 
     fn cannot_write_beside(&self, error: io::Error) -> Error {
-        let full = "no room for new tokens beside";
+        let full = "no space for new tokens beside";
         cannot_reserve(full, "cannot write beside", &self.lock.path, error)
     }
 
@@ -106,19 +106,18 @@ impl Disk {
         matches!(self.room, Some(Room::InPlace))
     }
 
-    /// Gives the space back.
+    /// Releases the space.
     pub(super) fn release(&mut self) {
         self.room = None;
     }
 
-    /// The file as it is now, by its path: a program that knows no locks may have replaced it. None if
-    /// it has vanished.
+    /// The file as it is now, by its path: a program that ignores locks may have replaced it. None if it has vanished.
     pub(super) fn read(&self) -> Result<Option<Vec<u8>>> {
         read(&self.lock.path)
     }
 
     /// Puts `text` into the file, durably (P2, P3); but not over what another program wrote since
-    /// `old` was read (P12): that is to be read first. Says whether it did.
+    /// `old` was read (P12): that must be read first. Returns whether it did.
     pub(super) fn write(
         &mut self,
         old: Option<&[u8]>,
@@ -131,11 +130,11 @@ impl Disk {
                 self.room = Some(Room::InPlace);
                 self.write_over(old, text, journal)
             }
-            None => Err(io::Error::other("there is no room for it")),
+            None => Err(io::Error::other("there is no space for it")),
         }
     }
 
-    /// Puts what the file says on disk, with its name: a run that died may not have.
+    /// Syncs the file and its name: a run that died may not have.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.lock.file.sync_all()?;
         self.lock
@@ -146,7 +145,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether the file still says what it said.
+    /// Whether the file is unchanged.
     fn still_says(&self, old: Option<&[u8]>) -> bool {
         self.read().is_ok_and(|found| found.as_deref() == old)
     }
@@ -161,13 +160,13 @@ impl Disk {
         fail_point!("before-write");
         new.write(text)?;
         fail_point!("after-write");
-        // Who may use it may have changed meanwhile.
+        // Its permissions may have changed meanwhile.
         match fs::metadata(&self.lock.path) {
             Ok(model) => {
                 files::take_owner(&new.file, &model)?;
                 files::take_mode(&new.file, &model)?;
             }
-            // It has vanished: then it is made.
+            // It has vanished: create it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -183,7 +182,7 @@ impl Disk {
         fail_point!("before-rename");
         let lock = &mut self.lock;
         if let Err(error) = files::rename_over(&new.path, &new.file, &lock.path, &mut lock.file) {
-            // A mount point that nothing told us of, or rights that were taken away.
+            // A mount point that was not detected, or rights that were revoked.
             if lock.unwritable.is_some() {
                 return Err(error);
             }
@@ -211,7 +210,7 @@ impl Disk {
             return Err(io::Error::other("another program replaced it meanwhile"));
         }
         fail_point!("before-text");
-        let journal = journal.ok_or_else(|| io::Error::other("no journal takes the text"))?;
+        let journal = journal.ok_or_else(|| io::Error::other("no journal could take the text"))?;
         journal.append(&Record::Text(text.to_owned()))?;
         journal.sync()?;
         fail_point!("after-text");
@@ -221,8 +220,8 @@ impl Disk {
         self.overwrite(text).map(|()| true)
     }
 
-    /// Writes a text that the journal has over the file. Whoever reads the file later knows whether
-    /// all of it came: the first byte is NUL, which no sound file has, until the rest is on disk.
+    /// Writes a text that is in the journal over the file. A later reader can tell whether it is complete: the first
+    /// byte is NUL, which no valid file has, until the rest is on disk.
     pub(super) fn overwrite(&self, text: &str) -> io::Result<()> {
         let (file, text) = (&self.lock.file, text.as_bytes());
         files::write_all_at(file, &[0], 0)?;
@@ -238,13 +237,13 @@ impl Disk {
     }
 }
 
-/// Whether a text is the beginning of a write that did not end: see [`Disk::overwrite`]. One in UTF-16 may
+/// Whether a text is the beginning of an interrupted write: see [`Disk::overwrite`]. One in UTF-16 may
 /// begin with NUL, too.
 pub(super) fn is_torn(text: &[u8]) -> bool {
     text.first() == Some(&0) && !is_utf16(text)
 }
 
-/// The file that is to take the old one's place. It goes if it does not.
+/// The file that will replace the old one. Removed if it does not.
 #[derive(Debug)]
 struct NewFile {
     file: File,
@@ -257,7 +256,7 @@ impl NewFile {
         let path = with_suffix(path, ".new");
         let file = match files::create_private(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A dead run's: a live one would hold the lock.
+                // It is a dead run's: a live one would hold the lock.
                 fs::remove_file(&path)?;
                 files::create_private(&path)?
             }
@@ -276,7 +275,7 @@ impl NewFile {
 
     fn write(&self, text: &str) -> io::Result<()> {
         files::write_all_at(&self.file, text.as_bytes(), 0)?;
-        // Gives back what was set aside and not needed: the file may keep it for ever.
+        // Releases reserved space that was not needed: the file might keep it forever.
         self.file.set_len(text.len() as u64)
     }
 }

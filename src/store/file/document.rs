@@ -1,12 +1,12 @@
-//! The INI file as text: find a value, splice in another, leave every other byte as it is.
+//! The INI file as text: find a value, splice in another, keep every other byte.
 //!
 //! Promises:
-//! - What a line is, is decided by the rules of Python's `configparser` ([`scan`]). What readers
-//!   could disagree about is refused, with line numbers, and never guessed at.
-//! - rust-ini, as a second pair of eyes, must read the same values, from a clean copy that the scanner
+//! - The rules of Python's `configparser` decide what a line is ([`scan`]). What readers
+//!   could disagree about is refused, with line numbers, never guessed.
+//! - rust-ini, as a cross-check, must read the same values, from a clean copy that the scanner
 //!   makes: on its own it merges indented lines and joins lines at a trailing backslash. The scanner's
 //!   spans say where a value is, and which bytes an edit touches.
-//! - An edit ([`Document::with`]) is read back before it counts: it must give exactly the old
+//! - An edit ([`Document::with`]) is read back before it is accepted: it must give exactly the old
 //!   content with the new values.
 
 mod remark;
@@ -21,11 +21,11 @@ use ini::{Ini, ParseOption};
 pub(crate) use scan::Problem;
 use scan::{Layout, Pair, is_space, key_of, lines};
 
-/// The section whose pairs `configparser` lends to every other section.
+/// The section whose pairs `configparser` applies to every other section.
 pub(super) const DEFAULT_SECTION: &str = crate::profile::NO_PROFILE;
 
-/// Ends each value of the clean copy and joins the lines of a longer one. No file that passes the
-/// scanner holds a NUL, and rust-ini gives it no meaning.
+/// Ends each value of the clean copy and joins the lines of a longer one. No file that passes the scanner contains NUL,
+/// and rust-ini gives NUL no meaning.
 const MARK: char = '\0';
 
 /// All values of a text, by section and key.
@@ -47,7 +47,7 @@ pub(crate) struct Edit<'a> {
     pub(crate) values: Vec<(&'a str, String)>,
 }
 
-/// A file's text, understood.
+/// A file's text, parsed.
 #[derive(Clone)]
 pub(crate) struct Document {
     text: String,
@@ -55,7 +55,7 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Understands a file, or lists what is wrong with it, in the order of the lines.
+    /// Parses a file, or lists what is wrong with it, in line order.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Vec<Problem>> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let line = bytes[..error.valid_up_to()]
@@ -72,7 +72,7 @@ impl Document {
         if document.is_read_alike() {
             Ok(document)
         } else {
-            Err(vec![Problem::new(1, "cannot be understood as a whole")])
+            Err(vec![Problem::new(1, "cannot be parsed as a whole")])
         }
     }
 
@@ -81,7 +81,7 @@ impl Document {
         &self.text
     }
 
-    /// The names of all sections, in the order of the file.
+    /// The names of all sections, in file order.
     pub(crate) fn sections(&self) -> impl Iterator<Item = &str> {
         self.layout
             .sections
@@ -95,7 +95,7 @@ impl Document {
     }
 
     /// A value as `configparser` would give it, `%%` read as `%`; none if section or key is missing.
-    /// An error if readers could disagree about this key.
+    /// An error if the key is ambiguous.
     pub(crate) fn value(&self, section: &str, key: &str) -> Result<Option<String>, Problem> {
         self.refuse_ambiguity(section, key)?;
         let Some(pair) = self.pair(section, key) else {
@@ -110,8 +110,8 @@ impl Document {
         }
     }
 
-    /// The document with these values, each edit in a section of its own, and all else as it was.
-    /// Missing keys and sections are added: each key behind the one before it in its edit.
+    /// The document with these values, each edit in its own section, and everything else unchanged. Missing keys and
+    /// sections are added: each key after the one before it in its edit.
     pub(crate) fn with(&self, edits: &[&Edit<'_>]) -> Result<Self, Problem> {
         let mut splices = Vec::new();
         let mut new_sections = Vec::new();
@@ -135,7 +135,7 @@ impl Document {
         edited.ok_or_else(|| {
             Problem::new(
                 line,
-                "this section cannot be edited without changing more than meant",
+                "this section cannot be edited without changing more than intended",
             )
         })
     }
@@ -153,7 +153,7 @@ impl Document {
         content
     }
 
-    /// A pair's value as it stands, the lines of a longer one joined by [`MARK`]s.
+    /// A pair's raw value, the lines of a longer one joined by [`MARK`]s.
     fn raw(&self, pair: &Pair) -> Cow<'_, str> {
         let mut raw = Cow::from(&self.text[pair.value.clone()]);
         for line in &pair.more {
@@ -163,7 +163,7 @@ impl Document {
         raw
     }
 
-    /// What [`Self::content`] should be once these changes are made.
+    /// What [`Self::content`] should be after these changes.
     fn content_with<'a>(&'a self, edits: &'a [&Edit<'_>]) -> Content<'a> {
         let mut content = self.content();
         for Edit { section, values } in edits {
@@ -175,8 +175,8 @@ impl Document {
         content
     }
 
-    /// Whether rust-ini reads the same: a copy in which every pair stands on a line of its own,
-    /// unindented and closed by [`MARK`], so that it can only see what the scanner saw.
+    /// Whether rust-ini reads the same values from a copy in which every pair is on its own line, unindented and closed
+    /// by [`MARK`], so that it can only see what the scanner saw.
     fn is_read_alike(&self) -> bool {
         let mut copy = String::with_capacity(self.text.len() + 4 * self.layout.pairs.len());
         let mut pairs = self.layout.pairs.iter().peekable();
@@ -218,13 +218,13 @@ impl Document {
         if let Some(pair) = self.pair(DEFAULT_SECTION, key) {
             return Err(Problem::new(
                 pair.line,
-                "this key in [DEFAULT] would stand for every profile; move it to its section",
+                "this key in [DEFAULT] would apply to every profile; move it to its section",
             ));
         }
         if let Some(pair) = self.pair(section, key).filter(|pair| !pair.more.is_empty()) {
             return Err(Problem::new(
                 pair.line,
-                "this value goes on in an indented line; it must stand on one line",
+                "this value continues in an indented line; it must be on one line",
             ));
         }
         let wanted = self.layout.section_index.get(section);
@@ -261,7 +261,7 @@ impl Document {
                 text,
             });
         }
-        // Where both meet at one spot, the value comes before the line that follows it.
+        // Where both meet at one position, the value comes before the following line.
         replaced.append(&mut added);
         replaced
     }
@@ -278,8 +278,8 @@ impl Document {
         }
     }
 
-    /// Where a person would put the missing key `changes[index]`: behind the nearest key before it
-    /// in `changes`, else in front of the nearest after it, else behind the section's last pair.
+    /// Where a person would put the missing key `changes[index]`: after the nearest key before it in `changes`, else
+    /// before the nearest after it, else after the section's last pair.
     fn spot_for(&self, section: usize, changes: &[(&str, String)], index: usize) -> Spot<'_> {
         let find = |(key, _): &(&str, String)| self.pair_in(section, key);
         let mut pairs = self.layout.pairs_of(section).iter();
@@ -298,7 +298,7 @@ impl Document {
         }
     }
 
-    /// A separator in the style of a neighbour's, without padding that lines columns up.
+    /// A separator in a neighbour's style, without column padding.
     fn separator_like(&self, pair: &Pair) -> String {
         let separator = &self.text[pair.separator.clone()];
         let sign = separator.trim_matches(is_space);
@@ -343,7 +343,7 @@ impl Document {
         }
     }
 
-    /// The file's own way to end a line.
+    /// The file's line ending.
     fn line_end(&self) -> &'static str {
         match self.text.find('\n') {
             Some(at) if self.text[..at].ends_with('\r') => "\r\n",
@@ -352,14 +352,14 @@ impl Document {
     }
 }
 
-/// Where and in what style a missing key is added.
+/// Where and how a missing key is added.
 struct Spot<'a> {
     at: usize,
     indent: &'a str,
     separator: String,
 }
 
-/// Some bytes of a text and what is to stand there instead.
+/// A range of a text and its replacement.
 struct Splice {
     at: Range<usize>,
     text: String,

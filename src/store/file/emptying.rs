@@ -1,26 +1,26 @@
-//! Takes logins out of the file that move to another store. Each is held back there until it is out of
-//! here ([`Emptying::take_out`]), and only then freed.
+//! Removes logins from the file that move to another store. Each is held back there until it is removed here
+//! ([`Emptying::take_out`]), and only then freed.
 //!
-//! Why a kill between any two steps loses nothing and doubles nothing:
+//! Why a kill between any two steps neither loses nor duplicates anything:
 //!
-//! 1. At the beginning the file is brought to what dead runs left, as by any run, put on disk, and their
+//! 1. First, what dead runs left is restored to the file, as by any run, and synced, and their
 //!    journals go, durably: a pair in a journal beside the file would fill a section that has no token.
 //!    From now on every pair is in the file, and perhaps, done, in the memory. Until the other store has
 //!    a login, nothing more happens to it.
-//! 2. The file is changed, durably, and read back. Killed before, it holds the token, and the login
-//!    moves again. Killed after, the memory may still hold the pair: but a done pair never fills a
-//!    section without a token. Where an old copy comes back, it is healed as ever, with the pair that
-//!    is held back: whoever imports it again takes the file's present token.
+//! 2. The file is changed, durably, and read back. If killed before, it holds the token, and the login
+//!    moves again. If killed after, the memory may still hold the pair: but a done pair never fills a
+//!    section without a token. If an old copy comes back, it is healed as usual, with the pair that
+//!    is held back: another import takes the file's current token.
 //! 3. The journal of this save goes, durably. It held the text without the login, and no pair.
 //! 4. The memory forgets the profile, durably. Not sooner: an old copy that came back before step 2 would
-//!    not be healed, and a second import would take its spent token for the login's present one. Not
+//!    not be healed, and a second import would take its spent token for the current one. Not
 //!    later: once the login is freed, its token is spent elsewhere, and an old copy that comes back must
 //!    not be healed with it.
 //!
-//! Who was killed after step 2 goes through the rest of it with [`Emptying::finish`].
+//! A run killed after step 2 is completed by [`Emptying::finish`].
 //!
-//! No other run works on the file meanwhile: see [`Emptying::shut_out`]. What stays possible: a program
-//! that knows no locks writes back, after step 4, a copy with the very token that has moved.
+//! No other run works on the file meanwhile: see [`Emptying::shut_out`]. What remains possible: a program that ignores
+//! locks writes back, after step 4, a copy with the moved token.
 
 mod removal;
 
@@ -44,7 +44,7 @@ use crate::store::record::Record;
 use crate::token::Fingerprint;
 use removal::Removal;
 
-/// A file whose logins are to move. It stays locked as long as this lives.
+/// A file whose logins will move. It stays locked as long as this lives.
 pub(crate) struct Emptying {
     /// The path, as messages show it.
     file: PathBuf,
@@ -52,13 +52,13 @@ pub(crate) struct Emptying {
 }
 
 impl Emptying {
-    /// Locks the file, and puts back what dead runs left. `before` is what it said before that.
+    /// Locks the file, and restores what dead runs left. `before` is what it said before that.
     ///
     /// # Errors
-    /// As of [`State::open`]; [`crate::Kind::Temporary`] also if a journal cannot be brought to its end.
+    /// As of [`State::open`]; [`crate::Kind::Temporary`] also if a journal cannot be completed.
     pub(super) fn open(file: &Path, before: Option<&Arc<Text>>, deadline: Instant) -> Result<Self> {
         let hint = Hint::fixed(
-            "-c names the file whose logins are to move",
+            "-c names the file whose logins will move",
             "请用 -c 指定要迁移的文件",
         );
         let state = State::open(file, None, before, Some(&hint), deadline)?;
@@ -73,7 +73,7 @@ impl Emptying {
         Ok(emptying)
     }
 
-    /// The names of the sections that hold a token, or have a place for one, in the file's order.
+    /// The names of the sections that hold a token, or have a key for one, in file order.
     pub(crate) fn names(&self) -> Vec<String> {
         self.state.text.places_for_tokens()
     }
@@ -81,29 +81,28 @@ impl Emptying {
     /// What one section says.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if readers could disagree about it.
+    /// [`crate::Kind::Config`] if it is ambiguous.
     pub(crate) fn snapshot(&self, profile: &str) -> Result<Snapshot> {
         self.state.text.snapshot(self.place(profile))
     }
 
-    /// The tokens that a login is known to have spent, the latest last. To be asked before it is taken
-    /// out: then nothing here knows it any more.
+    /// The tokens that a login is known to have spent, the latest last. Ask before it is removed: afterwards nothing
+    /// here knows it.
     pub(crate) fn spent(&self, snapshot: &Snapshot) -> Vec<Fingerprint> {
         self.state.spent(snapshot)
     }
 
-    /// Whether a dead run sent this token, and nobody knows what came of it.
+    /// Whether a dead run sent this token, with unknown result.
     pub(crate) fn may_be_spent(&self, token: Fingerprint) -> bool {
         self.state.in_doubt.contains(&token)
     }
 
-    /// Takes a login out of the file, durably, and forgets it. On success no token of it is in the file,
-    /// in a journal or in the memory, and the section lists its refresh token as spent. `went_to` is
-    /// for a comment there.
+    /// Removes a login from the file, durably, and forgets it. On success none of its tokens is in the file, a journal
+    /// or the memory, and the section lists its refresh token as spent. `went_to` is for a comment there.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the section does not hold this token (any more): then nothing was
-    /// changed; else what stands in the way. Only after success may the login be used elsewhere.
+    /// [`crate::Kind::Temporary`] if the section does not (or no longer) hold this token: then nothing was changed;
+    /// otherwise what prevents it. Only after success may the login be used elsewhere.
     pub(crate) fn take_out(
         &mut self,
         profile: &str,
@@ -132,18 +131,17 @@ impl Emptying {
         self.forget(profile)
     }
 
-    /// Does what [`Self::take_out`] had still to do for a login that it took out of the file in a run
-    /// that was killed.
+    /// Completes [`Self::take_out`] for a login that a killed run removed from the file.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the section holds a refresh token; else what stands in the way.
+    /// [`crate::Kind::Temporary`] if the section holds a refresh token; otherwise what prevents it.
     pub(crate) fn finish(&mut self, profile: &str) -> Result<()> {
         let disk = self.state.disk.as_ref().ok_or_else(|| self.is_broken())?;
         let found = disk.read()?.unwrap_or_default();
         let text = Text::parse_anew(&self.file, &found, &self.state.text)?;
         let place = self.place(profile);
         if removal::held(place, &text)?.is_some() {
-            let message = format!("{place}: has a refresh token by now; it was left as it is");
+            let message = format!("{place}: has a refresh token now; it was left as it is");
             return Err(Error::temporary(message));
         }
         let synced = disk.sync();
@@ -161,12 +159,10 @@ impl Emptying {
 
     fn is_broken(&self) -> Error {
         let file = self.file.display();
-        Error::temporary(format!(
-            "{file} cannot be changed any more: a save broke off"
-        ))
+        Error::temporary(format!("{file} can no longer be changed: a save broke off"))
     }
 
-    /// Takes away what dead runs left, now that the file has all of it; but for their doubts.
+    /// Removes what dead runs left, now that the file has all of it; except for their doubts.
     fn end_old_journals(&mut self) -> Result<()> {
         let state = &mut self.state;
         let mut paths: Vec<_> = state.leftovers.iter().map(Leftover::path).collect();
@@ -188,8 +184,8 @@ impl Emptying {
         Ok(())
     }
 
-    /// Takes this run's journal away: the file, read back, is what it says. Else it could hold the text
-    /// with a login that is taken out next.
+    /// Removes this run's journal: the file, read back, matches it. Otherwise it could hold the text with a login that
+    /// is removed next.
     fn end_own_journals(&mut self) -> Result<()> {
         let journals: Vec<_> = self.state.journals.drain(..).collect();
         for journal in &journals {
@@ -201,7 +197,7 @@ impl Emptying {
         Ok(())
     }
 
-    /// Writes down anew which tokens dead runs had sent: a doubt is the next run's, too.
+    /// Records again which tokens dead runs had sent: the next run needs these doubts, too.
     fn keep_doubts(&mut self) {
         if self.state.in_doubt.is_empty() {
             return;
@@ -212,7 +208,7 @@ impl Emptying {
             doubts.try_for_each(|sent| journal.append(&Record::Sent(*sent)))
         });
         if let Err(error) = kept {
-            // Without it the next run merely has fewer words for what it finds.
+            // Without it, the next run just has less to say about what it finds.
             log::info!("{}: {error}", self.file.display());
         }
     }
@@ -231,10 +227,10 @@ impl Emptying {
         written
     }
 
-    /// Opens the journal, which may have to take the whole text, and then looks whether the file is still
-    /// the one that is locked. If an editor puts another in its place before that look, a run may be at
-    /// work on it, and have sent the very token that is to move: nothing is changed then. If it does so
-    /// later, the runs on that file wait: the journal belongs to one that lives.
+    /// Opens the journal, which may have to take the whole text, and then checks whether the file is still the locked
+    /// one. If an editor replaces it before that check, a run may be working on the new file, and have sent the very
+    /// token that will move: then nothing is changed. If it does so later, runs on that file wait: the journal belongs
+    /// to a live run.
     fn shut_out(&mut self, disk: &Disk, bytes: u64) -> Result<Arc<Journal>> {
         let room = if disk.writes_in_place() { bytes } else { 0 };
         let opened = match self.state.journals.last() {
@@ -257,13 +253,13 @@ impl Emptying {
         )))
     }
 
-    /// Has the memory forget a login that is out of the file.
+    /// Makes the memory forget a login that is out of the file.
     fn forget(&mut self, profile: &str) -> Result<()> {
         fail_point!("before-forget");
         let path = self.state.real_path(&self.file);
         memory::forget(&path, profile).map_err(|error| {
             let of = memory::path(&path).unwrap_or(path);
-            Error::file("cannot take a login that has moved out of", &of, error)
+            Error::file("cannot remove a moved login from", &of, error)
         })?;
         let entries = &mut self.state.entries;
         entries.retain(|entry| entry.pair.profile != profile);
@@ -272,7 +268,7 @@ impl Emptying {
     }
 }
 
-/// Whether files that were removed are gone, also after a power cut.
+/// Whether removed files are gone, even after a power cut.
 fn see_them_gone(paths: &[PathBuf]) -> Result<()> {
     if let Some(path) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(must_go(path));
@@ -285,9 +281,9 @@ fn see_them_gone(paths: &[PathBuf]) -> Result<()> {
 /// The error for a journal that a later run would read.
 fn must_go(path: &Path) -> Error {
     let path = path.display();
-    let message = format!("{path} cannot be brought to its end: a login could come back from it");
+    let message = format!("{path} cannot be completed: a login could come back from it");
     Error::temporary(message).with_hint(Hint::fixed(
-        "see what stands in the way (rights, a full disk), then run store import again",
+        "find what prevents it (rights, a full disk), then run store import again",
         "请排除障碍（权限或磁盘空间），然后重新运行 store import",
     ))
 }

@@ -11,7 +11,7 @@ use crate::platform::programs::quoted;
 /// A file longer than this is not a configuration: thousands of profiles fit in it.
 const LONGEST_FILE: u64 = 32 << 20;
 
-/// A journal that is longer than this is none: it may hold the whole text many times over.
+/// Longer than any journal, which may hold the whole text many times over.
 pub(super) const LONGEST_JOURNAL: u64 = 1 << 30;
 
 /// Reads a whole file that is small enough to be a configuration.
@@ -50,37 +50,37 @@ pub(super) const MISSING: Hint = Hint::fixed(
     "请检查该路径；用 -c 或 FEISHU_CONFIG_FILE 指定文件；新建：feishu-refresh login",
 );
 
-/// The error for a save that cannot be prepared: it reads like `full` for a full disk alone.
+/// The error for a save that cannot be prepared: it uses `full` only for a full disk.
 pub(super) fn cannot_reserve(full: &str, otherwise: &str, path: &Path, error: io::Error) -> Error {
     let what = if is_full(&error) { full } else { otherwise };
     Error::file(what, path, error)
 }
 
-/// The error for a journal that no place takes.
+/// The error for a journal that cannot be written anywhere.
 pub(super) fn cannot_keep_journal(file: &Path, error: io::Error) -> Error {
     let is_closed = matches!(
         error.kind(),
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
     );
-    let full = "no room for a journal of";
+    let full = "no space for a journal of";
     let error = cannot_reserve(full, "cannot write a journal of", file, error);
     if !is_closed {
         return error;
     }
     error.with_hint(Hint::fixed(
-        "the file's folder, the user's state folder or the temporary folder must be one that can be written",
+        "the file's folder, the user's state folder or the temporary folder must be writable",
         "该文件所在的目录、用户的状态目录或临时目录中，至少须有一个可写",
     ))
 }
 
-/// A file's mode bits; none if they cannot be told.
+/// A file's mode bits; none if unknown.
 pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path)
         .ok()
         .and_then(|metadata| files::mode(&metadata))
 }
 
-/// Reports a file that others can read, with the command that mends it.
+/// Reports a file that others can read, with the command that fixes it.
 pub(super) fn warn_if_readable_by_others(path: &Path) {
     let metadata = fs::metadata(path).ok();
     if let Some(mode) = metadata.and_then(|m| files::mode_if_readable_by_others(&m)) {
@@ -104,7 +104,7 @@ pub(super) fn read_open(
         .read_to_end(&mut bytes)
         .map_err(|error| Error::file("cannot read", path, error))?;
     if bytes.len() as u64 > longest {
-        let message = format!("{} is too long to be what it should be", path.display());
+        let message = format!("{} is longer than such a file can be", path.display());
         return Err(Error::config(message));
     }
     Ok(bytes)

@@ -1,8 +1,8 @@
-//! The journal: each pair, the moment it arrives, before the file is read, waited for or touched (P7).
+//! The journal: holds each pair as soon as it arrives, before the file is read, waited for or touched (P7).
 //!
 //! Promises:
-//! - It stands under one fixed name in the first of a few places that takes it ([`crate::store::places`]).
-//! - It is locked while its run lives, so that nobody takes it for a dead one's.
+//! - It has a fixed name in the first of a few places where it can be written ([`crate::store::places`]).
+//! - It is locked while its run lives, so that nobody takes it for a dead run's.
 //! - A record is appended in one write.
 
 use std::fs::{File, Metadata};
@@ -27,7 +27,7 @@ pub(super) struct Journal {
     of: PathBuf,
     file: File,
     path: PathBuf,
-    /// Held while a record is written.
+    /// Locked while a record is written.
     end: Mutex<End>,
     /// Whether a sync failed.
     has_failed: AtomicBool,
@@ -38,13 +38,13 @@ pub(super) struct Journal {
 struct End {
     /// Where the next record goes.
     written: u64,
-    /// Up to where there is space.
+    /// Where the reserved space ends.
     reserved: u64,
 }
 
 impl Journal {
-    /// Makes a journal with room for `bytes`, in the first place that takes it, but not in one that was
-    /// tried. A dead run's that is there is written on.
+    /// Creates a journal with space for `bytes`, in the first possible place that was not tried before. A dead run's
+    /// journal there is continued.
     pub(super) fn open(
         path: &Path,
         model: Option<&Metadata>,
@@ -53,7 +53,7 @@ impl Journal {
         tried: &[PathBuf],
     ) -> io::Result<Self> {
         let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
-        // What a dead run left is the place where the next one looks first.
+        // The next run looks first where a dead run left something.
         let old = leftovers.iter().map(Leftover::path);
         let new = places(path, JOURNAL).into_iter().map(|place| place.path);
         for place in old.map(Path::to_owned).chain(new) {
@@ -81,7 +81,7 @@ impl Journal {
         result
     }
 
-    /// Goes on writing what a dead run left.
+    /// Continues what a dead run left.
     fn write_on(of: &Path, leftover: &Leftover) -> io::Result<Self> {
         let file = files::open_unlinked_to_write(leftover.path())?;
         if !leftover.is(&file) {
@@ -104,7 +104,7 @@ impl Journal {
         let file = files::create_private(path)?;
         files::claim(&file)?;
         if let Some(model) = model {
-            // Whoever owns the file should be able to use what is left of a run that died.
+            // The file's owner should be able to use what a dead run left.
             let _ = files::take_owner(&file, model);
         }
         Ok(Journal {
@@ -116,8 +116,8 @@ impl Journal {
         })
     }
 
-    /// Sets space aside for so many bytes behind what is written: with NULs, which cost less than the
-    /// blocks that a file system would have to find and free again.
+    /// Reserves this many bytes after what is written: with NULs, which cost less than blocks that a file system would
+    /// have to find and free again.
     pub(super) fn reserve(&self, bytes: u64) -> io::Result<()> {
         let mut end = self.end();
         let wanted = end.written + bytes;
@@ -139,7 +139,7 @@ impl Journal {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a record, in one piece. From now on it outlives its run.
+    /// Writes a record in one piece. From now on it outlives its run.
     pub(super) fn append(&self, record: &Record) -> io::Result<()> {
         let mut end = self.end();
         let mut line = record.line();
@@ -152,8 +152,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts all of it on disk, with its name. Where that has failed once, it cannot be trusted to be
-    /// repeated.
+    /// Syncs all of it, with its name. After one failure, a repeated sync cannot be trusted.
     pub(super) fn sync(&self) -> io::Result<()> {
         if self.has_failed.load(Ordering::Relaxed) {
             return Err(io::Error::other("it could not be synced before"));
@@ -173,22 +172,22 @@ impl Journal {
         &self.path
     }
 
-    /// Whether it lies beside the file.
+    /// Whether it is beside the file.
     pub(super) fn is_beside(&self) -> bool {
         self.path.parent() == self.of.parent()
     }
 
-    /// Where the file is whose journal it is.
+    /// The path of its file.
     pub(super) fn file_path(&self) -> &Path {
         &self.of
     }
 
-    /// Whether it still stands under its name.
+    /// Whether it is still under its name.
     pub(super) fn is_there(&self) -> bool {
         is_same(&self.path, &self.file)
     }
 
-    /// Takes it away: the file has all that it holds.
+    /// Removes it: the file has all of it.
     pub(super) fn remove(&self) {
         if self.is_there() {
             places::remove(&self.path);

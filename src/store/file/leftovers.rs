@@ -1,9 +1,9 @@
-//! What dead runs left: their journals, if they can be believed.
+//! What dead runs left: their journals, if they can be trusted.
 //!
 //! Promises:
-//! - Believed is a regular file of one name, of this user or the configuration's owner, for that user
-//!   alone where the file system keeps modes. Anything else is put aside and named.
-//! - One that belongs to a run that lives is waited for.
+//! - Only a regular file with one name is trusted, owned by this user or the configuration's owner, private
+//!   where the file system keeps modes. Anything else is put aside and reported.
+//! - A live run's journal is waited for.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
@@ -22,7 +22,7 @@ use crate::token::Fingerprint;
 
 /// A journal that a dead run left.
 pub(super) struct Leftover {
-    /// Keeps others away from it.
+    /// Locks it against others.
     file: File,
     path: PathBuf,
     is_beside: bool,
@@ -34,14 +34,14 @@ pub(super) struct Leftover {
 /// What dead runs left.
 pub(super) enum Found {
     Leftovers(Vec<Leftover>),
-    /// One belongs to a run that lives: it holds a file that an editor has since replaced.
+    /// One belongs to a live run: it holds a file that an editor has since replaced.
     Busy,
 }
 
-/// Finds what dead runs left. What cannot be believed is put aside and named.
+/// Finds what dead runs left. What cannot be trusted is put aside and reported.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if one that can be believed cannot be read: it may hold the only copy.
+/// [`crate::Kind::Config`] if a trusted one cannot be read: it may hold the only copy.
 pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
     let mut found = Vec::new();
     for place in places(path, JOURNAL) {
@@ -53,7 +53,7 @@ pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
         if let Err(TryLockError::WouldBlock) = files::claim(&file) {
             return Ok(Found::Busy);
         }
-        // One that its run removed just now.
+        // Its run removed it just now.
         if !is_same(&place.path, &file) {
             return Ok(Found::Busy);
         }
@@ -70,23 +70,23 @@ pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
     Ok(Found::Leftovers(found))
 }
 
-/// What stands in a place.
+/// What is in a place.
 enum Opened {
     Nothing,
-    /// It was there, and is not any more: its run has just removed it.
+    /// It is gone: its run has just removed it.
     Vanished,
     Journal(File, Metadata),
 }
 
-/// Opens what stands in a place, if it can be believed: a regular file of one name, of this user or the
-/// configuration's owner, and for nobody else.
+/// Opens what is in a place, if it can be trusted: a regular file with one name, of this user or the configuration's
+/// owner, and private.
 fn open_believed(place: &Placed, owner: &Metadata) -> Result<Opened> {
     let path = &place.path;
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(Opened::Nothing);
     };
     if !files::is_ours(&metadata, Some(owner)) || !places::is_private(path, &metadata) {
-        let why = "is not only this user's, or the configuration's owner's";
+        let why = "is not private to this user or the configuration's owner";
         places::put_aside(path, why, &metadata);
         return Ok(Opened::Nothing);
     }
@@ -116,7 +116,7 @@ impl Leftover {
         })
     }
 
-    /// The lines that are not whole, and those of some pairs.
+    /// The incomplete lines, and those of some pairs.
     pub(super) fn lines_of(&self, is_wanted: impl Fn(&Successor) -> bool) -> Vec<u8> {
         let mut lines: Vec<&[u8]> = self.read.torn.iter().map(Vec::as_slice).collect();
         for (record, line) in &self.read.records {
@@ -129,7 +129,7 @@ impl Leftover {
         lines.join(&b'\n')
     }
 
-    /// The whole text that was last about to be written over the file.
+    /// The last whole text that was to be written over the file.
     pub(super) fn text(&self) -> Option<&str> {
         let mut records = self.read.records.iter().rev();
         records.find_map(|(record, _)| match record {
@@ -138,7 +138,7 @@ impl Leftover {
         })
     }
 
-    /// The tokens that were sent, and nobody knows what came of it.
+    /// The tokens that were sent, with unknown result.
     pub(super) fn in_doubt(&self) -> Vec<Fingerprint> {
         let mut sent = Vec::new();
         for (record, _) in &self.read.records {
@@ -162,7 +162,7 @@ impl Leftover {
         self.length
     }
 
-    /// Takes it away: the file has all that it holds.
+    /// Removes it: the file has all of it.
     pub(super) fn remove(&self) {
         if is_same(&self.path, &self.file) {
             places::remove(&self.path);
@@ -174,7 +174,7 @@ impl Leftover {
     }
 }
 
-/// The journals that hold something for the next run, and their pairs, for who only looks.
+/// The journals with something for the next run, and their pairs, for read-only use.
 pub(super) fn pending(file: &Path) -> (Vec<PathBuf>, Vec<Entry>, Option<String>) {
     let file = files::real_path(file).unwrap_or_else(|_| file.to_owned());
     let (mut paths, mut entries, mut text) = (Vec::new(), Vec::new(), None);

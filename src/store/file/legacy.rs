@@ -1,5 +1,5 @@
-//! What version 0.1 left: rescue files, which hold whole copies of the file or single sections. They
-//! are put back once, as pairs, or kept and named.
+//! What version 0.1 left: rescue files, which hold whole copies of the file or single sections. They are restored once,
+//! as pairs, or kept and reported.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -46,7 +46,7 @@ impl Rescue {
         let metadata = fs::symlink_metadata(&path).ok()?;
         if !files::is_ours(&metadata, Some(owner)) || !files::is_private(&metadata) {
             log::warn!(
-                "{} is not only this user's: it stays as it is",
+                "{} is not private to this user: it stays as it is",
                 path.display()
             );
             return None;
@@ -79,7 +79,7 @@ impl Rescue {
         &self.path
     }
 
-    /// Takes it away, if the file knows all that it holds; else it is kept, and named.
+    /// Removes it if the file knows all that it holds; otherwise keeps and reports it.
     pub(super) fn end(&self, known: &HashSet<Fingerprint>) {
         if self.tokens.is_subset(known) {
             let _ = fs::remove_file(&self.path);
@@ -88,7 +88,7 @@ impl Rescue {
         }
     }
 
-    /// Gives it a name under which no run looks for it.
+    /// Renames it so that no run looks for it.
     pub(super) fn put_aside(&self) {
         let bytes = fs::read(&self.path).unwrap_or_default();
         let aside = with_suffix(&self.path, &format!(".{}", Fingerprint::of_bytes(&bytes)));

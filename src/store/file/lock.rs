@@ -2,11 +2,11 @@
 //!
 //! Promises:
 //! - The lock is on the file itself, so that runs which reach it by different paths exclude each
-//!   other, and no extra file lies about; where a locked file cannot be replaced, on one beside it.
+//!   other, and no extra file is left; where a locked file cannot be replaced, on one beside it.
 //! - A file that was replaced while this run queued is noticed: the queueing starts over at the new
-//!   one, and never goes on past its deadline.
-//! - A file that a run had to make goes with it if it stays empty.
-//! - A run inside a hook is told at once that it would wait for the run that waits for the hook.
+//!   one, and never exceeds its deadline.
+//! - A file that a run had to create is removed with it if it stays empty.
+//! - A run inside a hook fails at once if it would wait for the run that waits for the hook.
 
 use std::env;
 use std::fs::{self, File, Metadata};
@@ -19,13 +19,13 @@ use super::io::{check_regular, does_not_exist, is_same};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::{files, programs};
 
-/// How often a lock that others hold is tried again: the work under it takes about one round trip.
+/// How often a lock held by others is retried: the work under it takes about one round trip.
 const LOCK_POLL: Duration = Duration::from_millis(10);
 
-/// Names the runs that hold a file and wait for a hook to end: a process and a path on each line.
+/// Names the runs that hold a file and wait for a hook: a process and a path on each line.
 pub(crate) const HOLDERS: &str = "FEISHU_REFRESH_HOOK_OF";
 
-/// The right to be the only run that reads, spends and writes this file.
+/// The exclusive right to read, spend and write this file.
 #[derive(Debug)]
 pub(super) struct Lock {
     /// Where the file really is, links resolved.
@@ -33,13 +33,13 @@ pub(super) struct Lock {
     pub(super) file: File,
     /// Why the open file cannot be written, too.
     pub(super) unwritable: Option<io::Error>,
-    /// Whether this run found no file and made an empty one.
+    /// Whether this run found no file and created an empty one.
     made: bool,
-    /// Holds the lock where the file itself cannot. Dropped last.
+    /// Holds the lock if the file itself cannot. Dropped last.
     _stand_in: Option<File>,
 }
 
-/// Waits politely for others, until a deadline.
+/// Waits for others, until a deadline.
 pub(super) struct Queue<'q> {
     path: &'q Path,
     deadline: Instant,
@@ -84,8 +84,8 @@ impl<'q> Queue<'q> {
 }
 
 impl Lock {
-    /// Takes the file's lock, or queues for it. A missing file is made, empty, unless there is
-    /// something that this run must be told then.
+    /// Takes the file's lock, or queues for it. A missing file is created, empty, unless the run must get an error
+    /// then.
     ///
     /// # Errors
     /// [`Kind::Temporary`] if other runs hold the lock for longer; [`Kind::Config`] if the file
@@ -101,11 +101,11 @@ impl Lock {
             made |= opened.made;
             check_regular(path, &opened.file)?;
             let stand_in = files::stand_in_for_lock(path)
-                .map_err(|error| Error::file("cannot make the lock of", path, error))?;
+                .map_err(|error| Error::file("cannot create the lock of", path, error))?;
             match stand_in.as_ref().unwrap_or(&opened.file).try_lock() {
                 Ok(()) => {
                     if stand_in.is_some() {
-                        // Nothing kept the file in its place until now.
+                        // The file could be replaced until now.
                         opened = open(path, if_missing)?;
                         made |= opened.made;
                     }
@@ -127,7 +127,7 @@ impl Lock {
                     return Err(Error::file("cannot lock", path, error).with_kind(Kind::Config));
                 }
             }
-            // Whoever has the lock may want to put another file in its place.
+            // The lock's holder may want to replace the file.
             drop((opened, stand_in));
             queue.wait()?;
         }
@@ -138,18 +138,18 @@ impl Lock {
         is_same(&self.path, &self.file)
     }
 
-    /// Whose the file is, among else.
+    /// The file's owner and other metadata.
     pub(super) fn owner(&self) -> Result<Metadata> {
         let metadata = self.file.metadata();
         metadata.map_err(|error| Error::file("cannot read", &self.path, error))
     }
 
-    /// Whether this run made the file.
+    /// Whether this run created the file.
     pub(super) fn is_made(&self) -> bool {
         self.made
     }
 
-    /// What a program that this run starts and waits for must find in [`HOLDERS`].
+    /// The value of [`HOLDERS`] for a program that this run starts and waits for.
     pub(super) fn name(&self) -> String {
         let own = format!("{} {}", std::process::id(), self.path.display());
         match env::var(HOLDERS) {
@@ -160,7 +160,7 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// A run that made the file and failed leaves no empty one behind.
+    /// A failed run that created the file leaves no empty one behind.
     fn drop(&mut self) {
         let empty = || {
             self.file
@@ -173,8 +173,8 @@ impl Drop for Lock {
     }
 }
 
-/// Whether a run that waits for this one to end holds the file. One that has ended holds nothing: a
-/// service that a hook started may run for long.
+/// Whether the file is held by a run that waits for this one to end. An ended one holds nothing: a service that a hook
+/// started may run for long.
 fn is_held_for_a_hook(path: &Path) -> bool {
     let Ok(holders) = env::var(HOLDERS) else {
         return false;
@@ -189,14 +189,14 @@ fn is_held_for_a_hook(path: &Path) -> bool {
     })
 }
 
-/// A file that is open, but perhaps another run's.
+/// An open file that another run may have locked.
 struct Opened {
     file: File,
     unwritable: Option<io::Error>,
     made: bool,
 }
 
-/// Opens the file, made if it is missing and may be.
+/// Opens the file; creates it if it is missing and that is allowed.
 fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
     let opened = |file, unwritable, made| Opened {
         file,
@@ -216,7 +216,7 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
             let made = made.map_err(|error| Error::file("cannot make", path, error))?;
             Ok(opened(made, None, true))
         }
-        // Not ours to write, perhaps still ours to replace.
+        // Not writable, but perhaps replaceable.
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             let file = files::open_options().open(path);
             let file = file.map_err(|error| Error::file("cannot open", path, error))?;
@@ -230,7 +230,7 @@ fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
 fn real_path(path: &Path, file: &File) -> Result<Option<PathBuf>> {
     match files::real_path(path) {
         Ok(real) => Ok(is_same(&real, file).then_some(real)),
-        // Unless it leads there by no name: an open file that was removed.
+        // Unless it has no name: an open file that was removed.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_same(path, file) => Ok(None),
         Err(error) => Err(Error::file("cannot find", path, error)),
     }

@@ -1,9 +1,8 @@
-//! The latest pair of each login that was once in a file, in the user's state folder: with it an old copy
-//! that another program writes over the file is known as one, and put right.
+//! The latest pair of each login that was once in a file, in the user's state folder: with it, an old copy that another
+//! program writes over the file is recognised and fixed.
 //!
-//! None of it is needed, so nothing of it is synced, and what cannot be read is not there. But for
-//! forgetting: a login that has moved elsewhere must not come back, so that is synced, and it says if it
-//! failed.
+//! None of it is essential, so it is not synced, and what cannot be read is ignored. The exception is forgetting: a
+//! login that has moved elsewhere must not come back, so that is synced, and reports failure.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -22,16 +21,15 @@ pub(super) fn path(file: &Path) -> Option<PathBuf> {
     state_folder().map(|folder| folder.join(format!("{hash}.done")))
 }
 
-/// Whether nobody but this user could have planted it, or can read it.
+/// Whether only this user could have created it, and can read it.
 fn is_own(path: &Path, metadata: &Metadata) -> bool {
     files::is_ours(metadata, None) && places::is_private(path, metadata)
 }
 
-/// A memory that is longer than this, and mostly of older pairs, is written anew.
+/// A memory that is longer than this and mostly holds older pairs is rewritten.
 const LONG_MEMORY: usize = 8 << 10;
 
-/// The latest pair of each login that was once in this file. None of them is needed: what cannot be
-/// read is not there.
+/// The latest pair of each login that was once in this file. None of them is essential: what cannot be read is ignored.
 pub(super) fn remembered(file: &Path) -> Vec<Entry> {
     let Some(path) = path(file) else {
         return Vec::new();
@@ -71,11 +69,11 @@ fn line(entry: &Entry) -> String {
 
 fn forget_older(path: &Path, latest: &[Entry]) {
     let lines: String = latest.iter().map(line).collect();
-    // It is a help, not a promise: the old one serves as well.
+    // It is optional: the old one serves as well.
     let _ = replace(path, &lines, |_| Ok(()));
 }
 
-/// Puts another memory in the place of this one, whole. `settle` is done with it before that.
+/// Replaces this memory as a whole. `settle` is applied to the new one before that.
 fn replace(path: &Path, lines: &str, settle: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let new = with_suffix(path, ".new");
     let _ = fs::remove_file(&new);
@@ -89,13 +87,13 @@ fn replace(path: &Path, lines: &str, settle: fn(&File) -> io::Result<()>) -> io:
 /// Forgets a profile of this file, durably. All others are remembered as before.
 ///
 /// # Errors
-/// What stands in the way. The profile is remembered still.
+/// What prevents it. Then the profile is still remembered.
 pub(super) fn forget(file: &Path, profile: &str) -> io::Result<()> {
     path(file).map_or(Ok(()), |path| forget_in(&path, profile))
 }
 
 fn forget_in(path: &Path, profile: &str) -> io::Result<()> {
-    // Of a run that died amid replacing it: nobody reads it, but it may name this profile.
+    // From a run that died while replacing it: nobody reads it, but it may name this profile.
     match fs::remove_file(with_suffix(path, ".new")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -108,7 +106,7 @@ fn forget_in(path: &Path, profile: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What the memory holds, if there is one that is read at all.
+/// What the memory holds, if it exists and may be read.
 fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut opened = match fs::symlink_metadata(path) {
         Ok(metadata) if is_own(path, &metadata) => files::open_unlinked(path)?,
@@ -120,13 +118,13 @@ fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     bytes.map(Some).map_err(io::Error::other)
 }
 
-/// A memory's text without a profile; none if there is nothing to leave out. A line that is not whole may
-/// be of that profile, and is of no use to any.
+/// A memory's text without a profile; none if there is nothing to leave out. An incomplete line may belong to that
+/// profile, and is useless anyway.
 fn without(bytes: &[u8], profile: &str) -> Option<String> {
     let read = record::read(bytes);
     let is_kept = |record: &Record| match record {
         Record::Pair(pair) => pair.profile != profile,
-        // Nothing reads a text here; it would hold every profile.
+        // No text is read from here; it would hold every profile.
         Record::Text(_) => false,
         Record::Sent(_) | Record::Answered(_) => true,
     };
@@ -137,8 +135,7 @@ fn without(bytes: &[u8], profile: &str) -> Option<String> {
     (!is_clean).then(lines)
 }
 
-/// Remembers pairs that are in the file. Not synced: it is for other programs' old copies, not for
-/// crashes.
+/// Remembers pairs that are in the file. Not synced: it guards against other programs' old copies, not crashes.
 pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
     let lines: String = pairs.iter().copied().map(line).collect();
     let Some(path) = path(file).filter(|_| !lines.is_empty()) else {
@@ -153,7 +150,7 @@ pub(super) fn remember(file: &Path, pairs: &[&Entry]) {
     }
 }
 
-/// Opens the memory, and says how long it is. What another could have planted in its place is put aside.
+/// Opens the memory, and returns its length. A file that another user could have planted is put aside.
 fn open_to_write(path: &Path) -> io::Result<(File, u64)> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if is_own(path, &metadata) => {
@@ -164,7 +161,7 @@ fn open_to_write(path: &Path) -> io::Result<(File, u64)> {
                 .then_some((file, metadata.len()))
                 .ok_or_else(|| io::ErrorKind::PermissionDenied.into());
         }
-        Ok(metadata) => places::put_aside(path, "is not only this user's", &metadata),
+        Ok(metadata) => places::put_aside(path, "is not private to this user", &metadata),
         Err(error) if error.kind() == io::ErrorKind::NotFound => places::make_folder(path),
         Err(error) => return Err(error),
     }
@@ -197,7 +194,7 @@ mod tests {
         assert_eq!(without(b.as_bytes(), "A"), None);
         assert_eq!(without(b"", "A"), None);
         assert_eq!(without(a.as_bytes(), "A").unwrap(), "");
-        // A line that only began: whose it was cannot be told.
+        // A truncated line: its profile is unknown.
         let torn = format!("{b}{}", &a[..a.len() / 2]);
         assert_eq!(without(torn.as_bytes(), "A").unwrap(), b);
     }
@@ -211,7 +208,7 @@ mod tests {
         let made = files::create_private(&path).unwrap();
         let text = format!("{}{}", line("A", "ur-a"), line("B", "ur-b"));
         files::write_all_at(&made, text.as_bytes(), 0).unwrap();
-        // What a run left that died amid this.
+        // Left by a run that died during this.
         let new = with_suffix(&path, ".new");
         fs::write(&new, line("A", "ur-a")).unwrap();
         forget_in(&path, "A").unwrap();

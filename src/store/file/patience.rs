@@ -1,18 +1,18 @@
-//! How long a file that looks half written is looked at again: another program may be writing it.
+//! How long a file that looks half written is reread: another program may be writing it.
 //!
-//! What counts is whether the text still changes. No file time is asked: those can be wrong.
+//! What counts is whether the text still changes. File times are not used: they can be wrong.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often it is looked at.
+/// How often it is read.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A file is waited for no longer, even if it never comes to rest.
+/// The longest wait, even if the file keeps changing.
 const MOST: Duration = Duration::from_secs(2);
 
 pub(super) struct Patience {
-    /// A text that has not changed for so long is whole.
+    /// A text that has not changed for this long is complete.
     still: Duration,
     began: Instant,
     last: Option<Vec<u8>>,
@@ -20,12 +20,12 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// For a text on which hangs where a pair goes.
+    /// For a text that decides where a pair goes.
     pub(super) fn long() -> Self {
         Patience::of(Duration::from_millis(300))
     }
 
-    /// For a text that nothing hangs on but this run.
+    /// For a text that matters only to this run.
     pub(super) fn short() -> Self {
         Patience::of(Duration::from_millis(100))
     }
@@ -40,8 +40,7 @@ impl Patience {
         }
     }
 
-    /// How long to wait before another look at a text that was found like this; none if it is to be
-    /// taken as it is.
+    /// How long to wait before rereading a text found like this; none if it is to be taken as it is.
     pub(super) fn pause(&mut self, found: Option<&[u8]>) -> Option<Duration> {
         let now = Instant::now();
         let found = found.unwrap_or_default();
@@ -53,7 +52,7 @@ impl Patience {
         (!is_still && now - self.began < MOST).then_some(LOOK)
     }
 
-    /// Waits, if there is to be another look.
+    /// Waits, if the text is to be reread.
     pub(super) fn wait(&mut self, found: Option<&[u8]>) -> bool {
         let pause = self.pause(found);
         if let Some(pause) = pause {

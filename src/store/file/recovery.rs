@@ -1,5 +1,4 @@
-//! The beginning of a run: the file is locked, and brought to what dead runs left, before a token is
-//! read (P3, P7).
+//! The beginning of a run: the file is locked, and what dead runs left is restored, before a token is read (P3, P7).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,12 +28,12 @@ use crate::token::Fingerprint;
 pub(super) type GivenToken<'g> = Option<(&'g str, Fingerprint)>;
 
 impl State {
-    /// Waits until this run alone may work on the file, brings it to what dead runs left, and reads
-    /// it. `before` is what the file said before this run queued for it.
+    /// Waits for exclusive access to the file, restores what dead runs left, and reads it. `before` is what the file
+    /// said before this run queued for it.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be
-    /// put back; [`crate::Kind::Config`] if the file cannot be used. Nothing is lost or sent by then.
+    /// [`crate::Kind::Temporary`] if others hold the file for longer, or what dead runs left cannot be restored;
+    /// [`crate::Kind::Config`] if the file cannot be used. Nothing was lost or sent.
     pub(super) fn open(
         file: &Path,
         given: GivenToken<'_>,
@@ -63,7 +62,7 @@ impl State {
             .entries
             .extend(leftovers.iter().flat_map(Leftover::entries));
         state.in_doubt = leftovers.iter().flat_map(Leftover::in_doubt).collect();
-        // The pair may be in another place than the request.
+        // The pair may be in a different place than the request.
         let answers = |token| {
             state
                 .entries
@@ -83,7 +82,7 @@ impl State {
         Ok(state)
     }
 
-    /// Makes a torn file whole before anybody reads it (P3).
+    /// Repairs a torn file before anybody reads it (P3).
     fn repair(&mut self, file: &Path, disk: &Disk) -> Result<()> {
         if !disk.read()?.as_deref().is_some_and(is_torn) {
             return Ok(());
@@ -102,11 +101,11 @@ impl State {
         files::check_length(whole.len() as u64)
             .and_then(|()| disk.overwrite(whole))
             .map_err(|error| cannot_put_back(&Error::file("cannot write", file, error)))?;
-        log::warn!("{} was half written: it is whole again", file.display());
+        log::warn!("{} was half written: it is repaired", file.display());
         Ok(())
     }
 
-    /// Puts into the file what dead runs left, and what an old copy took out of it.
+    /// Restores to the file what dead runs left, and what an old copy removed.
     fn put_back(&mut self, file: &Path, disk: &mut Disk, given: GivenToken<'_>) -> Result<()> {
         let entries = self.entries.clone();
         let aim = Aim {
@@ -139,7 +138,7 @@ impl State {
         Ok(())
     }
 
-    /// Brings a file that another program has changed to what this run knows: it may be an old copy.
+    /// Updates a file that another program changed to what this run knows: it may be an old copy.
     ///
     /// # Errors
     /// What is wrong with the file, or with writing it.
@@ -165,7 +164,7 @@ impl State {
         Ok(())
     }
 
-    /// Brings the file to what dead runs left, with room made for it.
+    /// Restores what dead runs left, with space reserved for it.
     fn settle_leftovers(&mut self, aim: &Aim<'_>, disk: &mut Disk) -> Result<Settled> {
         let bytes = self.text.document.text().len() as u64 + self.spare;
         disk.reserve(bytes)?;
@@ -203,7 +202,7 @@ impl State {
         }
     }
 
-    /// Keeps what fits nothing under a name of its own, and names it.
+    /// Keeps what fits nothing under its own name, and reports it.
     fn set_unfit_aside(&mut self, path: &Path, fits: &[bool]) {
         let (known, unfit): (Vec<_>, Vec<_>) = self
             .entries
@@ -224,15 +223,13 @@ impl State {
             match places::keep_aside(path, leftover.path(), &lines) {
                 Ok((kept, true)) => {
                     let kept = kept.display();
-                    log::warn!(
-                        "{from} has what does not fit the file any more: it was kept as {kept}"
-                    );
+                    log::warn!("{from} has records that no longer fit the file: kept as {kept}");
                 }
                 Ok((_, false)) => {}
                 Err(error) => {
                     self.stays = true;
                     log::warn!(
-                        "{from} has what does not fit the file any more, and stays: {error}"
+                        "{from} has records that no longer fit the file, and stays: {error}"
                     );
                 }
             }
@@ -243,8 +240,8 @@ impl State {
             .for_each(|rescue| rescue.put_aside());
     }
 
-    /// Refuses a token from outside that the memory knows as spent, where the file knows nothing of it
-    /// (P4): the file was removed, or an old copy of it brought back.
+    /// Refuses a token from outside that the memory knows as spent, if the file does not know it (P4): the file was
+    /// removed, or an old copy of it brought back.
     fn check_unspent(&self, file: &Path, real_path: &Path, given: GivenToken<'_>) -> Result<()> {
         let Some((profile, token)) = given else {
             return Ok(());
@@ -271,7 +268,7 @@ impl State {
         )))
     }
 
-    /// A doubt about a token that nobody sends any more is none.
+    /// A doubt about a token that nobody will send no longer matters.
     fn forget_old_doubts(&mut self, given: GivenToken<'_>) {
         if !self.in_doubt.is_empty() {
             let held = self.text.tokens();
@@ -285,8 +282,8 @@ impl State {
     }
 }
 
-/// The file as a run reads it first. One that is empty, cannot be understood or has lost sections
-/// since `before` is looked at again: another program may be writing it.
+/// The file as a run reads it first. One that is empty, cannot be parsed or has lost sections since `before` is reread:
+/// another program may be writing it.
 fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Arc<Text>> {
     let mut patience = Patience::short();
     loop {
@@ -305,14 +302,14 @@ fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Ar
 }
 
 fn cannot_put_back(error: &Error) -> Error {
-    let message = format!("cannot put back what an earlier run saved: {error}; nothing was sent");
+    let message = format!("cannot restore what an earlier run saved: {error}; nothing was sent");
     Error::temporary(message).with_hint(Hint::fixed(
-        "fix what stands in the way, and run again: its journal keeps the pair",
+        "fix the cause and run again: its journal keeps the pair",
         "请排除障碍后重新运行：令牌对仍保存在其 journal 中",
     ))
 }
 
-/// Links that lead on in a circle lead nowhere; the system gives up after as many.
+/// Circular links lead nowhere; the system gives up after as many.
 const MOST_LINKS: usize = 40;
 
 /// Whether a run left a journal for a file that is missing now.

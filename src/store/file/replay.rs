@@ -1,13 +1,13 @@
 //! What the pairs of a journal mean for a file's text. Pure: no disk, no clock.
 //!
-//! A pair takes the place of a token from which it came, however old the text is that holds that
-//! token, and of nothing else ([`Entry::follows`]). That is the whole of recovery: a save, what a dead
-//! run left, and an old copy that another program wrote over the file are all brought in order by it.
+//! A pair replaces a token from which it came, however old the text with that token is, and nothing else
+//! ([`Entry::follows`]). That is all of recovery: it handles a save, what a dead run left, and an old copy that another
+//! program wrote over the file.
 //!
 //! Promises:
 //! - Pairs apply in any order until none applies, and each at most once.
 //! - A pair that a later one has replaced is not applied.
-//! - What does not fit is said, and never changes the text.
+//! - What does not fit is reported, and never changes the text.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub(super) enum Source {
     Own,
     /// A dead run's journal beside the file.
     Beside,
-    /// A dead run's journal in another place, which may be of another file of that name.
+    /// A dead run's journal in another place, which may belong to another file of that name.
     Elsewhere,
-    /// It was in the file once, as the state folder remembers.
+    /// The state folder remembers that it was in the file once.
     Done,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct Entry {
     pub(super) source: Source,
     /// Whether it was read back from the file.
     pub(super) is_saved: bool,
-    /// What a section holds that has it.
+    /// What a section with it holds.
     state: State,
 }
 
-/// What a section holds, as far as replaying goes.
+/// What a section holds, as far as replaying needs it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct State {
     refresh: Option<Fingerprint>,
@@ -68,16 +68,16 @@ impl Entry {
         self.state.refresh
     }
 
-    /// Whether it is still to be seen in the file.
+    /// Whether it is still in the file.
     pub(super) fn is_open(&self) -> bool {
         self.source != Source::Done && !self.is_saved
     }
 
-    /// Whether the pair takes the place of this token. `given` is what this run was given from
-    /// outside, if the file does not know it.
+    /// Whether the pair replaces this token. `given` is what this run was given from outside, if the file does not know
+    /// it.
     fn follows(&self, refresh: Option<Fingerprint>, given: Option<Fingerprint>) -> bool {
         let is_news = self.source != Source::Done;
-        // Only what has replaced it stands for it.
+        // Only its replacement stands for it.
         let is_given = is_news && given.is_some() && given == self.pair.predecessor;
         let fits = match (refresh, self.source) {
             (Some(token), _) => {
@@ -91,25 +91,25 @@ impl Entry {
         fits || is_given && self.is_rotated()
     }
 
-    /// Whether the server gave a new token for an old one, which is of no use any more.
+    /// Whether the server gave a new token for an old one, which no longer works.
     fn is_rotated(&self) -> bool {
         let predecessor = self.pair.predecessor;
         predecessor.is_some() && predecessor != self.fingerprint()
     }
 }
 
-/// What came of replaying.
+/// The result of replaying.
 pub(super) struct Replay<'e> {
     /// What the text lacks.
     pub(super) edits: Vec<Edit<'e>>,
-    /// For each entry whether the text has it once these are made, or has what came after it.
+    /// For each entry, whether the text has it or its successor after these changes.
     pub(super) fits: Vec<bool>,
 }
 
 /// Replays pairs onto a text. `given` is a profile, and the token that this run was given for it.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if a section cannot be understood.
+/// [`crate::Kind::Config`] if a section cannot be parsed.
 pub(super) fn replay<'e>(
     place: Place<'_>,
     document: &Document,
@@ -129,7 +129,7 @@ pub(super) fn replay<'e>(
     };
     for (profile, indices) in by_profile {
         let old = match sections::pair(place.of(profile), document) {
-            // Nothing that is to come needs it: it stands in nobody's way.
+            // Nothing later needs it, and it blocks nothing.
             Err(_) if !indices.iter().any(|index| entries[*index].is_open()) => continue,
             old => old?,
         };
@@ -147,7 +147,7 @@ pub(super) fn replay<'e>(
                 .push(sections::edit(place, document, &old, pair)?);
         }
     }
-    // Their order in the text, so that the same input gives the same output.
+    // In text order, so that the same input gives the same output.
     replay.edits.sort_by_key(|edit| edit.section);
     Ok(replay)
 }
@@ -166,8 +166,8 @@ impl Section<'_> {
             refresh: old.fingerprint(),
             access: old.tokens.access_token.as_ref().map(Fingerprint::of),
         };
-        // What has been replaced. The file's own list tells nothing of that: a login's own token is in
-        // it from the beginning, and so is one that a server does not rotate.
+        // What has been replaced. The file's own list does not tell: a login's own token is in it from the beginning,
+        // and so is one that a server does not rotate.
         let mut spent: HashSet<Fingerprint> = HashSet::new();
         let mut last = None;
         let later = |index: usize, print: Option<Fingerprint>| {
@@ -184,7 +184,7 @@ impl Section<'_> {
                     return false;
                 }
                 if new.refresh == state.refresh {
-                    // The server does not rotate: what came with the token last is to be there.
+                    // The server does not rotate: what last came with the token must be there.
                     let renews = new.access.is_some() && new.access != state.access;
                     return renews
                         && entry.source != Source::Done
@@ -193,13 +193,13 @@ impl Section<'_> {
                 let is_proof = entry.is_rotated() && entry.pair.predecessor == state.refresh;
                 let later = later(*index, state.refresh);
                 if !is_proof && later.is_some_and(|later| !later.is_rotated()) {
-                    // It came back: from a server that does not rotate, or by a user's consent.
+                    // It came back, from a server that does not rotate or by a user's consent.
                     return false;
                 }
                 let given = self.given.filter(|_| !self.known_replaced(*index, &state));
                 entry.follows(state.refresh, given)
             };
-            // The latest first: where two logins claim a place, it is the later's.
+            // The latest first: if two logins claim a place, the later one gets it.
             let Some(at) = waiting.iter().rposition(applies) else {
                 break;
             };
@@ -224,7 +224,7 @@ impl Section<'_> {
         last
     }
 
-    /// Whether a pair that is in place names this one as spent.
+    /// Whether a pair in place names this one as spent.
     fn known_replaced(&self, index: usize, state: &State) -> bool {
         let print = self.entries[index].fingerprint();
         let in_place = |other: &&usize| {

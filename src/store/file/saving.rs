@@ -1,4 +1,4 @@
-//! One saving loop for all pairs of a run: take every record that has come, save once, again.
+//! One saving loop for all pairs of a run: take every record that has arrived, save once, repeat.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::profile::Successor;
 use crate::token::Tokens;
 
-/// A text to save, with all that it takes.
+/// A text to save, with all that this needs.
 pub(super) struct Job {
     file: PathBuf,
     disk: Disk,
@@ -23,7 +23,7 @@ pub(super) struct Job {
     spare: u64,
 }
 
-/// What came of it.
+/// The result.
 pub(super) struct Saved {
     disk: Disk,
     text: Arc<Text>,
@@ -34,7 +34,7 @@ pub(super) struct Saved {
 }
 
 impl Job {
-    /// Brings the file to what the journal says.
+    /// Applies the journal to the file.
     pub(super) fn run(mut self) -> Saved {
         let aim = Aim {
             file: &self.file,
@@ -55,14 +55,14 @@ impl Job {
 }
 
 impl State {
-    /// What became of a pair, once that is known.
+    /// The result for a pair, once known.
     pub(super) fn take_result(&mut self, profile: &str) -> Option<Result<Tokens, String>> {
         let broken = self.is_broken && self.pending.remove(profile);
         let broken = broken.then(|| Err("the save broke off".to_owned()));
         broken.or_else(|| self.results.remove(profile))
     }
 
-    /// Takes all that waits to be saved, if nobody is saving.
+    /// Takes everything that waits to be saved, unless a save is running.
     pub(super) fn begin_saving(&mut self, file: &Path) -> Option<Job> {
         if self.pending.is_empty() {
             return None;
@@ -77,10 +77,10 @@ impl State {
         })
     }
 
-    /// Takes in what came of it; none if it panicked.
+    /// Processes the result; none if it panicked.
     pub(super) fn end_saving(&mut self, file: &Path, saved: Option<Saved>) {
         let Some(saved) = saved else {
-            // The lock went with it. The journal has all of it.
+            // The lock is lost with it. The journal has everything.
             (self.is_broken, self.stays) = (true, true);
             return;
         };
@@ -102,20 +102,20 @@ impl State {
                 Err(error) => Err(error.to_string()),
             };
             match &result {
-                // What came before it still tells of which old copies it takes the place.
+                // What came before it still tells which old copies it replaces.
                 Ok(_) => {
                     let this = self.entries.iter_mut().filter(|entry| is_this(entry));
                     this.for_each(|entry| entry.is_saved = true);
                 }
-                // It is the next run's.
+                // It is left to the next run.
                 Err(_) => self.entries.retain(|entry| !is_this(entry)),
             }
             self.results.insert(pair.profile.clone(), result);
         }
     }
 
-    /// Makes room again for what is still under way: what was reserved may have been used. Where it
-    /// cannot be had, the journal has room for the pairs all the same.
+    /// Reserves space again for what is still in progress: the reservation may have been used. If that fails, the
+    /// journal still has space for the pairs.
     fn renew_room(&mut self) {
         let bytes = self.text.document.text().len() as u64 + self.spare;
         if let Some(disk) = self
@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// What the file says of a login.
+    /// What the file says about a login.
     fn tokens_of(&self, file: &Path, pair: &Successor) -> Result<Tokens, String> {
         let place = Place {
             file,
@@ -150,7 +150,7 @@ impl State {
         if tokens.is_ok_and(|tokens| tokens.refresh_token.is_some()) {
             "another program put another refresh token there"
         } else {
-            "another program took the refresh token out of it"
+            "another program removed the refresh token"
         }
     }
 }

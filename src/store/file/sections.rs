@@ -1,4 +1,4 @@
-//! Sections of the file as logins, and the other way round.
+//! Sections of the file as logins, and vice versa.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,13 +13,13 @@ use crate::profile::{LoginId, Pair, Profile, Snapshot, SpentTokens, Successor, k
 use crate::protocol::Api;
 use crate::token::Fingerprint;
 
-/// Section with what all logins share.
+/// Section with the shared keys.
 const SHARED_SECTION: &str = "ID";
 
 /// Section in which the Python package keeps what a login needs.
 const LOGIN_SECTION: &str = "LOGIN_CODE";
 
-/// Which file, and which section of it.
+/// A file, and a section in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) file: &'a Path,
@@ -27,7 +27,7 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The place of another section in the same file.
+    /// Another section in the same file.
     pub(super) fn of<'b>(self, profile: &'b str) -> Place<'b>
     where
         'a: 'b,
@@ -45,10 +45,10 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// A text of the file, understood.
+/// A text of the file, parsed.
 pub(super) struct Text {
     pub(super) document: Document,
-    /// The tokens that its sections are known to have spent, once somebody asks.
+    /// The tokens that its sections are known to have spent; computed on demand.
     spent_by: OnceLock<Arc<HashMap<Fingerprint, String>>>,
 }
 
@@ -105,7 +105,7 @@ impl Text {
         })
     }
 
-    /// Every section's spent tokens, but for the one that it holds.
+    /// Every section's spent tokens, except the one that it holds.
     pub(super) fn spent_by(&self) -> &Arc<HashMap<Fingerprint, String>> {
         self.spent_by.get_or_init(|| self.spent_tokens())
     }
@@ -126,7 +126,7 @@ impl Text {
         Arc::new(spent_by)
     }
 
-    /// Whether it has all sections of another text; where some are gone, it may be half written.
+    /// Whether it has all sections of another text; if some are missing, it may be half written.
     pub(super) fn has_all_of(&self, other: &Text) -> bool {
         let mut sections = other.document.sections();
         sections.all(|name| self.document.has_section(name))
@@ -135,7 +135,7 @@ impl Text {
     /// Tries edits, all together.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if one of them would change more than it means.
+    /// [`crate::Kind::Config`] if one of them would change more than intended.
     pub(super) fn prove(&self, file: &Path, trials: &[Successor]) -> Result<()> {
         let place = Place { file, profile: "" };
         let mut edits = Vec::new();
@@ -146,7 +146,7 @@ impl Text {
         edited(file, &self.document, &edits).map(drop)
     }
 
-    /// Those of some edits that can be made: all, or those of the halves.
+    /// The possible ones of some edits: all, or those of each half.
     pub(super) fn provable<'t>(&self, file: &Path, trials: &'t [Successor]) -> Vec<&'t Successor> {
         if self.prove(file, trials).is_ok() {
             return trials.iter().collect();
@@ -172,15 +172,14 @@ impl Text {
         tokens.map(|token| Fingerprint::of(&token.into())).collect()
     }
 
-    /// The fingerprints of all refresh tokens that it holds, or names as spent.
+    /// The fingerprints of all refresh tokens that it holds or lists as spent.
     pub(super) fn known_tokens(&self) -> HashSet<Fingerprint> {
         let mut known = self.tokens();
         known.extend(self.spent_by().keys());
         known
     }
 
-    /// The names of the sections that have a refresh token, or something that cannot be read in the
-    /// place of one, in the order of the file.
+    /// The names of the sections that have a refresh token, or something unreadable instead of one, in file order.
     pub(super) fn logins(&self) -> Vec<String> {
         let has_token = |name: &&str| {
             let value = self.document.value(name, key::REFRESH_TOKEN);
@@ -190,7 +189,7 @@ impl Text {
         names.map(str::to_owned).collect()
     }
 
-    /// The names of the sections that hold a token, or have a place for one.
+    /// The names of the sections that hold a token, or have a key for one.
     pub(super) fn places_for_tokens(&self) -> Vec<String> {
         let keys = [
             key::REFRESH_TOKEN,
@@ -218,8 +217,7 @@ pub(super) fn pair(place: Place<'_>, document: &Document) -> Result<Pair> {
     Pair::read(|key| value(place, document, key))
 }
 
-/// What a pair changes in a document. What is not known is emptied where it stands, and not added
-/// where it does not.
+/// What a pair changes in a document. An unknown value is emptied if its key exists, and not added otherwise.
 pub(super) fn edit<'e>(
     place: Place<'_>,
     document: &Document,
@@ -250,7 +248,7 @@ pub(super) fn edited(file: &Path, document: &Document, edits: &[Edit<'_>]) -> Re
 /// How many problems of a file one message names.
 const PROBLEMS_SHOWN: usize = 3;
 
-/// Refuses as a whole what has no lines to name.
+/// Refuses as a whole a file without lines to name.
 fn check_encoding(file: &Path, bytes: &[u8]) -> Result<()> {
     if is_utf16(bytes) {
         let message = format!("{} is UTF-16; save it as UTF-8", file.display());
@@ -265,14 +263,14 @@ fn check_encoding(file: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The error for a file that is as an interrupted save leaves it. `more` is what else is known.
+/// The error for a file as an interrupted save leaves it. `more` is what else is known.
 pub(super) fn begins_with_nul(file: &Path, more: &str) -> Error {
     let file = file.display();
     let message = format!(
-        "{file} begins with a NUL byte: a save broke off and left it half written, or it is no text{more}"
+        "{file} begins with a NUL byte: a save broke off and left it half written, or it is not a text{more}"
     );
     Error::config(message).with_hint(Hint::fixed(
-        "nothing was sent; feishu-refresh mends it from the save's .journal: that lies beside it, in the state folder or in the temporary folder of the user who wrote it; without one, restore the file",
+        "nothing was sent; feishu-refresh repairs it from the save's .journal: beside it, in the state folder or in the temporary folder of the user who wrote it; without one, restore the file",
         "尚未发送任何请求；feishu-refresh 会用该次保存的 .journal 修复它：它位于该文件旁边，或写入它的用户的状态目录或临时目录中；若没有，请恢复该文件",
     ))
 }
@@ -289,7 +287,7 @@ pub(super) fn wrong(file: &Path, problems: &[Problem]) -> Error {
         message.push_str(&format!("; and {} more", more + 1));
     }
     Error::config(message).with_hint(Hint::fixed(
-        "nothing was sent; mend the lines so that every INI reader takes them alike",
+        "nothing was sent; fix the lines so that every INI reader reads them alike",
         "尚未发送任何请求；请修正这些行，使各种 INI 解析器的理解一致",
     ))
 }

@@ -1,28 +1,28 @@
-//! A run's hold on the file: the lock, the journal, and all pairs that it knows of. The claims of a
-//! run over many logins share one.
+//! A run's hold on the file: the lock, the journal, and all pairs that it knows. The claims of a run over many logins
+//! share one.
 //!
-//! The whole argument why nothing is lost:
+//! The complete argument why nothing is lost:
 //!
-//! 1. A pair is a record in the journal before anything else is done with it ([`Session::save`]). Room
-//!    for the record, and for the new text, was made before the request went out
-//!    ([`Session::reserve`]); the journal took a record then, which shows that it takes one.
+//! 1. A pair is a record in the journal before anything else is done with it ([`Session::save`]). Space
+//!    for the record, and for the new text, was reserved before the request was sent
+//!    ([`Session::reserve`]); the journal took a record then, which proves that it can.
 //! 2. A record stays until the file, *read back*, has its pair or what came after it
-//!    ([`State::close`]). Nothing else takes the journal away: no error, no signal, no panic, no kill.
+//!    ([`State::close`]). Nothing else removes the journal: no error, no signal, no panic, no kill.
 //!    So at any moment the pair is in the file, or in the journal, or in both.
-//! 3. Whoever claims the file next reads the journal before it reads a token, and brings the file to
-//!    what the journal says ([`State::open`], [`super::settle`]). That is the same function by which a
-//!    save works; to be killed in it, and again in the next run, changes nothing: the journal still
-//!    stands, and it is done again.
-//! 4. Replaying is pure. A pair takes the place of a token it came from, and of nothing else
+//! 3. The next run to claim the file reads the journal before it reads a token, and applies
+//!    it to the file ([`State::open`], [`super::settle`]). That is the same function by which a
+//!    save works; being killed in it, and again in the next run, changes nothing: the journal
+//!    remains, and it is done again.
+//! 4. Replaying is pure. A pair replaces a token it came from, and nothing else
 //!    ([`super::replay`]): so a newer token is never replaced by an older one, and another program's
-//!    token never by ours. All other text is as it was found, since only values are spliced into it.
+//!    token never by ours. All other text stays as it was, since only values are spliced into it.
 //! 5. A file that is renamed into place is the old one or the new one. One that is written in place is
 //!    torn for as long as its first byte is NUL ([`super::disk`]); its whole text is in the journal,
 //!    synced, before that byte is written, and the journal stays until all of it is read back.
-//! 6. Two runs never do this at once: they hold the lock on the file, and, where an editor has put
-//!    another file in its place, the one on the journal.
+//! 6. Two runs never do this at once: they hold the lock on the file, and, if an editor has put
+//!    another file there, the one on the journal.
 //!
-//! What is left to lose: a reply that was not read, or not yet written down.
+//! What can still be lost: a reply that was not read, or not yet recorded.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -59,9 +59,9 @@ pub(super) struct Session {
     /// The path, as messages show it.
     file: PathBuf,
     state: RefCell<State>,
-    /// Whenever the disk is back, or a reservation ends.
+    /// Signals that the disk is back, or a reservation ended.
     changed: Notify,
-    /// The thread that saves, where others must not wait for it.
+    /// The thread that saves, if others must not wait for it.
     saver: Option<Worker>,
 }
 
@@ -75,8 +75,8 @@ impl Session {
         }
     }
 
-    /// Has a thread save, so that replies are read meanwhile; and room made at once for so many bytes
-    /// of new pairs.
+    /// Makes a thread save, so that replies are read meanwhile; and reserves space for this many bytes of new pairs at
+    /// once.
     pub(super) fn share(&mut self, saver: Worker, growth: u64) {
         self.saver = Some(saver);
         self.state.get_mut().spare += growth;
@@ -98,22 +98,22 @@ impl Session {
         }
     }
 
-    /// Whether something was put back into this login that dead runs left.
+    /// Whether something that dead runs left was restored to this login.
     pub(super) fn was_put_back(&self, profile: &str) -> bool {
         self.state.borrow().put_back.contains(profile)
     }
 
-    /// Whether a dead run sent this token, and nobody knows what came of it.
+    /// Whether a dead run sent this token, with unknown result.
     pub(super) fn may_be_spent(&self, token: Fingerprint) -> bool {
         self.state.borrow().in_doubt.contains(&token)
     }
 
-    /// Whether this run made the file, and has put nothing into it.
+    /// Whether this run created the file, and has written nothing to it.
     pub(super) fn has_made(&self) -> bool {
         self.state.borrow().has_made()
     }
 
-    /// How a program that this run starts can know that it would wait for this run.
+    /// How a program started by this run can know that it would wait for this run.
     pub(super) fn lock_name(&self) -> Option<String> {
         let state = self.state.borrow();
         state.disk.as_ref().map(|disk| disk.lock.name())
@@ -124,20 +124,20 @@ impl Session {
         self.state.borrow().spent(snapshot)
     }
 
-    /// Tries the edits of all these logins at once, so that none need be tried alone.
+    /// Tries the edits of all these logins at once, so that none needs a separate try.
     pub(super) fn prove_all(&self, logins: &[(String, Api)]) {
         self.state.borrow_mut().prove_all(&self.file, logins);
     }
 
-    /// Reads the file again: a program that knows no locks may have changed it. An old copy is healed.
+    /// Reads the file again: a program that ignores locks may have changed it. An old copy is healed.
     ///
     /// # Errors
-    /// What is wrong with the file, if that stays.
+    /// What is wrong with the file, if it persists.
     pub(super) async fn look_again(&self) -> Result<()> {
         let mut patience = Patience::long();
         loop {
             let read = match &self.state.borrow().disk {
-                // What is being saved is what it says soon.
+                // It will soon hold what is being saved.
                 None => return Ok(()),
                 Some(disk) => disk.read()?,
             };
@@ -165,8 +165,8 @@ impl Session {
         }
     }
 
-    /// Makes room for what a request brings: the edit is tried on the text, the way of saving is
-    /// chosen, the space is set aside, and the journal has taken a record (P1).
+    /// Reserves space for what a request brings: the edit is tried on the text, the way of saving is chosen, the space
+    /// is reserved, and the journal has taken a record (P1).
     pub(super) async fn reserve(
         self: &Rc<Self>,
         profile: &str,
@@ -189,8 +189,8 @@ impl Session {
         })
     }
 
-    /// Saves a pair: into the journal at once, and into the file with all others that have come.
-    /// Returns what the file says then.
+    /// Saves a pair: into the journal at once, and into the file with all others that have arrived. Returns what the
+    /// file then says.
     ///
     /// # Errors
     /// [`Kind::Unsaved`], naming the journal that holds the pair, or with the pair itself.
@@ -209,14 +209,14 @@ impl Session {
             }
             let job = self.state.borrow_mut().begin_saving(&self.file);
             match job {
-                // Others save, and may have taken this pair along.
+                // Others save, and may have saved this pair, too.
                 None => changed.await,
                 Some(job) => self.run(job).await,
             }
         }
     }
 
-    /// Takes every record that has come, and saves once.
+    /// Takes every record that has arrived, and saves once.
     async fn run(&self, job: Job) {
         let saved = match &self.saver {
             None => Some(job.run()),
@@ -233,7 +233,7 @@ impl Session {
         let places = places::places(&path, &suffix).into_iter();
         let kept = places::keep(places.map(|place| place.path), reply);
         kept.map(|(path, _)| path).map_err(|error| {
-            let message = format!("{login}: a reply that cannot be understood could be kept nowhere: {error}");
+            let message = format!("{login}: an unreadable reply could not be stored anywhere: {error}");
             Error::new(Kind::Unsaved, message)
                 .with_unsaved(Tokens::default(), shown_whole(reply).into())
                 .with_hint(Hint::fixed(
@@ -245,7 +245,8 @@ impl Session {
 
     fn saved_nowhere(&self, pair: &Successor, why: &str) -> Error {
         let place = self.place(&pair.profile);
-        let message = format!("{place}: rotated, but the new pair could be saved nowhere: {why}");
+        let message =
+            format!("{place}: rotated, but the new pair could not be saved anywhere: {why}");
         Error::new(Kind::Unsaved, message)
             .with_unsaved(pair.tokens.clone(), pair.lines())
             .with_hint(Hint::fixed(
@@ -254,7 +255,7 @@ impl Session {
             ))
     }
 
-    /// The error for a pair that is not in the file. What holds it is on disk by then.
+    /// The error for a pair that is not in the file. Its journal is on disk.
     fn unsaved(&self, pair: &Successor, why: &str, journal: Option<Arc<Journal>>) -> Error {
         let place = self.place(&pair.profile);
         let Some(journal) = self.state.borrow_mut().keep(pair, journal) else {
@@ -262,7 +263,7 @@ impl Session {
         };
         let path = journal.path().display();
         let message = format!("{place}: rotated, but not saved: {why}; the new pair is in {path}");
-        // From elsewhere, nothing comes into a place without a token: it could be another file's.
+        // A journal elsewhere never fills a section without a token: it could be another file's.
         let hint = if pair.held.is_none() && !journal.is_beside() {
             Hint::naming(
                 format!("put the refresh_token that {path} holds last into that section by hand"),
@@ -286,7 +287,7 @@ impl Drop for Session {
     }
 }
 
-/// Room for what one request brings. Dropped, the request has been answered.
+/// Space for what one request brings. Dropped once the request has been answered.
 pub(super) struct Reserved {
     session: Rc<Session>,
     sent: Option<Fingerprint>,

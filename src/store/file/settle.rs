@@ -1,5 +1,5 @@
-//! Brings the file to what the journal says. A save, what a dead run left, and an old copy that
-//! another program wrote over the file all go this way.
+//! Applies the journal to the file. Used for a save, what a dead run left, and an old copy that another program wrote
+//! over the file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use super::sections::{self, Place, Text};
 use crate::error::{Error, Result};
 use crate::token::Fingerprint;
 
-/// Another program may write between any two looks; not for ever.
+/// Another program may write between any two reads, but not forever.
 const MOST_ROUNDS: usize = 5;
 
-/// What the file is to say.
+/// What the file should say.
 pub(super) struct Aim<'a> {
     /// The path, as messages show it.
     pub(super) file: &'a Path,
     pub(super) entries: &'a [Entry],
     /// A profile, and the token that this run was given for it.
     pub(super) given: Option<(&'a str, Fingerprint)>,
-    /// The space to set aside for a text, beyond its length.
+    /// The space to reserve for a text, beyond its length.
     pub(super) spare: u64,
 }
 
-/// What came of it.
+/// The result.
 pub(super) struct Settled {
-    /// For each entry whether the file has it, or what came after it.
+    /// For each entry, whether the file has it or its successor.
     pub(super) fits: Vec<bool>,
     /// Whether the file was changed for it.
     pub(super) has_changed: bool,
@@ -37,20 +37,19 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    /// Tells of another program that wrote an old copy over the file, if that was why it was changed.
+    /// Reports another program that wrote an old copy over the file, if that was why it was changed.
     pub(super) fn tell_old_copy(&self, file: &Path) {
         if self.has_changed {
             let file = file.display();
             log::warn!(
-                "another program put spent tokens back into {file}: the latest are there again"
+                "another program put spent tokens back into {file}: the latest are restored"
             );
         }
     }
 }
 
 impl Aim<'_> {
-    /// Reads the file, puts what it lacks into it, and reads it back, until it lacks nothing. Leaves in
-    /// `text` what the file says.
+    /// Reads the file, adds what it lacks, and reads it back, until it lacks nothing. Leaves the file's text in `text`.
     ///
     /// # Errors
     /// What is wrong with the file, or with writing it. The journal has all of it.
@@ -66,7 +65,7 @@ impl Aim<'_> {
         let mut rounds = 0;
         loop {
             let bytes = disk.read()?;
-            // What has vanished has no text; it comes back with what belongs into it.
+            // A vanished file has no text; it is recreated with its content.
             let found = bytes.as_deref().unwrap_or_default();
             if let Some(fits) = written.take_if(|_| text.document.text().as_bytes() == found) {
                 return Ok(Settled {
@@ -77,8 +76,7 @@ impl Aim<'_> {
             }
             let looked = Text::parse_anew(self.file, found, text)
                 .and_then(|found| Ok((self.replay(&found)?, found)));
-            // Where sections are gone, or the token whose place a pair is to take, the file may be half
-            // written.
+            // If sections are missing, or the token that a pair should replace, the file may be half written.
             let is_whole = looked.as_ref().is_ok_and(|((_, fits), found)| {
                 let mut open = self.entries.iter().zip(fits);
                 found.has_all_of(text) && open.all(|(entry, fits)| *fits || !entry.is_open())
@@ -98,7 +96,7 @@ impl Aim<'_> {
             };
             if rounds == MOST_ROUNDS {
                 let file = self.file.display();
-                let message = format!("another program goes on writing {file}");
+                let message = format!("another program keeps writing {file}");
                 return Err(Error::temporary(message));
             }
             rounds += 1;
@@ -113,7 +111,7 @@ impl Aim<'_> {
         }
     }
 
-    /// The text that the file should have, if it is another; and what fits it.
+    /// The text that the file should have, if it differs; and what fits it.
     pub(super) fn replay(&self, text: &Text) -> Result<(Option<Arc<Text>>, Vec<bool>)> {
         let place = Place {
             file: self.file,

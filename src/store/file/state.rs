@@ -1,4 +1,4 @@
-//! What a run knows of the file, and does with it under its lock. [`super::session`] says why nothing
+//! What a run knows about the file, and does with it under its lock. [`super::session`] says why nothing
 //! is lost.
 
 use std::collections::{HashMap, HashSet};
@@ -23,39 +23,39 @@ use crate::protocol::Api;
 use crate::store::record::Record;
 use crate::token::{Fingerprint, Tokens};
 
-/// Space set aside beyond the file's own length: two tokens of the documented 4 KB several times over.
+/// Space reserved beyond the file's own length: several times two tokens of the documented 4 KB.
 const SPARE_BYTES: u64 = 32 << 10;
 
-/// A journal that is longer than this is first brought to its end, before more is written to it.
+/// A journal longer than this is completed before more is written to it.
 const LONG_JOURNAL: u64 = 8 << 20;
 
 pub(super) struct State {
-    /// The lock, and what writes under it. Away while a text is being saved.
+    /// The lock, and the writer under it. Absent while a text is being saved.
     pub(super) disk: Option<Disk>,
     pub(super) text: Arc<Text>,
-    /// The profiles whose edit was tried on the text as it is but for our own saves.
+    /// The profiles whose edit was tried on the current text, apart from our own saves.
     pub(super) proved: HashSet<String>,
-    /// The journals of this run: once something was reserved one, and more only where that took no
-    /// more. The last is written to.
+    /// The journals of this run: one once something was reserved, and more only if that one failed. The last is written
+    /// to.
     pub(super) journals: Vec<Arc<Journal>>,
     /// What dead runs left.
     pub(super) leftovers: Vec<Leftover>,
     pub(super) rescues: Vec<Rescue>,
-    /// The tokens that they had sent, and nobody knows what came of it.
+    /// The tokens that they had sent, with unknown result.
     pub(super) in_doubt: Vec<Fingerprint>,
-    /// All known pairs, in the order in which they came.
+    /// All known pairs, in order of arrival.
     pub(super) entries: Vec<Entry>,
-    /// The pairs of this run that wait to be saved, by their profiles; and what came of others.
+    /// The pairs of this run that wait to be saved, by profile; and the results of others.
     pub(super) pending: HashSet<String>,
     pub(super) results: HashMap<String, Result<Tokens, String>>,
-    /// How many requests may bring something, and the tokens that they spend.
+    /// How many requests may still bring something, and the tokens that they spend.
     pub(super) reserved: usize,
     sent: HashSet<Fingerprint>,
-    /// The space to set aside beyond the text's length.
+    /// The space to reserve beyond the text's length.
     pub(super) spare: u64,
-    /// The profiles into which something was put back that dead runs left, or an old copy took out.
+    /// The profiles to which something was restored that dead runs left, or an old copy removed.
     pub(super) put_back: HashSet<String>,
-    /// Whether a journal must stay, whatever the file says.
+    /// Whether the journal must stay, whatever the file says.
     pub(super) stays: bool,
     /// Whether the lock was lost in a panic.
     pub(super) is_broken: bool,
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// Takes what the file says now.
+    /// Sets what the file says now.
     pub(super) fn take_text(&mut self, text: Arc<Text>) {
         if !Arc::ptr_eq(&text, &self.text) {
             self.proved.clear();
@@ -102,8 +102,7 @@ impl State {
         disk.map_or_else(|| file.to_owned(), |disk| disk.lock.path.clone())
     }
 
-    /// The tokens that a login is known to have spent, the latest last. Not those of a login whose
-    /// place it took.
+    /// The tokens that a login is known to have spent, the latest last. Not those of a login that it replaced.
     pub(super) fn spent(&self, snapshot: &Snapshot) -> Vec<Fingerprint> {
         let held = snapshot.fingerprint();
         let listed = snapshot.profile.pair.spent.iter();
@@ -126,7 +125,7 @@ impl State {
         }
     }
 
-    /// Whether a request may be prepared now. A journal that has grown long is first brought to its end.
+    /// Whether a request may be prepared now. A journal that has grown long is completed first.
     pub(super) fn can_reserve(&self) -> bool {
         let is_long = |journal: &Arc<Journal>| journal.length() > LONG_JOURNAL;
         let must_close = self.reserved > 0 && self.journals.iter().any(is_long);
@@ -134,7 +133,7 @@ impl State {
         self.is_broken || has_disk && !must_close
     }
 
-    /// Makes room for what a request brings.
+    /// Reserves space for what a request brings.
     pub(super) fn reserve(
         &mut self,
         place: Place<'_>,
@@ -144,10 +143,10 @@ impl State {
         let sent = origin.sent();
         if sent.is_some_and(|sent| self.sent.contains(&sent)) {
             let message = format!(
-                "{place}: its refresh token is under way for another profile, and works once; nothing was sent for it"
+                "{place}: its refresh token is in use for another profile, and works once; nothing was sent for it"
             );
             return Err(Error::config(message).with_hint(Hint::fixed(
-                "give each profile a login of its own: feishu-refresh login",
+                "give each profile its own login: feishu-refresh login",
                 "请为每个 profile 单独登录：feishu-refresh login",
             )));
         }
@@ -166,13 +165,13 @@ impl State {
         Ok(())
     }
 
-    /// Sets space aside, in the file and in the journal, and shows that the journal takes a record. While
-    /// a text is being saved, that makes the room for the next.
+    /// Reserves space, in the file and in the journal, and proves that the journal takes a record. While a text is
+    /// being saved, that reserves space for the next.
     fn make_room(&mut self, file: &Path, sent: Option<Fingerprint>) -> Result<()> {
         if self.is_broken {
             let file = file.display();
             let message =
-                format!("{file} cannot be saved any more: a save broke off; nothing was sent");
+                format!("{file} can no longer be saved: a save broke off; nothing was sent");
             return Err(Error::temporary(message));
         }
         let bytes = self.text.document.text().len() as u64 + self.spare;
@@ -193,7 +192,7 @@ impl State {
         written.map_err(|error| cannot_keep_journal(file, error))
     }
 
-    /// Opens one more journal, in a place where none of this run's is.
+    /// Opens one more journal, in a place where this run has none.
     pub(super) fn open_journal(&mut self, path: &Path, bytes: u64) -> io::Result<Arc<Journal>> {
         let tried: Vec<_> = self.journals.iter().map(|j| j.path().to_owned()).collect();
         let model = fs::metadata(path).ok();
@@ -215,14 +214,14 @@ impl State {
             let stays = self.stays || self.reserved > 0 || !self.pending.is_empty();
             let stays = stays || !self.in_doubt.is_empty();
             if let Some(journal) = self.journals.last().filter(|_| stays) {
-                // Without it the next run is merely more careful in its words.
+                // Without it, the next run's messages are just more cautious.
                 let _ = journal.append(&Record::Answered(sent));
             }
         }
         self.close(file);
     }
 
-    /// Writes a pair into a journal, the first thing that is done with it; gives the one that has it.
+    /// Writes a pair to a journal, before anything else is done with it; returns the journal that has it.
     pub(super) fn write_down(&mut self, pair: &Arc<Successor>) -> Option<Arc<Journal>> {
         let record = Record::Pair(Box::new((**pair).clone()));
         let last = self.journals.last().cloned();
@@ -233,7 +232,7 @@ impl State {
         journal
     }
 
-    /// Writes a record into the first other place that takes it.
+    /// Writes a record to the first other possible place.
     fn write_down_elsewhere(&mut self, record: &Record) -> Option<Arc<Journal>> {
         let of = self
             .journals
@@ -244,7 +243,7 @@ impl State {
         loop {
             match self.open_journal(&of, bytes) {
                 Ok(journal) if journal.append(record).is_ok() => return Some(journal),
-                // Not again in that place.
+                // Do not retry that place.
                 Ok(_) => {}
                 Err(error) => {
                     log::warn!("a new pair is in no journal yet: {error}");
@@ -254,7 +253,7 @@ impl State {
         }
     }
 
-    /// Sees to it that a pair is on disk in a journal, that which took it or another, and stays there.
+    /// Makes sure that a pair is on disk in a journal, its own or another, and stays there.
     pub(super) fn keep(
         &mut self,
         pair: &Successor,
@@ -278,8 +277,8 @@ impl State {
         }
     }
 
-    /// Once nothing is under way: looks whether the file, read back, has all that the journal has, and
-    /// then takes the journal away, and remembers the pairs. Gives all room back.
+    /// Once nothing is in progress: checks that the file, read back, has all that the journal has, then removes the
+    /// journal and remembers the pairs. Releases all space.
     pub(super) fn close(&mut self, file: &Path) {
         if self.reserved > 0 || !self.pending.is_empty() || thread::panicking() {
             return;
@@ -299,7 +298,7 @@ impl State {
                 })
                 .collect();
             memory::remember(&disk.lock.path, &new);
-            // A doubt is the next run's, too.
+            // The next run needs the doubts, too.
             if self.in_doubt.is_empty() {
                 self.leftovers
                     .drain(..)
@@ -321,8 +320,8 @@ impl State {
         self.disk = Some(disk);
     }
 
-    /// Whether the file has all pairs, read once more: a program without locks may have written back
-    /// what it had read before a save. Then they are put there again.
+    /// Whether the file, read once more, has all pairs: a program without locks may have written back what it had read
+    /// before a save. Then they are restored.
     fn is_in_file(&mut self, file: &Path, disk: &mut Disk) -> bool {
         let is_new = |entry: &Entry| entry.source != Source::Done;
         if !self.entries.iter().any(is_new) {

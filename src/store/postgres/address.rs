@@ -1,7 +1,6 @@
-//! Where the database is, as libpq writes it, and how it is spoken to: which hosts, with which password,
-//! with or without TLS.
+//! Where the database is, in libpq's form, and how to connect: which hosts, with which password, with or without TLS.
 //!
-//! Promise: no text that is shown holds the password.
+//! Promise: no displayed text contains the password.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,7 +16,7 @@ use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::store::shown;
 
-/// Where libpq looks for a server that nobody names.
+/// Where libpq looks for a server if none is named.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
 const DEFAULT_PORT: u16 = 5432;
@@ -30,7 +29,7 @@ pub(super) struct Address {
     pub(super) config: tokio_postgres::Config,
     /// Further trusted certificates.
     pub(super) root_certificates: Option<PathBuf>,
-    /// The address without its password, for people.
+    /// The address without its password, for messages.
     pub(super) shown: String,
     passwords: Passwords,
 }
@@ -51,17 +50,17 @@ pub(super) enum Name {
     Socket(PathBuf),
 }
 
-/// Where a password can come from, the first that has one.
+/// The sources of a password; the first that has one counts.
 #[derive(Clone)]
 struct Passwords {
     environment: Option<SecretString>,
     file: Option<PathBuf>,
 }
 
-/// What the address says of TLS.
+/// What the address says about TLS.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tls {
-    /// Nothing: it is spoken, but to this machine.
+    /// Nothing: TLS is used, except to this machine.
     Unsaid,
     Disabled,
     Enabled,
@@ -71,10 +70,10 @@ impl Address {
     /// Reads an address.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if it cannot be understood. The message does not repeat it.
+    /// [`crate::Kind::Config`] if it cannot be parsed. The message does not repeat it.
     pub(super) fn parse(url: &SecretString) -> Result<Self> {
         let url = url.expose_secret().trim();
-        // A password may have a question mark.
+        // A password may contain a question mark.
         let after_user = url.find('@').unwrap_or_default();
         let query_at = url[after_user..].find('?').map(|at| after_user + at);
         let (head, query) = query_at.map_or((url, ""), |at| (&url[..at], &url[at + 1..]));
@@ -86,7 +85,7 @@ impl Address {
         let rest: Vec<&str> = rest.collect();
         let cleaned = format!("{head}?{}", rest.join("&"));
         let config = tokio_postgres::Config::from_str(&cleaned);
-        // Its text names the parameter, and no value.
+        // Its text names the parameter, but not the value.
         let mut config = config.map_err(|error| unreadable(&reason(&error)))?;
         config.ssl_mode(SslMode::Disable);
         if !config.get_hostaddrs().is_empty() {
@@ -114,7 +113,7 @@ impl Address {
         let is_open = |host: &Host| !host.has_tls && !host.is_local();
         if tls == Tls::Disabled && address.hosts.iter().any(is_open) {
             let shown = &address.shown;
-            log::warn!("{shown}: without TLS, whoever is on the way can read along and answer");
+            log::warn!("{shown}: without TLS, anyone on the way can read and answer");
         }
         Ok(address)
     }
@@ -140,7 +139,7 @@ impl Address {
         let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
         if !files::is_private(&metadata) {
             let path = path.display();
-            log::warn!("{path} can be read by others, and is not used: chmod 600 {path}");
+            log::warn!("{path} can be read by others and is not used: chmod 600 {path}");
             return None;
         }
         let text = fs::read_to_string(path).ok()?;
@@ -162,7 +161,7 @@ fn set_in_environment(name: &str) -> Option<OsString> {
 }
 
 impl Host {
-    /// Whether it is this machine: what is said to it does not leave the machine.
+    /// Whether it is this machine, so that traffic does not leave it.
     fn is_local(&self) -> bool {
         match &self.name {
             Name::Socket(_) => true,
@@ -170,7 +169,7 @@ impl Host {
         }
     }
 
-    /// Its name for people.
+    /// Its name for messages.
     pub(super) fn shown(&self) -> String {
         match &self.name {
             Name::Network(name) if name.contains(':') => format!("[{name}]:{}", self.port),
@@ -186,7 +185,7 @@ pub(super) fn is_loopback(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The parameters that tokio-postgres does not know, or means in another way.
+/// The parameters that tokio-postgres does not know, or treats differently.
 #[derive(Default)]
 struct Ours {
     ssl_mode: Option<String>,
@@ -195,19 +194,19 @@ struct Ours {
 }
 
 impl Ours {
-    /// Takes a parameter, if it is one of them.
+    /// Handles a parameter, if it is one of them.
     fn takes(&mut self, pair: &str) -> bool {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decoded(value);
         match name {
             "sslmode" => self.ssl_mode = Some(value),
-            // The system's store is asked in any case.
+            // The system's store is used anyway.
             "sslrootcert" if value == "system" => {}
             "sslrootcert" => self.root_certificates = Some(PathBuf::from(value)),
             "passfile" => self.passfile = Some(PathBuf::from(value)),
-            // Only a server that can be written to is of use.
+            // Only a writable server is useful.
             "target_session_attrs" | "load_balance_hosts" => {}
-            // None is spoken: only who insists on it must be told.
+            // GSS is not supported: that matters only if it is required.
             "gssencmode" if value != "require" => {}
             _ => return false,
         }
@@ -220,7 +219,7 @@ impl Ours {
             None => Ok(Tls::Unsaid),
             Some("disable") => Ok(Tls::Disabled),
             Some("allow" | "prefer" | "require" | "verify-ca" | "verify-full") => Ok(Tls::Enabled),
-            Some(_) => Err(unreadable("its sslmode is none that libpq knows")),
+            Some(_) => Err(unreadable("its sslmode is not one that libpq knows")),
         }
     }
 }
@@ -244,7 +243,7 @@ fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
     }
     let ports = config.get_ports();
     if ports.len() > 1 && ports.len() != named.len() {
-        return Err(unreadable("it has not as many ports as hosts"));
+        return Err(unreadable("it does not have as many ports as hosts"));
     }
     let hosts = named.into_iter().enumerate().map(|(index, name)| {
         let port = ports.get(index).or(ports.first());
@@ -266,7 +265,7 @@ fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
 fn name(host: &Named) -> Name {
     match host {
         Named::Tcp(name) => {
-            // An IPv6 address stands in brackets.
+            // An IPv6 address is in brackets.
             let bare = name
                 .strip_prefix('[')
                 .and_then(|name| name.strip_suffix(']'));
@@ -291,14 +290,14 @@ fn reason(error: &tokio_postgres::Error) -> String {
     let source = error.source().map(ToString::to_string);
     match source {
         Some(source) if source.starts_with("unknown option") => source,
-        _ => "its parts cannot be told apart; a password may need percent signs".to_owned(),
+        _ => "its parts cannot be told apart; a password may need percent-encoding".to_owned(),
     }
 }
 
 fn unreadable(why: &str) -> Error {
     let message = format!("the store's address cannot be read: {why}; nothing was sent");
     Error::config(message).with_hint(Hint::fixed(
-        "write it as postgres://USER@HOST/DATABASE; percent-encode what is special in a name or password",
+        "write it as postgres://USER@HOST/DATABASE; percent-encode special characters in a name or password",
         "请写成 postgres://用户@主机/数据库；名称或密码中的特殊字符须用百分号编码",
     ))
 }

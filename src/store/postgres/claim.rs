@@ -1,4 +1,4 @@
-//! The lease of a login, and what it gives the right to.
+//! The lease of a login, and what it permits.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -20,20 +20,20 @@ use crate::profile::{Given, Order, Origin, Snapshot, Successor};
 use crate::store::{Claim, KeptReply, Reservation, Reserved, Saved, Wanted};
 use crate::token::{Fingerprint, Tokens, second};
 
-/// Who waits for longer than this is told for whom.
+/// A wait longer than this is reported, with whom it is for.
 const LONG_WAIT: Duration = Duration::from_secs(3);
 
 /// What a login that cannot be claimed is waiting for.
 enum Waiting {
-    /// For this run elsewhere.
+    /// For this run, elsewhere.
     For(String),
     /// For nothing: another run has refreshed it.
     Over(Box<Stored>),
 }
 
 impl Run {
-    /// Claims a login as the story wants it. Where `seen` does not stand there any more, another run has
-    /// refreshed it: then what that one saved is all that is wanted yet.
+    /// Claims a login for a refresh. If it no longer holds `seen`, another run has refreshed it: then only what that
+    /// one saved is needed.
     ///
     /// # Errors
     /// As of [`crate::store::Store::claim`].
@@ -60,7 +60,7 @@ impl Run {
         })
     }
 
-    /// A place for a login that a consent is to bring, and the proof that it can be saved there.
+    /// A place for a login that a consent will bring, and the proof that it can be saved there.
     async fn make_place(&self, name: &str, deadline: Instant) -> Result<()> {
         let parameters = [text(&name)];
         let made = self.link.run(statements::MAKE_PLACE, &parameters, deadline);
@@ -71,7 +71,7 @@ impl Run {
         Ok(())
     }
 
-    /// Waits for the lease of a login; where `seen` does not stand there any more, for nothing.
+    /// Waits for the lease of a login; not if it no longer holds `seen`.
     async fn lease(
         &self,
         name: &str,
@@ -89,7 +89,7 @@ impl Run {
                 .try_to_claim(name, is_for_login, seen, deadline)
                 .await?;
             if let Some(stored) = claimed {
-                // Whoever had it before may have left its pair on this host.
+                // Its previous holder may have left its pair on this host.
                 let may_be_left = has_told || pauses.is_begun() || stored.unanswered.is_some();
                 if may_be_left && self.put_back(name, deadline).await? != PutBack::Nothing {
                     continue;
@@ -115,7 +115,7 @@ impl Run {
                 has_told = true;
                 log::warn!("[{name}] of {}: waiting for {holder}", self.link.shown());
             }
-            // Whoever holds the lease may need the connection.
+            // The lease's holder may need the connection.
             if self.leased.borrow().len() == 1 {
                 self.link.disconnect().await;
             }
@@ -123,7 +123,7 @@ impl Run {
         }
     }
 
-    /// Claims a login if nobody else has it, and `seen` stands there still.
+    /// Claims a login if nobody else has it, and it still holds `seen`.
     async fn try_to_claim(
         &self,
         name: &str,
@@ -182,7 +182,7 @@ impl Run {
 
 fn on_its_way(store: &str, name: &str) -> Error {
     let message = format!(
-        "[{name}] of {store} is on its way here from a file, and that has not ended; nothing was sent"
+        "[{name}] of {store} is being moved here from a file, and that has not finished; nothing was sent"
     );
     Error::config(message).with_hint(Hint::fixed(
         "run store import again, on the host and with the file that it comes from: feishu-refresh store import -c FILE",
@@ -190,18 +190,18 @@ fn on_its_way(store: &str, name: &str) -> Error {
     ))
 }
 
-/// The right to spend a login of the database; or a look at it, where another run has just refreshed it.
+/// The right to spend a login of the database; or just its content, if another run has just refreshed it.
 pub(crate) struct PostgresClaim {
     run: Rc<Run>,
     stored: Stored,
     had_company: bool,
-    /// Whether it must be looked yet whether a dead run left something for the login on this host.
+    /// Whether leftovers of dead runs for the login on this host are yet to be looked for.
     may_have_leftovers: bool,
     is_for_login: bool,
 }
 
 impl PostgresClaim {
-    /// One of many, which was claimed with others.
+    /// One of many, claimed with others.
     pub(super) fn of_many(run: Rc<Run>, stored: Stored) -> Self {
         PostgresClaim {
             run,
@@ -212,7 +212,7 @@ impl PostgresClaim {
         }
     }
 
-    /// The token that stands there, and one that was sent without an answer.
+    /// The token in the row, and one that was sent without an answer.
     fn token(&self) -> (Option<Fingerprint>, Option<Fingerprint>) {
         let unanswered = self.stored.unanswered.as_ref().map(|(token, _)| *token);
         (self.stored.snapshot.fingerprint(), unanswered)
@@ -275,7 +275,7 @@ impl Claim for PostgresClaim {
     async fn rest(&mut self, pause: Duration, is_in_doubt: bool) {
         let login = &self.stored.snapshot.login.profile;
         self.run.leased(login).is_in_doubt = is_in_doubt;
-        // Others would only come to the same refusal.
+        // Others would only get the same refusal.
         if !self.run.covers_a_request(login, pause) {
             self.run.release(login, false).await;
             self.had_company = true;
@@ -361,7 +361,7 @@ impl Reservation for PostgresReservation {
         if let Outcome::WasThere = saved.await?
             && !is_rotated
         {
-            // The claim was another's by then, and what that one got stands there.
+            // The claim had passed to another, and what that one got is there.
             let name = &successor.profile;
             let there = run.look(name, false, run.deadline()).await?;
             let there = there.map(|stored| stored.snapshot.profile.pair.tokens);
@@ -384,9 +384,8 @@ impl Reservation for PostgresReservation {
         let sealed = keys.seal(journal::REPLY_OWNER, &reply.into())?;
         let kept = journal::keep_reply(&self.store_id, &login.profile, &sealed);
         let path = kept.map_err(|error| {
-            let message = format!(
-                "{login}: a reply that cannot be understood could be kept nowhere: {error}"
-            );
+            let message =
+                format!("{login}: an unreadable reply could not be stored anywhere: {error}");
             Error::new(Kind::Unsaved, message)
                 .with_unsaved(Tokens::default(), format!("{sealed}\n").into())
                 .with_doubt()
@@ -408,7 +407,7 @@ fn hint_to_open(path: &Path) -> Hint {
     let path = quoted(&path.display().to_string());
     Hint::naming(
         format!(
-            "it is sealed, and this prints it: feishu-refresh store import - < {path}; if it holds a refresh token, put that into a section of this name in an INI file, delete the login's row, and move it with feishu-refresh store import -c FILE; else log in again: feishu-refresh login"
+            "it is sealed; this prints it: feishu-refresh store import - < {path}; if it holds a refresh token, put that into a section of this name in an INI file, delete the login's row, and move it with feishu-refresh store import -c FILE; otherwise log in again: feishu-refresh login"
         ),
         format!(
             "内容已密封，可用此命令显示：feishu-refresh store import - < {path}；若其中有 refresh_token，请写入 INI 文件中同名的节，删除该登录的行，再用 feishu-refresh store import -c 文件 移入；否则请重新登录：feishu-refresh login"
@@ -426,7 +425,7 @@ impl Saved for PostgresSaved {
         &self.tokens
     }
 
-    /// Whoever comes next waits for nobody: the lease ended with the save.
+    /// The next one need not wait: the lease ended with the save.
     fn lock_name(&self) -> Option<String> {
         None
     }

@@ -1,9 +1,9 @@
-//! One connection to the first host that can be written to.
+//! One connection to the first writable host.
 //!
 //! Promises:
-//! - Nothing is waited for without a limit: tokio-postgres has none of its own, and a dropped route would
-//!   hang a save for ever.
-//! - Statements carry their parameters with their types, and prepare nothing: PgBouncer can stand between.
+//! - Every wait has a limit: tokio-postgres has none of its own, and a dropped route would
+//!   hang a save forever.
+//! - Statements carry typed parameters, and prepare nothing: so PgBouncer can be used.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -28,13 +28,13 @@ use crate::error::Result;
 /// How long one address may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a server may take to hear that this is the end.
+/// How long telling a server to disconnect may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a statement may take. Longer ones wait for a lock, or for a server that is gone.
+/// How long a statement may take. A longer one waits for a lock, or for a server that is gone.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// What connects.
+/// The connector.
 pub(super) struct Connector {
     pub(super) address: Address,
     ca_cert: Option<PathBuf>,
@@ -48,13 +48,13 @@ pub(super) struct Connection {
     carrier: Carrier,
     /// How far the database's clock is ahead of this machine's.
     pub(super) clock_ahead: SignedDuration,
-    /// Names this store, whatever its address.
+    /// Identifies this store, whatever its address.
     pub(super) store_id: String,
     host: String,
 }
 
-/// What carries a connection. It ends when its client is dropped, or this is: a server that is gone would
-/// hold it for long.
+/// The task that drives a connection. It ends when its client is dropped, or this is: a server that is gone would keep
+/// it for long.
 pub(super) struct Carrier(JoinHandle<()>);
 
 impl Drop for Carrier {
@@ -73,16 +73,16 @@ impl Connector {
         }
     }
 
-    /// Connects to the first host that can be written to, and looks at its tables.
+    /// Connects to the first writable host, and checks its tables.
     ///
     /// # Errors
-    /// What the last host said; or one before it that a person must put right.
+    /// What the last host said; or an earlier one's error that a person must fix.
     pub(super) async fn connect(&self) -> Result<Connection, Trouble> {
         self.first_that(async |opened, host| self.known(opened, host).await)
             .await
     }
 
-    /// Connects to the first host that can be written to, whatever tables it has.
+    /// Connects to the first writable host, whatever tables it has.
     pub(super) async fn connect_to_set_up(&self) -> Result<(Client, Carrier), Trouble> {
         self.first_that(async |(client, carrier), host| {
             let asked = client.query_typed(schema::IS_READ_ONLY, &[]);
@@ -113,7 +113,7 @@ impl Connector {
                 };
                 match found {
                     Ok(found) => return Ok(found),
-                    // What a person must put right is said, whatever else is wrong.
+                    // What a person must fix is reported, whatever else is wrong.
                     Err(lost) if trouble.as_ref().is_none_or(|t| t.nature != Nature::Wrong) => {
                         trouble = Some(lost);
                     }
@@ -124,7 +124,7 @@ impl Connector {
         Err(trouble.unwrap_or_else(|| Trouble::unreachable("any host", &"it has no address")))
     }
 
-    /// The addresses of a host; one that is none for a socket.
+    /// The addresses of a host; for a socket, a single none.
     async fn addresses(&self, host: &Host) -> Result<Vec<Option<IpAddr>>, Trouble> {
         let name = match &host.name {
             Name::Socket(_) => return Ok(vec![None]),
@@ -189,7 +189,7 @@ impl Connector {
         let tls = if host.has_tls {
             self.tls()?
         } else {
-            // It is not used, and a second kind of connection would cost more.
+            // Unused, and a second kind of connection would cost more.
             tls::that_trusts_nobody().map_err(|error| Trouble::unusable(&error))?
         };
         let opening = async {
@@ -197,7 +197,7 @@ impl Connector {
             opened
                 .map(|(client, carrier)| (client, carry(carrier)))
                 .map_err(|error| match Trouble::of(&error, shown) {
-                    // Nothing was there to break.
+                    // There was no connection to break.
                     lost if lost.nature == Nature::Passing && error.as_db_error().is_none() => {
                         Trouble::unreachable(shown, &super::trouble::root_cause(&error))
                     }
@@ -220,7 +220,7 @@ impl Connector {
         Ok(self.tls.get_or_init(|| made).clone())
     }
 
-    /// A connection whose database can be written to, and has the tables that this program knows.
+    /// A connection whose database is writable, and has the tables that this program knows.
     async fn known(
         &self,
         (client, carrier): (Client, Carrier),
@@ -239,7 +239,7 @@ impl Connector {
         }
         let theirs: Timestamp = field(row, 3)?;
         let ours = before + after.duration_since(before) / 2;
-        // Whole seconds, as expiries are: less is the way there and back.
+        // Whole seconds, as expiries are: less is the round trip.
         let ahead = theirs.duration_since(ours).round(Unit::Second);
         Ok(Connection {
             client,
@@ -252,7 +252,7 @@ impl Connector {
 }
 
 impl Connection {
-    /// Has a statement done.
+    /// Runs a statement.
     pub(super) async fn run(
         &self,
         statement: &str,
@@ -265,7 +265,7 @@ impl Connection {
         self.client.is_closed()
     }
 
-    /// Takes leave of the server.
+    /// Disconnects from the server.
     pub(super) async fn close(mut self) {
         drop(self.client);
         let _ = timeout(FAREWELL_LIMIT, &mut self.carrier.0).await;
@@ -279,7 +279,7 @@ where
     T: Send + 'static,
 {
     Carrier(tokio::spawn(async move {
-        // What went wrong, the statement under way says.
+        // The running statement reports what went wrong.
         let _ = connection.await;
     }))
 }

@@ -1,11 +1,11 @@
 //! Which logins are due, and the claims on them, beside other runs on this host and elsewhere.
 //!
 //! Promises:
-//! - No two runs claim one login. What is claimed has a slot of its app's shared pace, and a lease that
+//! - No two runs claim the same login. A claimed login has a slot of its app's shared pace, and a lease that
 //!   outlasts it ([`ManyStatements::claim_due`]): so all runs together keep to the app's limits.
-//! - Little is claimed at once, and only while the app's queue is short: a run that dies leaves few logins
-//!   leased and few slots unused, and what a run knows does not grow with the store.
-//! - An app that answers for none of its logins is left alone until the next run.
+//! - Few logins are claimed at once, and only while the app's queue is short: a run that dies leaves few logins
+//!   leased and few slots unused, and a run's memory does not grow with the store.
+//! - An app that fails for all of its logins is skipped until the next run.
 //!
 //! [`ManyStatements::claim_due`]: super::statements::ManyStatements
 
@@ -33,36 +33,36 @@ use crate::store::{Due, MOST_REQUESTS, More, Named, Next};
 /// Nothing is claimed for an app while its next free slot is further off.
 const LONGEST_QUEUE: Duration = Duration::from_secs(1);
 
-/// So many logins of one app are claimed at once, at most.
+/// The most logins of one app that are claimed at once.
 const MOST_CLAIMED: usize = 32;
 
-/// So many claims' logins of one app are beyond their slots at once, or fewer, if fewer may be sent.
+/// The logins of this many claims of one app may be past their slots at once, or fewer, if fewer may be sent.
 const CLAIMS_UNDER_WAY: usize = 3;
 
-/// When it is looked again for logins, where others were quicker, or enough are under way.
+/// The pause before looking for logins again, if others were quicker, or enough are in progress.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
 
-/// How long a claim may still take when a run ends.
+/// How long a pending claim may take when a run ends.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 
-/// No expiry is asked for further off: a hundred years.
+/// The most distant expiry that is asked for: a hundred years.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Logins that were claimed.
+/// Claimed logins.
 type Claimed = Vec<Named<Next<PostgresClaim>>>;
 
 /// An app with logins that are due.
 struct DueApp {
     key: AppKey,
-    /// How many, up to what is claimed at once.
+    /// How many, up to the most that are claimed at once.
     logins: usize,
-    /// How long it is until its next free slot; none if nobody keeps its pace.
+    /// The time until its next free slot; none if it is not paced.
     queue: Option<Duration>,
-    /// How long the server wants it to be left alone.
+    /// How long the server wants no requests for it.
     held: Duration,
 }
 
-/// Which logins are asked for.
+/// Which logins to look for.
 struct Asked<'r> {
     run: &'r Run,
     access: Option<f64>,
@@ -99,7 +99,7 @@ impl Run {
         };
         let began: Option<Timestamp> = self.link.again(deadline, ask).await?;
         self.round.began.set(began);
-        // Who looks for what is due does not see those whose token was called dead meanwhile.
+        // The search for due logins does not see those whose token was called dead meanwhile.
         let store_id = self.link.store_id(deadline).await?;
         for login in journal::logins_with_leftovers(&store_id, &self.link.keys) {
             self.put_back(&login, deadline).await?;
@@ -107,10 +107,10 @@ impl Run {
         Ok(())
     }
 
-    /// Claims some of the logins that are due, with a slot for each.
+    /// Claims some of the due logins, with a slot for each.
     ///
     /// # Errors
-    /// As of [`Self::begin_round`]; or why logins are left that are due.
+    /// As of [`Self::begin_round`]; or why due logins are left.
     pub(super) async fn claim_more(
         self: &Rc<Self>,
         due: &Due,
@@ -121,7 +121,7 @@ impl Run {
         }
         let mut logins = Vec::new();
         let (mut later, mut left_alone): (Option<Duration>, _) = (None, None);
-        // Whether others are at work: then it is no lock that keeps this run from its turn.
+        // Whether others are working: then it is not a lock that blocks this run.
         let mut has_company = false;
         for app in self.due_apps(due).await? {
             if let Some(error) = self.reason_to_leave(&app, due) {
@@ -141,7 +141,7 @@ impl Run {
             match self.claim_due(&app.key, most, queue.is_some(), due).await {
                 Ok(Some(claimed)) => logins.extend(claimed),
                 Ok(None) => has_company = true,
-                // What was claimed before must not wait for that.
+                // Logins claimed before must not wait for that.
                 Err(error) if !logins.is_empty() => {
                     self.round.error.replace(Some(error));
                     break;
@@ -163,8 +163,8 @@ impl Run {
     }
 
     /// # Errors
-    /// [`crate::Kind::Temporary`] if logins are due, and none could be claimed for as long as others are waited
-    /// for: somebody else holds their rows.
+    /// [`crate::Kind::Temporary`] if logins are due, and none could be claimed within the wait for others: somebody
+    /// else holds their rows.
     fn check_patience(&self) -> Result<()> {
         let idle_since = &self.round.idle_since;
         let since = idle_since.get().unwrap_or_else(Instant::now);
@@ -177,12 +177,12 @@ impl Run {
             self.link.shown()
         );
         Err(Error::temporary(message).with_hint(Hint::fixed(
-            "find out who holds a transaction open there (pg_stat_activity), or wait longer with --lock-timeout",
+            "find out who has a transaction open there (pg_stat_activity), or wait longer with --lock-timeout",
             "请查明是谁未结束事务（pg_stat_activity），或用 --lock-timeout 延长等待时间",
         )))
     }
 
-    /// The error that an app is left alone for in this run, though it has logins that are due.
+    /// The error for an app that is skipped in this run, though it has due logins.
     fn reason_to_leave(&self, app: &DueApp, due: &Due) -> Option<Error> {
         let store = self.link.shown();
         let held = Some(app.held).filter(|held| *held > due.max_wait && !due.spacing.is_zero());
@@ -190,14 +190,14 @@ impl Run {
         held.or_else(|| self.round.given_up(&app.key, store))
     }
 
-    /// How many logins of an app may be claimed now: no more than can be sent when their slots come.
+    /// How many logins of an app may be claimed now: at most as many as can be sent when their slots come.
     fn room_for(&self, app: &DueApp, spacing: Duration, room: usize) -> usize {
         let now = machine::uptime();
         let leased = self.leased.borrow();
         let of_app = leased.values().filter(|leased| leased.app == app.key);
         let begun = of_app.filter(|leased| leased.slot.is_none_or(|slot| slot <= now));
         let batch = batch(spacing);
-        // Without a pace no slot is missed.
+        // Without a pace, no slot is missed.
         let is_paced = app.queue.is_some() && !spacing.is_zero();
         let most = CLAIMS_UNDER_WAY * batch;
         let most = if is_paced {
@@ -246,8 +246,7 @@ impl Run {
         apps.map_err(|trouble| trouble.error(self.link.shown()))
     }
 
-    /// Claims logins of an app that are due and free, with slots if the app is paced; none if it is another run's
-    /// turn.
+    /// Claims due and free logins of an app, with slots if the app is paced; none if it is another run's turn.
     async fn claim_due(
         self: &Rc<Self>,
         app: &AppKey,
@@ -293,7 +292,7 @@ impl Run {
         Ok(Some(claims.collect()))
     }
 
-    /// Notes the leases that came with a claim, and the slot of each login; gives back the slots that are left.
+    /// Notes the leases that came with a claim, and the slot of each login; returns the slots that are left over.
     async fn note_claims(
         &self,
         app: &AppKey,
@@ -303,7 +302,7 @@ impl Run {
     ) {
         let until_end = end.map_or(Duration::ZERO, |(until_end, _)| until_end);
         let lease = Lease::until_after_slot(asked_at, until_end, self.request);
-        // From before it was asked for: an answer that was long in coming makes no slot later.
+        // From before it was asked for: a slow answer must not delay a slot.
         let first = until_end.saturating_sub(times(spacing, most));
         let first = asked_at.saturating_add(first);
         for (number, name) in rows.iter().filter_map(name).enumerate() {
@@ -325,7 +324,7 @@ impl Run {
         }
     }
 
-    /// Makes sure that nothing is due which this run has no key for: it is left to those that have.
+    /// Makes sure that no due login needs a key that this run lacks: such logins are left to runs that have it.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if there is such a login.
@@ -343,15 +342,15 @@ impl Run {
         }
     }
 
-    /// Ends a run over many logins: gives back all that it still holds.
+    /// Ends a run over many logins: releases all that it still holds.
     pub(super) async fn end_round(&self) {
-        // What is being claimed this moment is given back, too.
+        // What is being claimed right now is released, too.
         let _claiming = timeout(CLAIM_LIMIT, self.round.claiming.lock()).await;
         self.release_all().await;
     }
 }
 
-/// How many logins of an app are claimed at once: as many as have slots within the longest queue.
+/// How many logins of an app are claimed at once: as many as have slots within the longest allowed queue.
 fn batch(spacing: Duration) -> usize {
     let fitting = LONGEST_QUEUE.as_micros() / spacing.as_micros().max(1);
     usize::try_from(fitting)
@@ -363,13 +362,13 @@ fn times(spacing: Duration, number: usize) -> Duration {
     spacing.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// A pause, and a little more, so that many runs do not look all at once.
+/// A pause, and a little more, so that many runs do not query all at once.
 fn spread(pause: Duration) -> Duration {
     let [chance] = sealing::random().unwrap_or([128]);
     pause + NEXT_LOOK.mul_f64(f64::from(chance) / 255.0)
 }
 
-/// How long it is until the last slot ends that came with a claim, and when that is by the database's clock.
+/// The time until the last slot of a claim ends, and that end by the database's clock.
 fn slots_end(row: &Row) -> Result<Option<(Duration, Timestamp)>, Trouble> {
     let (end, until_end): (Option<Timestamp>, Option<f64>) = (field(row, 0)?, field(row, 1)?);
     Ok(until_end.map(span).zip(end))

@@ -1,20 +1,19 @@
-//! What belongs to a pair: the app and the addresses that are saved with it, and what its secrets are
-//! sealed for.
+//! What belongs to a pair: the app and the addresses saved with it, and the owner that its secrets are sealed for.
 
 use secrecy::SecretString;
 
 use crate::error::Result;
 use crate::profile::{Addresses, View};
 
-/// What is saved beside a pair.
+/// What is saved with a pair.
 #[derive(Clone, Default)]
 pub(super) struct Facts {
     /// Whether a consent brought the pair, so that all of this is saved with it.
     pub(super) is_login: bool,
-    /// What the login's secrets are sealed for.
+    /// What the login's secrets are bound to.
     pub(super) owner: String,
     pub(super) addresses: Addresses,
-    /// The app that the pair is of.
+    /// The pair's app.
     pub(super) app: Option<App>,
 }
 
@@ -28,10 +27,10 @@ pub(super) struct App {
 }
 
 impl Facts {
-    /// What a consent saves with its pair: what the login is, as it is seen now.
+    /// What a consent saves with its pair: the login's current values.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if an address is none.
+    /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of_login(view: &View<'_>) -> Result<Self> {
         let app = App::of(view)?;
         let addresses = view.kept()?.addresses;
@@ -44,12 +43,12 @@ impl Facts {
         })
     }
 
-    /// What belongs to the pair of a login whose secrets are sealed for this owner.
+    /// What belongs to the pair of a login whose secrets are bound to this owner.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if an address is none.
+    /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of_refresh(view: &View<'_>, owner: &str) -> Result<Self> {
-        // What came from outside for one run is not for the others.
+        // Values given to one run from outside are not for other runs.
         let is_own = !view.is_for_another_app_or_host();
         Ok(Facts {
             owner: owner.to_owned(),
@@ -60,10 +59,10 @@ impl Facts {
 }
 
 impl App {
-    /// The app of a login, as it is seen now.
+    /// The app of a login, from its current values.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if an address is none.
+    /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of(view: &View<'_>) -> Result<Option<Self>> {
         let kept = view.kept()?;
         Ok(kept.app_id.map(|id| App {
@@ -80,16 +79,16 @@ impl App {
     }
 }
 
-/// What names an app in the store, its id and service; empty where a login has none.
+/// The key of an app in the store, its id and service; empty if a login has none.
 pub(super) type AppKey = (String, String);
 
-/// What an app's secrets are sealed for.
+/// What an app's secrets are bound to.
 pub(super) fn app_owner((id, service): (&str, &str)) -> String {
     format!("{id} at {service}")
 }
 
-/// What a login's secrets are sealed for: its name, and where they may go. Whoever can write to the database
-/// must not be able to send them elsewhere.
+/// What a login's secrets are bound to: its name, and where they may go. Write access to the database must not suffice
+/// to send them elsewhere.
 pub(super) fn login_owner(name: &str, addresses: &Addresses, app: Option<(&str, &str)>) -> String {
     let Addresses {
         base,

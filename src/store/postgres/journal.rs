@@ -1,10 +1,10 @@
-//! The pair of a login, sealed, on this host: for as long as the database may not have it (S4).
+//! The pair of a login, sealed, on this host: as long as the database may not have it (S4).
 //!
 //! Promises:
-//! - It is written the moment a reply is judged, before the database is asked for anything.
-//! - It goes once the database has the pair, or what came after it; the next run on this host sees to
-//!   that, whoever wrote it. A journal whose run lives is read, and left to that run.
-//! - It holds one line, sealed with the store's key: without that it is of no use to anybody.
+//! - It is written as soon as a reply is judged, before anything is sent to the database.
+//! - It is removed once the database has the pair or its successor; the next run on this host sees to
+//!   that, whoever wrote it. A live run's journal is read, and left to that run.
+//! - It holds one line, sealed with the store's key and useless without it.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -27,19 +27,19 @@ use crate::token::Fingerprint;
 /// The first line, for whoever finds it.
 const HEAD: &str = "; A pair that is perhaps not in its store yet: the next run of feishu-refresh on this host puts it there; elsewhere, feishu-refresh store import - takes it from stdin.";
 
-/// A longer file is no journal.
+/// A longer file is not a journal.
 const LONGEST: u64 = 8 << 20;
 
-/// So many runs of one login on one host can each have a journal.
+/// The most runs of one login on one host that can each have a journal.
 const MOST: usize = 8;
 
-/// Whose sealed texts these are: of whichever login, since a journal must open before its login is known.
+/// The owner of these sealed texts: not a particular login, since a journal must open before its login is known.
 const OWNER: Owner<'static> = Owner {
     name: "journal",
     column: "pair",
 };
 
-/// What a sealed line holds beside the record of the pair.
+/// What a sealed line holds besides the record of the pair.
 #[derive(Serialize, Deserialize)]
 struct FactsJson {
     is_login: bool,
@@ -58,10 +58,10 @@ struct AppJson {
     ticket: Option<String>,
 }
 
-/// A pair, and what is saved with it, as a sealed line.
+/// A pair, and the values saved with it, as a sealed line.
 ///
 /// # Errors
-/// [`crate::Kind::Temporary`] if the system gives no random numbers.
+/// [`crate::Kind::Temporary`] if the system has no random numbers.
 pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<String> {
     let secret = |secret: &SecretString| secret.expose_secret().to_owned();
     let app = facts.app.as_ref().map(|app| AppJson {
@@ -87,10 +87,10 @@ pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<Str
 /// Reads a sealed line back.
 ///
 /// # Errors
-/// [`crate::Kind::Config`] if it does not open with these keys, or is no pair.
+/// [`crate::Kind::Config`] if it does not open with these keys, or is not a pair.
 pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
     let text: SecretString = keys.open(OWNER, line.trim())?;
-    let none = || Error::config("this sealed line holds no pair");
+    let none = || Error::config("this sealed line does not hold a pair");
     let (record, facts) = text.expose_secret().split_once('\n').ok_or_else(none)?;
     let facts: FactsJson = serde_json::from_str(facts).map_err(|_| none())?;
     let facts = Facts {
@@ -114,12 +114,12 @@ pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
     }
 }
 
-/// How something is called in the temporary folder, which others share.
+/// The name in the temporary folder, which others share.
 fn in_temporary(name: &str) -> String {
     format!("feishu-refresh-{}-{name}", files::user())
 }
 
-/// The places for something of this login, in order of preference.
+/// The places for this login's files, in order of preference.
 fn places(store_id: &str, login: &str) -> Vec<PathBuf> {
     let hash = Fingerprint::of_bytes(format!("{store_id}\n{login}").as_bytes());
     let temporary = env::temp_dir().join(in_temporary(&hash.to_string()));
@@ -127,7 +127,7 @@ fn places(store_id: &str, login: &str) -> Vec<PathBuf> {
     state.into_iter().chain([temporary]).collect()
 }
 
-/// The names that a journal of this login can have.
+/// The possible names of a journal of this login.
 fn names(store_id: &str, login: &str) -> impl Iterator<Item = PathBuf> {
     places(store_id, login).into_iter().flat_map(|place| {
         (0..MOST).map(move |number| {
@@ -147,7 +147,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Writes a sealed line down in the first place that takes it. None if there is no disk.
+    /// Writes a sealed line to the first possible place. None if there is no disk.
     pub(super) fn write(store_id: &str, login: &str, line: &str) -> Option<Self> {
         let write = |path: PathBuf| {
             fail_point!("before-journal");
@@ -156,7 +156,7 @@ impl Journal {
             let text = format!("{HEAD}\n{line}\n");
             let claim = || {
                 files::claim_alone(&file)?;
-                // Another run may have found it empty, and taken it away.
+                // Another run may have found it empty, and removed it.
                 if is_at(&path, &file) {
                     Ok(())
                 } else {
@@ -178,20 +178,20 @@ impl Journal {
         names(store_id, login).find_map(|path| write(path).ok())
     }
 
-    /// Puts it on the disk, with its name.
+    /// Syncs it, with its name.
     pub(super) fn sync(&self) {
-        // Where that fails there is nothing more to be had; the pair is still tried to be saved.
+        // If that fails, nothing more can be done here; the save is still tried.
         let _ = self.file.sync_all();
         self.path.parent().into_iter().for_each(files::sync_folder);
     }
 
-    /// Takes it away: the database has the pair.
+    /// Removes it: the database has the pair.
     pub(super) fn remove(self) {
         places::remove(&self.path);
     }
 }
 
-/// Whether a path leads to this file still.
+/// Whether a path still leads to this file.
 fn is_at(path: &Path, file: &File) -> bool {
     let there = fs::symlink_metadata(path).map(|there| files::identity(&there));
     let own = file.metadata().map(|own| files::identity(&own));
@@ -201,11 +201,11 @@ fn is_at(path: &Path, file: &File) -> bool {
 /// A journal that another run wrote.
 pub(super) struct Leftover {
     pub(super) path: PathBuf,
-    /// The pair, if it is whole and opens.
+    /// The pair, if it is complete and opens.
     pub(super) pair: Result<(Successor, Facts)>,
-    /// Whether the run that wrote it is gone. Locked, so that two do not take it away.
+    /// Whether the run that wrote it is gone. Then it is locked, so that two runs do not remove it.
     pub(super) is_dead: bool,
-    /// Whether it is sealed with a key that is not among the store's.
+    /// Whether it is sealed with a key that is not one of the store's.
     pub(super) has_other_key: bool,
     _file: File,
 }
@@ -219,7 +219,7 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
             places::put_aside(&path, "is not only this user's", &metadata);
             return None;
         }
-        // Whoever had it before may have taken it away, and a living run another's place.
+        // Its run may have removed it, and a live run may have created a new one.
         let is_dead = files::claim_alone(&file).is_ok() && is_at(&path, &file);
         if is_dead && file.metadata().is_ok_and(|now| now.len() == 0) {
             // Its run died before it had written anything.
@@ -227,7 +227,7 @@ pub(super) fn leftovers(store_id: &str, login: &str, keys: &Keys) -> Vec<Leftove
             return None;
         }
         let mut text = String::new();
-        // What cannot be read is not whole.
+        // What cannot be read is not complete.
         let _ = (&mut file).take(LONGEST).read_to_string(&mut text);
         let line = text
             .lines()
@@ -266,28 +266,28 @@ pub(super) fn logins_with_leftovers(store_id: &str, keys: &Keys) -> BTreeSet<Str
         file.read_to_string(&mut text).ok()?;
         let line = text.lines().find(|line| is_sealed(line))?;
         let login = opened(keys, line).ok()?.0.profile;
-        // Another store's has another name.
+        // Another store's journal has another name.
         let is_here = names(store_id, &login).any(|name| name == path);
         is_here.then_some(login)
     };
     paths.filter_map(login_of).collect()
 }
 
-/// Whether a line can be a sealed one, and not a word for people.
+/// Whether a line can be a sealed one, not text for people.
 pub(super) fn is_sealed(line: &str) -> bool {
     let parts = line.trim().split_once('.');
     parts.is_some_and(|(id, text)| is_key_id(id) && !text.contains(char::is_whitespace))
 }
 
 impl Leftover {
-    /// The database has the pair: the journal has no use any more.
+    /// The database has the pair: the journal is no longer needed.
     pub(super) fn remove(&self) {
         if self.is_dead {
             places::remove(&self.path);
         }
     }
 
-    /// Keeps it where no run looks for it.
+    /// Moves it to where no run looks for it.
     pub(super) fn put_aside(&self, why: &str) {
         if self.is_dead
             && let Ok(metadata) = fs::symlink_metadata(&self.path)
@@ -297,10 +297,10 @@ impl Leftover {
     }
 }
 
-/// Keeps a reply, sealed, and says where.
+/// Keeps a reply, sealed, and returns where.
 ///
 /// # Errors
-/// The last place's, if none takes it.
+/// The last place's, if none works.
 pub(super) fn keep_reply(store_id: &str, login: &str, sealed: &str) -> io::Result<PathBuf> {
     let suffix = format!(
         "{}{}",
@@ -312,7 +312,7 @@ pub(super) fn keep_reply(store_id: &str, login: &str, sealed: &str) -> io::Resul
     places::keep(paths, sealed.as_bytes()).map(|(path, _)| path)
 }
 
-/// What a reply is sealed as.
+/// The column name that a reply is sealed for.
 pub(super) const REPLY_OWNER: Owner<'static> = Owner {
     name: "journal",
     column: "reply",

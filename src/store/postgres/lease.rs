@@ -1,22 +1,22 @@
-//! A lease: for how long this run alone may spend a login's token.
+//! A lease: how long this run has the exclusive right to spend a login's token.
 //!
-//! Promise: it is thought shorter than the database thinks it, never longer. Counted is from before it
-//! was asked for, by a clock that runs while the machine sleeps.
+//! Promise: this run never thinks it longer than the database does. It is counted from before it was asked for, by a
+//! clock that runs while the machine sleeps.
 
 use std::time::Duration;
 
 use crate::platform::machine;
 
-/// What a request can take beyond its own limit: to get ready for it, and a last look at the connection.
+/// What a request can take beyond its own limit: preparing it, and a last read of the connection.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// What a lease lasts beyond that, so that it need not be renewed at once.
+/// How much longer a lease lasts, so that it need not be renewed at once.
 const SPARE: Duration = Duration::from_secs(15);
 
-/// The same for one that lasts until its request's slot has come.
+/// The same for a lease that lasts until its request's slot has come.
 const SPARE_AFTER_SLOT: Duration = Duration::from_secs(5);
 
-/// No request takes longer: a year.
+/// The longest a request takes: a year.
 const LONGEST_REQUEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A lease that this run was given.
@@ -29,12 +29,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// How long a lease must last, where a request may take so long.
+    /// How long a lease must last, if a request may take this long.
     pub(super) fn length(request: Duration) -> Duration {
         request.min(LONGEST_REQUEST) + MARGIN + SPARE
     }
 
-    /// A lease that is asked for now.
+    /// A lease requested now.
     pub(super) fn asked_for(request: Duration) -> Self {
         Lease {
             ends: machine::uptime().saturating_add(Lease::length(request)),
@@ -42,12 +42,12 @@ impl Lease {
         }
     }
 
-    /// How long a lease must last from the last slot that was taken with it.
+    /// How long a lease must last after the last slot that was taken with it.
     pub(super) fn length_after_slot(request: Duration) -> Duration {
         request.min(LONGEST_REQUEST) + MARGIN + SPARE_AFTER_SLOT
     }
 
-    /// A lease that was asked for at this uptime, and ends some time after its slot.
+    /// A lease requested at this uptime, which ends some time after its slot.
     pub(super) fn until_after_slot(
         asked_at: Duration,
         until_slot: Duration,

@@ -1,4 +1,4 @@
-//! The database as a run has it: one connection, made anew where it breaks.
+//! A run's access to the database: one connection, renewed if it breaks.
 
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
@@ -16,17 +16,17 @@ use super::statements::Parameter;
 use super::trouble::{Nature, Trouble};
 use crate::error::Result;
 
-/// How long a database is waited for that does not answer: a restart takes about as long.
+/// How long to wait for a database that does not answer: a restart takes about as long.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(5);
 
-/// How long a statement may take that matters little.
+/// How long an unimportant statement may take.
 const PASSING: Duration = Duration::from_secs(1);
 
-/// The pauses between two looks: from short ones to one a second.
+/// The pauses between two tries: from short ones to one a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The way to the database, and the keys of its secrets.
+/// Access to the database, and the keys of its secrets.
 pub(super) struct Link {
     connector: Connector,
     pub(super) keys: Keys,
@@ -46,12 +46,12 @@ impl Link {
         }
     }
 
-    /// The address, for people.
+    /// The address, for messages.
     pub(super) fn shown(&self) -> &str {
         &self.connector.address.shown
     }
 
-    /// The connection that there is, or a new one.
+    /// The existing connection, or a new one.
     async fn connection(&self) -> Result<Rc<Connection>, Trouble> {
         let mut current = self.current.lock().await;
         if let Some(connection) = current.as_ref().filter(|known| !known.is_closed()) {
@@ -64,7 +64,7 @@ impl Link {
         Ok(connection)
     }
 
-    /// Has a statement done, once.
+    /// Runs a statement once.
     ///
     /// # Errors
     /// What went wrong. The connection is not used again.
@@ -84,11 +84,11 @@ impl Link {
         }
     }
 
-    /// Has a statement done before anything is sent; again, where that can help, until `deadline`.
+    /// Runs a statement before anything is sent; retries, where that can help, until `deadline`.
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the database cannot be used now, [`crate::Kind::Config`] if a person
-    /// must put something right.
+    /// must fix something.
     pub(super) async fn run(
         &self,
         statement: &str,
@@ -101,7 +101,7 @@ impl Link {
         .await
     }
 
-    /// Does something before anything is sent; again, as [`Self::run`] does.
+    /// Does something before anything is sent; retries as [`Self::run`] does.
     ///
     /// # Errors
     /// The same.
@@ -130,7 +130,7 @@ impl Link {
         }
     }
 
-    /// The same, for a statement that gives rows of logins.
+    /// The same, for a statement that returns rows of logins.
     pub(super) async fn logins(
         &self,
         statement: &str,
@@ -143,7 +143,7 @@ impl Link {
         Ok(rows.iter().map(|row| reader.read(row)).collect())
     }
 
-    /// How far the database's clock was ahead when it was asked last.
+    /// How far the database's clock was ahead when last checked.
     pub(super) fn clock_ahead(&self) -> SignedDuration {
         self.clock_ahead.get()
     }
@@ -157,8 +157,8 @@ impl Link {
         }
     }
 
-    /// Has a statement done if there is a connection, and no longer than for a while: what comes of it
-    /// matters little. Says whether it is known to be done.
+    /// Runs an unimportant statement if there is a connection, for a limited time. Returns whether it is known to be
+    /// done.
     pub(super) async fn try_in_passing(
         &self,
         statement: &str,
@@ -172,7 +172,7 @@ impl Link {
         matches!(done, Ok(Ok(_)))
     }
 
-    /// Takes leave of the server, where others may need the connection.
+    /// Disconnects from the server, as others may need the connection.
     pub(super) async fn disconnect(&self) {
         let connection = self.current.lock().await.take();
         if let Some(connection) = connection.and_then(Rc::into_inner) {
@@ -180,7 +180,7 @@ impl Link {
         }
     }
 
-    /// What names this store to the journals of this host.
+    /// What identifies this store to the journals of this host.
     ///
     /// # Errors
     /// What went wrong with the database.
@@ -193,7 +193,7 @@ impl Link {
     }
 }
 
-/// Pauses that grow, each a little different, so that those who wait do not ask all at once.
+/// Growing pauses, each a little different, so that waiting runs do not ask all at once.
 #[derive(Default)]
 pub(super) struct Pauses {
     taken: u32,
@@ -208,7 +208,7 @@ impl Pauses {
     pub(super) fn next(&mut self) -> Duration {
         let grown = FIRST_PAUSE.saturating_mul(1 << self.taken.min(10));
         self.taken += 1;
-        // Without random numbers they are all alike, which is no harm.
+        // Without random numbers they are all equal, which does no harm.
         let [chance] = random().unwrap_or([128]);
         let least = grown.min(LONGEST_PAUSE) / 2;
         least + least.mul_f64(f64::from(chance) / 255.0)

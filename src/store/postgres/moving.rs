@@ -31,15 +31,15 @@ pub(crate) struct Luggage {
 
 /// What the database has under a login's name.
 pub(crate) enum Found {
-    /// Nothing, or what was held back of the same file: now this login, held back.
+    /// Nothing, or what was held back from the same file: now this login, held back.
     Held,
-    /// The same token, free to be used.
+    /// The same token, free for use.
     Same,
-    /// This login, held back with this token, for which that of the file was spent.
+    /// This login, held back with this token, a successor of the file's.
     Successor(Fingerprint),
-    /// This login, free to be used, with what came of the file's token.
+    /// This login, free for use, with a successor of the file's token.
     Spent,
-    /// Another login, in these words.
+    /// Another login, described like this.
     Other(&'static str),
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Found {
 pub(crate) enum Line {
     /// The pair of this login, which is saved now.
     Saved(String),
-    /// That of a login which had it, or what came after it.
+    /// The pair of a login that already had it or its successor.
     WasThere(String),
     /// A reply that could not be understood.
     Reply(SecretString),
@@ -62,11 +62,10 @@ impl Run {
         self.check_keys(deadline).await
     }
 
-    /// Commits a login that comes from a file, held back. `known` are its token and those that the file
-    /// has spent for it.
+    /// Commits a login from a file, held back. `known` are its token and those that the file has spent for it.
     ///
     /// # Errors
-    /// What went wrong with the database. The login may be held back all the same.
+    /// What went wrong with the database. The login may be held back anyway.
     pub(crate) async fn hold(
         &self,
         name: &str,
@@ -83,13 +82,13 @@ impl Run {
         let look = async || self.tokens_there(name, token).await;
         let Some(there) = link.again(deadline, look).await? else {
             return Ok(Found::Other(
-                "the same refresh token, or what came of it, under another name",
+                "the same refresh token, or its successor, under another name",
             ));
         };
         Ok(match (there.state, there.held) {
             (State::Held, Some(own)) if there.has_spent => Found::Successor(own),
-            (State::Held, _) => Found::Other("another login on its way there, by that name"),
-            (State::Empty, _) => Found::Other("a login under way by that name"),
+            (State::Held, _) => Found::Other("another login being moved there, by that name"),
+            (State::Empty, _) => Found::Other("a login in progress by that name"),
             (_, own) if own == token => Found::Same,
             _ if there.has_spent => Found::Spent,
             _ => Found::Other("another login by that name"),
@@ -159,7 +158,7 @@ impl Run {
         Ok(!rows.is_empty())
     }
 
-    /// Whether a login is held back that is known by one of these tokens.
+    /// Whether a login known by one of these tokens is held back.
     ///
     /// # Errors
     /// What went wrong with the database.
@@ -177,7 +176,7 @@ impl Run {
         Ok(there.state == State::Held && is_known)
     }
 
-    /// Makes sure that what stands there opens, before the file loses its own.
+    /// Makes sure that the stored secrets open, before the file loses its own.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if it does not.
@@ -205,10 +204,10 @@ impl Run {
         freed.await.map(drop)
     }
 
-    /// Takes a sealed line that a run printed, or left in a journal.
+    /// Imports a sealed line that a run printed, or left in a journal.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if it does not open with these keys, or another login stands there.
+    /// [`crate::Kind::Config`] if it does not open with these keys, or another login is there.
     pub(crate) async fn take_line(&self, line: &str, deadline: Instant) -> Result<Line> {
         let keys = &self.link.keys;
         if let Ok(reply) = keys.open(journal::REPLY_OWNER, line.trim()) {
@@ -222,7 +221,7 @@ impl Run {
             Outcome::WasThere => Ok(Line::WasThere(name)),
             Outcome::Conflict(why) => {
                 let store = self.link.shown();
-                let message = format!("[{name}] of {store} does not take this pair: {why}");
+                let message = format!("[{name}] of {store} cannot take this pair: {why}");
                 Err(Error::config(message).with_hint(Hint::fixed(
                     "nothing was changed; if that login does not work, log in again: feishu-refresh login",
                     "未做任何更改；若该登录无法使用，请重新登录：feishu-refresh login",
@@ -232,7 +231,7 @@ impl Run {
     }
 }
 
-/// Finds the sealed line in what stdin holds: a journal, or all that a run said.
+/// Finds the sealed line in stdin: a journal, or a run's whole output.
 pub(crate) fn sealed_line(text: &SecretString) -> Option<&str> {
     let mut lines = text.expose_secret().lines();
     lines.find(|line| journal::is_sealed(line))

@@ -14,7 +14,7 @@ pub(super) fn password_in(text: &str, wanted: [&str; 4]) -> Option<SecretString>
     })
 }
 
-/// The fields of a line of a passfile: colons part them, a backslash takes what follows as it is.
+/// The fields of a passfile line: separated by colons; a backslash escapes the next character.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut chars = line.chars();

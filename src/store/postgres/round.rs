@@ -1,4 +1,4 @@
-//! Where a run over many logins stands.
+//! The progress of a run over many logins.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -13,7 +13,7 @@ use super::statements::ManyStatements;
 use crate::error::{Error, Hint, Kind};
 use crate::store::Due;
 
-/// An app whose logins failed so often in a row, for reasons that pass, is left alone.
+/// An app whose logins failed this often in a row, for transient reasons, is skipped.
 const MOST_FAILURES: u32 = 32;
 
 /// The state of a round: of a run over many logins.
@@ -23,13 +23,13 @@ pub(super) struct Round {
     pub(super) began: Cell<Option<Timestamp>>,
     /// How many logins of each app failed in a row.
     failures: RefCell<HashMap<AppKey, u32>>,
-    /// Logins whose lease this run may still have, and that it does not claim again.
+    /// Logins whose lease this run may still have, and does not claim again.
     pub(super) left_alone: RefCell<BTreeSet<String>>,
-    /// Why it cannot go on, to be told once what was claimed before is done.
+    /// Why it cannot go on; reported once all claimed logins are done.
     pub(super) error: RefCell<Option<Error>>,
-    /// Since when logins are due that it cannot have, and it has none under way.
+    /// Since when there are due logins that it cannot claim, with none in progress.
     pub(super) idle_since: Cell<Option<Instant>>,
-    /// Whoever claims has it.
+    /// Held while claiming.
     pub(super) claiming: Mutex<()>,
     statements: OnceCell<ManyStatements>,
 }
@@ -44,7 +44,7 @@ impl Round {
         self.failures.borrow_mut().remove(app);
     }
 
-    /// The story of a login of this app ended in an error.
+    /// The refresh of a login of this app ended in an error.
     pub(super) fn has_failed(&self, app: &AppKey, error: &Error) {
         let mut failures = self.failures.borrow_mut();
         if error.kind() == Kind::Temporary {
@@ -54,7 +54,7 @@ impl Round {
         }
     }
 
-    /// The error that an app is left alone for, if it is.
+    /// The error for which an app is skipped, if it is.
     pub(super) fn given_up(&self, app: &AppKey, store: &str) -> Option<Error> {
         let failures = self.failures.borrow();
         failures

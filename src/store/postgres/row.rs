@@ -1,4 +1,4 @@
-//! Rows of the table `login`: what they say. Whatever they hold, nothing here panics.
+//! Reads rows of the table `login`. Whatever they hold, nothing here panics.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::protocol::Api;
 use crate::store::{Mention, Refused};
 use crate::token::{Fingerprint, Tokens};
 
-/// The column of an app token, an app's or a login's own.
+/// The column of an app token, of an app or of a login.
 pub(super) const APP_TOKEN: &str = "app_access_token";
 
 /// What a row says.
 pub(super) struct Stored {
     pub(super) snapshot: Snapshot,
     pub(super) state: State,
-    /// The app that its requests are of.
+    /// The app of its requests.
     pub(super) app: AppKey,
-    /// What its secrets are sealed for.
+    /// What its secrets are bound to.
     pub(super) owner: String,
-    /// The tokens that were spent for the one that stands there, as far back as is known.
+    /// The predecessors of its token, as far back as known.
     pub(super) spent: Vec<Fingerprint>,
-    /// Who has the lease, and until when.
+    /// The lease's holder, and its end.
     pub(super) lease: Option<Mention>,
     /// Who sent a token last.
     pub(super) sender: Option<Mention>,
@@ -38,12 +38,12 @@ pub(super) struct Stored {
     pub(super) refused: Option<Refused>,
 }
 
-/// How a login stands in the store.
+/// The state of a login in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// A consent is being asked for, and none was given before.
     Empty,
-    /// It is on its way from a file.
+    /// It is being moved from a file.
     Held,
     Live,
     Refused,
@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    /// Whether the login is this store's to use: what is on its way is the file's still.
+    /// Whether this store may use the login: while it is being moved, it still belongs to the file.
     fn is_here(self) -> bool {
         matches!(self, State::Live | State::Refused)
     }
@@ -68,18 +68,18 @@ impl State {
 /// Where a login's requests go.
 struct Place {
     addresses: Addresses,
-    /// The app's id, and the host that knows it.
+    /// The app's id, and its host.
     app: Option<(String, String)>,
 }
 
-/// What a row is read with.
+/// What is needed to read a row.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'r> {
     pub(super) keys: &'r Keys,
     /// The store's address, for messages.
     pub(super) store: &'r str,
     pub(super) clock_ahead: SignedDuration,
-    /// Whether a row that does not open counts as none: a consent replaces it.
+    /// Whether a row that does not open counts as absent: a consent replaces it.
     pub(super) is_for_login: bool,
 }
 
@@ -87,15 +87,15 @@ impl Reader<'_> {
     /// What a row says.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if its secrets do not open with these keys, or it holds what it cannot.
+    /// [`crate::Kind::Config`] if its secrets do not open with these keys, or it holds impossible values.
     pub(super) fn read(&self, row: &Row) -> Result<Stored> {
         let name: String = self.get(row, "name")?;
         let state = State::named(self.get(row, "state")?);
         let (place, owner) = self.place(row, &name)?;
         let profile = match self.profile(row, &place, &owner) {
-            // What is on its way is the file's still, and an empty row is nobody's yet.
+            // A login being moved still belongs to the file, and an empty row to nobody.
             _ if !state.is_here() => Profile::default(),
-            // A consent replaces what does not open, and goes where the person says who runs it.
+            // A consent replaces what does not open, and goes where the person running it says.
             Err(_) if self.is_for_login => Profile::default(),
             profile => profile?,
         };
@@ -127,7 +127,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Makes sure that a login's secrets open, be it held back or not.
+    /// Makes sure that a login's secrets open, even if it is held back.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if they do not.
@@ -137,7 +137,7 @@ impl Reader<'_> {
         self.profile(row, &place, &owner).map(drop)
     }
 
-    /// Where a login's requests go, and what its secrets are sealed for.
+    /// Where a login's requests go, and what its secrets are bound to.
     fn place(&self, row: &Row, name: &str) -> Result<(Place, String)> {
         let id: Option<String> = self.get(row, "app_id")?;
         let service: Option<String> = self.get(row, "service")?;
@@ -155,7 +155,7 @@ impl Reader<'_> {
         Ok((place, owner))
     }
 
-    /// The tokens that were spent for the one that stands there, the latest last.
+    /// The predecessors of its token, the latest last.
     fn spent(&self, row: &Row) -> Result<Vec<Fingerprint>> {
         let older: Vec<Option<String>> = self.get(row, "older_fingerprints")?;
         let older = older.iter().flatten().rev();
@@ -188,7 +188,7 @@ impl Reader<'_> {
                     Some(None) => StatedApi::Unknown,
                 },
                 tokens,
-                // A server gave it: it is no longer a person's word for it.
+                // A server gave it, not a person.
                 spent: own.map(SpentTokens::begun_with).unwrap_or_default(),
             },
             app_access_token: self.secret(row, owner, APP_TOKEN, "own_app_access_token")?,
@@ -208,14 +208,14 @@ impl Reader<'_> {
         Ok(profile)
     }
 
-    /// The error for a row whose fence is another token's: a save would take it for somebody else's.
+    /// The error for a row whose fence belongs to another token: a save would not recognise it.
     fn another_token(&self, row: &Row) -> Error {
         let (store, name) = (self.store, row.try_get::<_, &str>("name").unwrap_or("?"));
         let message = format!(
             "[{name}] of {store}: its refresh_token is not the one of its refresh_fingerprint: the row was changed; nothing was sent"
         );
         Error::config(message).with_hint(Hint::fixed(
-            "put the row back as it was, or log in again: feishu-refresh login",
+            "restore the row, or log in again: feishu-refresh login",
             "请恢复该行原来的内容，或重新登录：feishu-refresh login",
         ))
     }
@@ -237,7 +237,7 @@ impl Reader<'_> {
         Ok(text.and_then(Fingerprint::parse))
     }
 
-    /// A secret that was sealed for this owner and `column`, and is read `from` this one.
+    /// A secret that was sealed for this owner and `column`, and is read `from` this column.
     fn secret(
         &self,
         row: &Row,

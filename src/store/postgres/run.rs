@@ -1,4 +1,4 @@
-//! One run's dealings with the database: what it is called there, what it has seen, which leases it has.
+//! A run's state with the database: its name there, what it has seen, which leases it has.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -21,51 +21,51 @@ use crate::platform::machine;
 use crate::profile::{LoginId, Profile, Snapshot};
 use crate::token::Fingerprint;
 
-/// No run waits for longer.
+/// The longest wait.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What the claims of a run share.
+/// The shared state of a run's claims.
 pub(crate) struct Run {
     pub(super) link: Link,
-    /// Names this run among all that there are.
+    /// Identifies this run among all.
     pub(super) id: String,
-    /// Where this run is, for people.
+    /// Where this run is, for messages.
     pub(super) holder: String,
     /// How long one request may take.
     pub(super) request: Duration,
-    /// How long another run is waited for, and a save that fails is tried again.
+    /// How long to wait for another run, and to retry a failing save.
     pub(super) patience: Duration,
-    /// What the first look came to: the login's token, or why there is none.
+    /// The result of the first read: the login's token, or why there is none.
     pub(super) seen: RefCell<Option<Result<Option<Fingerprint>>>>,
-    /// The logins that are under way, and whose lease this run may have.
+    /// The logins in progress, whose lease this run may have.
     pub(super) leased: RefCell<BTreeMap<String, Leased>>,
-    /// Where a run over many logins stands.
+    /// The progress of a run over many logins.
     pub(super) round: Round,
 }
 
-/// What a run knows of a login that it has under way.
+/// What a run knows about a login in progress.
 #[derive(Default)]
 pub(super) struct Leased {
-    /// Its lease; none while it is not known to be this run's.
+    /// Its lease; none unless it is known to be this run's.
     pub(super) lease: Option<Lease>,
     pub(super) app: AppKey,
-    /// When its next request may go out, by the machine's uptime, if that was said with the claim.
+    /// When its next request may be sent, by the machine's uptime, if the claim said so.
     pub(super) slot: Option<Duration>,
-    /// Whether its token was sent, and nobody knows what came of it.
+    /// Whether its token was sent, with unknown result.
     pub(super) is_in_doubt: bool,
 }
 
-/// What a row knows of tokens, without its secrets.
+/// What a row says about tokens, without its secrets.
 pub(super) struct TokensThere {
     pub(super) state: State,
     pub(super) held: Option<Fingerprint>,
-    /// Whether it names the token in question as spent.
+    /// Whether it lists the token in question as spent.
     pub(super) has_spent: bool,
 }
 
 impl Run {
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the system gives no random numbers.
+    /// [`crate::Kind::Temporary`] if the system has no random numbers.
     pub(super) fn new(link: Link, request: Duration, patience: Duration) -> Result<Self> {
         let id = u128::from_be_bytes(sealing::random()?);
         Ok(Run {
@@ -80,12 +80,12 @@ impl Run {
         })
     }
 
-    /// Until when something is tried that begins now.
+    /// The deadline of something that begins now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
 
-    /// What the store says of a login; none if it has no such.
+    /// What the store says about a login; none if there is no such login.
     pub(super) async fn look(
         &self,
         name: &str,
@@ -102,7 +102,7 @@ impl Run {
     /// Makes sure that a new login is not sealed with another store's key.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if something is sealed there, and none of it with one of these keys.
+    /// [`crate::Kind::Config`] if something is sealed there, but nothing with one of these keys.
     pub(super) async fn check_keys(&self, deadline: Instant) -> Result<()> {
         let (rows, _) = self.link.run(statements::KEY_IDS, &[], deadline).await?;
         let ids = rows.iter().filter_map(|row| row.try_get::<_, &str>(0).ok());
@@ -113,15 +113,15 @@ impl Run {
         }
         let (store, given) = (self.link.shown(), keys.ids().join(", "));
         let message = format!(
-            "{store}: nothing there is sealed with the key given, {given}; nothing was sent"
+            "{store}: nothing there is sealed with the given key, {given}; nothing was sent"
         );
         Err(Error::config(message).with_hint(Hint::fixed(
-            "give the store's key, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE; if it is lost, so is all that is there: TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE, then log in again",
+            "give the store's key, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE; if it is lost, so is everything there: TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE, then log in again",
             "请用 --store-key-file、FEISHU_STORE_KEY 或 FEISHU_STORE_KEY_FILE 提供该库的密钥；若密钥已丢失，库中内容也无法恢复：请执行 TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE 后重新登录",
         )))
     }
 
-    /// How a login stands, and which tokens it knows; none if there is no such.
+    /// The state of a login, and which tokens it knows; none if there is no such login.
     ///
     /// # Errors
     /// What is wrong with the database.
@@ -145,7 +145,7 @@ impl Run {
         }))
     }
 
-    /// What the store says of a login that it does not have.
+    /// What the store says about a missing login.
     pub(super) fn nothing(&self, name: &str) -> Snapshot {
         Snapshot {
             login: LoginId {
@@ -160,41 +160,41 @@ impl Run {
         }
     }
 
-    /// What is known of a login that is under way from now on.
+    /// What is known about a login that is in progress from now on.
     pub(super) fn leased(&self, login: &str) -> RefMut<'_, Leased> {
         RefMut::map(self.leased.borrow_mut(), |leased| {
             leased.entry(login.to_owned()).or_default()
         })
     }
 
-    /// This run has no more to do with a login. Gives its app.
+    /// This run is done with a login. Returns its app.
     pub(super) fn forget(&self, login: &str) -> Option<AppKey> {
         let leased = self.leased.borrow_mut().remove(login);
         leased.map(|leased| leased.app)
     }
 
-    /// This run leaves a login alone: what became of it, or of its lease, it does not know.
+    /// This run drops a login: the state of it, or of its lease, is unknown.
     pub(super) fn leave_alone(&self, login: &str) {
         self.forget(login);
         self.round.left_alone.borrow_mut().insert(login.to_owned());
     }
 
-    /// Whether this run has a lease of a login that outlasts a request which is sent after this pause.
+    /// Whether this run has a lease of a login that outlasts a request sent after this pause.
     pub(super) fn covers_a_request(&self, login: &str, pause: Duration) -> bool {
         let leased = self.leased.borrow();
         let lease = leased.get(login).and_then(|leased| leased.lease.as_ref());
         lease.is_some_and(|lease| lease.covers_a_request(pause))
     }
 
-    /// The app of a login that is under way.
+    /// The app of a login in progress.
     pub(super) fn app_of(&self, login: &str) -> Option<AppKey> {
         let leased = self.leased.borrow();
         let app = leased.get(login).map(|leased| leased.app.clone());
         app.filter(|(id, _)| !id.is_empty())
     }
 
-    /// Gives the lease of a login back that is under way. One that cannot be given back comes to its end.
-    /// `has_failed` says whether the login must not be tried at once again.
+    /// Releases the lease of a login in progress. One that cannot be released expires. `has_failed` says whether the
+    /// login must not be retried at once.
     pub(super) async fn release(&self, login: &str, has_failed: bool) {
         let is_in_doubt = match self.leased.borrow_mut().get_mut(login) {
             None => return,
@@ -209,7 +209,7 @@ impl Run {
         }
     }
 
-    /// Gives all leases back that this run may have.
+    /// Releases all leases that this run may have.
     pub(super) async fn release_all(&self) {
         for is_in_doubt in [true, false] {
             let mut names = Vec::new();
@@ -238,10 +238,10 @@ impl Run {
     }
 }
 
-/// The error for a login that is not there.
+/// The error for a missing login.
 pub(super) fn no_login(store: &str, name: &str) -> Error {
     Error::config(format!("{store} has no login [{name}]; nothing was sent")).with_hint(Hint::fixed(
-        "feishu-refresh login makes it; feishu-refresh store import moves it here from a file; -p names another",
+        "feishu-refresh login creates it; feishu-refresh store import moves it here from a file; -p names another",
         "可用 feishu-refresh login 创建，或用 feishu-refresh store import 从文件移入；-p 可另行指定",
     ))
 }

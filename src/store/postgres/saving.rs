@@ -22,24 +22,24 @@ use crate::token::Fingerprint;
 /// How long a save is still tried once a signal waits.
 const HURRIED: Duration = Duration::from_secs(5);
 
-/// How long it is tried, however little another run is waited for.
+/// How long it is tried at least, however short the wait for another run is.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether one waits.
+/// How often to check whether one waits.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(100);
 
-/// What became of a save.
+/// The result of a save.
 pub(super) enum Outcome {
-    /// The row has the pair now.
+    /// The row now has the pair.
     Saved,
-    /// It had it before, or what came after it.
+    /// It already had it or its successor.
     WasThere,
-    /// Another pair stands there, or none.
+    /// Another pair is there, or none.
     Conflict(&'static str),
 }
 
 impl Run {
-    /// Saves a pair: into a journal here, then into the database. Says whether it was this run that did.
+    /// Saves a pair: to a journal here, then to the database. Returns whether this run did it.
     ///
     /// # Errors
     /// [`Kind::Unsaved`], naming the journal that holds the pair, or with the sealed pair itself.
@@ -60,7 +60,7 @@ impl Run {
             Ok(outcome @ (Outcome::Saved | Outcome::WasThere)) => {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
-                // The lease has ended with it.
+                // The lease ended with it.
                 if let Some(app) = self.forget(&pair.profile) {
                     self.round.has_worked(&app);
                 }
@@ -72,8 +72,8 @@ impl Run {
                 Err(self.unsaved(pair, why, &line, journal, true))
             }
             Err(trouble) => {
-                // Others must not take the row's token for unspent: the lease says until its end, and
-                // then to the next, that it was sent.
+                // Others must not take the row's token for unspent: the lease says until its end, and then to its next
+                // holder, that it was sent.
                 self.leave_alone(&pair.profile);
                 Err(self.unsaved(pair, &trouble.words, &line, journal, false))
             }
@@ -98,7 +98,7 @@ impl Run {
                 None => Trouble::given_up(),
             };
             if !has_failed {
-                // It may have to last longer than this run.
+                // It may have to outlive this run.
                 journal.into_iter().for_each(Journal::sync);
                 log::warn!(
                     "[{}] of {}: rotated, but not saved yet: {}; trying again",
@@ -115,8 +115,7 @@ impl Run {
         }
     }
 
-    /// Tries once. A pair that an earlier run left takes the place of what stood there then, and of
-    /// nothing else.
+    /// Tries once. A pair that an earlier run left replaces only what was there then.
     pub(super) async fn try_to_save(
         &self,
         pair: &Successor,
@@ -137,7 +136,7 @@ impl Run {
         Ok(match self.tokens_there(&pair.profile, new).await? {
             None => Outcome::Conflict("the login was deleted there"),
             Some(there) if there.has_spent || there.held == new => Outcome::WasThere,
-            Some(_) => Outcome::Conflict("another login stands there by now"),
+            Some(_) => Outcome::Conflict("another login is there now"),
         })
     }
 
@@ -204,7 +203,7 @@ impl Run {
         Ok(!rows.is_empty())
     }
 
-    /// Keeps an app with its secrets, and a place in the row of those who wait for it.
+    /// Stores an app with its secrets, and a row for its pace.
     pub(super) async fn save_app(&self, app: Option<&App>, statement: &str) -> Result<(), Trouble> {
         let Some(app) = app else {
             return Ok(());
@@ -221,7 +220,7 @@ impl Run {
         Ok(())
     }
 
-    /// Keeps an app token that was fetched on the way. Without it the next run fetches another.
+    /// Stores an app token that was fetched on the way. Without it, the next run fetches another.
     async fn save_app_token(&self, pair: &Successor, facts: &Facts) {
         let (Some(token), Some(app)) = (&pair.app_token, &facts.app) else {
             return;
@@ -268,10 +267,10 @@ impl Run {
             .map_err(|error| Trouble::unusable(&error))
     }
 
-    /// Saves what runs on this host could not, or have not yet.
+    /// Saves what runs on this host could not save, or have not yet.
     ///
     /// # Errors
-    /// What went wrong with the database: then it is not known whether the token there is spent.
+    /// What went wrong with the database: then it is unknown whether the token there is spent.
     /// [`Kind::Config`] if a journal is sealed with another key.
     pub(super) async fn put_back(&self, login: &str, deadline: Instant) -> Result<PutBack> {
         let store_id = self.link.store_id(deadline).await?;
@@ -285,7 +284,7 @@ impl Run {
                         .with_hint(error.hint().cloned().unwrap_or(KEEP_JOURNAL)));
                 }
                 _ => {
-                    leftover.put_aside("holds no pair that opens with this store's keys");
+                    leftover.put_aside("has no pair that opens with this store's keys");
                     continue;
                 }
             };
@@ -296,17 +295,16 @@ impl Run {
                     done = PutBack::ByDead;
                     leftover.remove();
                 }
-                // Its run lives, and is slow or stopped: it finds its pair saved.
+                // Its run lives, but is slow or stopped: it will find its pair saved.
                 Outcome::Saved => done = PutBack::ByLiving,
                 Outcome::WasThere => leftover.remove(),
-                Outcome::Conflict(_) => leftover.put_aside("does not fit the login any more"),
+                Outcome::Conflict(_) => leftover.put_aside("no longer fits the login"),
             }
         }
         Ok(done)
     }
 
-    /// The error for a pair that cannot even be sealed: then it is shown as it is, as losing it would be
-    /// worse.
+    /// The error for a pair that cannot be sealed: it is shown in plain, as losing it would be worse.
     fn not_sealed(&self, pair: &Successor, why: &Error) -> Error {
         let place = format!("[{}] of {}", pair.profile, self.link.shown());
         let message = format!("{place}: rotated, but the new pair could not be sealed: {why}");
@@ -318,7 +316,7 @@ impl Run {
             ))
     }
 
-    /// The error for a pair that the database did not take. What holds it is on disk, or in the error.
+    /// The error for a pair that the database did not take. It is on disk, or in the error.
     fn unsaved(
         &self,
         pair: &Successor,
@@ -330,7 +328,7 @@ impl Run {
         let place = format!("[{}] of {}", pair.profile, self.link.shown());
         let Some(journal) = journal else {
             let message =
-                format!("{place}: rotated, but the new pair could be saved nowhere: {why}");
+                format!("{place}: rotated, but the new pair could not be saved anywhere: {why}");
             let error = Error::new(Kind::Unsaved, message)
                 .with_unsaved(pair.tokens.clone(), format!("{line}\n").into());
             return error.with_hint(if is_conflict {
@@ -358,27 +356,27 @@ impl Run {
     }
 }
 
-/// What a journal on this host came to.
+/// The result for a journal on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PutBack {
     Nothing,
-    /// The pair of a run that lives is saved: it may be slow, or stopped.
+    /// The pair of a live run is saved: it may be slow, or stopped.
     ByLiving,
-    /// That of a dead one is.
+    /// The pair of a dead run is saved.
     ByDead,
 }
 
 const OVERTAKEN: Hint = Hint::fixed(
-    "find out who wrote there; if the login that stands there works, nothing more is to be done; else log in again: feishu-refresh login",
+    "find out who wrote there; if the login there works, nothing more is needed; otherwise log in again: feishu-refresh login",
     "请查明是谁写入的；若现有登录可用，则无需处理；否则请重新登录：feishu-refresh login",
 );
 
 const KEEP_JOURNAL: Hint = Hint::fixed(
-    "give the key that it was sealed with, too: it holds the login's newest refresh token",
+    "also give the key that it was sealed with: it holds the login's newest refresh token",
     "请同时提供当初封存它的密钥：其中保存着该登录最新的 refresh_token",
 );
 
-/// Tokens as the database gets them.
+/// Tokens in the form that the database gets.
 struct SealedPair {
     access: Option<String>,
     refresh: Option<String>,
@@ -388,7 +386,7 @@ fn words(token: Fingerprint) -> String {
     token.to_string()
 }
 
-/// Waits for something until `end`, which comes sooner once a signal waits. None if it did not come.
+/// Waits for something until `end`, which is sooner once a signal waits. None if it did not come.
 async fn in_haste<T>(
     what: impl Future<Output = T>,
     end: &mut Instant,
@@ -402,7 +400,7 @@ async fn in_haste<T>(
         match select(what.as_mut(), look).await {
             Either::Left((done, _)) => return Some(done),
             Either::Right(_) if left.is_zero() => return None,
-            // Only now: what is done at once needs nobody to look out for signals.
+            // Only now: what finishes at once needs no watch for signals.
             Either::Right(_) if !was_hurried && is_hurried() => {
                 was_hurried = true;
                 *end = (*end).min(Instant::now() + HURRIED);

@@ -1,8 +1,8 @@
-//! The tables, and how they come to be there.
+//! The tables, and how they are created.
 //!
 //! Promises:
-//! - A change of the tables only adds to them, and is a step of its own behind the others.
-//! - Tables of a version that this program does not know are left alone.
+//! - A change of the tables only adds to them, as a new step after the others.
+//! - Tables of an unknown version are not touched.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ pub(super) const VERSION: i32 = 2;
 /// How long setting up may take: others may use the tables meanwhile.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The steps, each from one version to the next. Two who set up at once may both take one: it does nothing
-/// the second time.
+/// The steps, each from one version to the next. If two runs set up at once, both may take a step: it does nothing the
+/// second time.
 const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
-/// Whether this server can only be read.
+/// Whether this server is read-only.
 pub(super) const IS_READ_ONLY: &str =
     "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'";
 
@@ -33,7 +33,7 @@ FROM feishu_refresh.meta";
 
 const VERSION_THERE: &str = "SELECT version FROM feishu_refresh.meta";
 
-/// Whoever sets the tables up waits for others who do.
+/// Concurrent set-ups wait for each other.
 const ALONE: &str = "SELECT pg_advisory_xact_lock(hashtext('feishu_refresh'));";
 
 /// All steps, as a DBA can run them.
@@ -41,7 +41,7 @@ pub(crate) fn sql() -> String {
     format!("BEGIN;\n{ALONE}\n\n{}\nCOMMIT;\n", STEPS.join("\n"))
 }
 
-/// Makes the tables, or brings them up to date. Says from which version, 0 for none.
+/// Creates the tables, or updates them. Returns from which version, 0 for none.
 pub(super) async fn set_up(client: &Client, host: &str) -> Result<i32, Trouble> {
     let there = version_there(client, host).await?;
     if there > VERSION {

@@ -1,10 +1,10 @@
 //! Secrets as the database sees them: sealed.
 //!
 //! Promises:
-//! - AES-256-GCM under a key of the store's, derived anew for each owner (a login, an app). A sealed
-//!   text opens only for the owner and the column that it was sealed for: a row that is moved to
-//!   another name is of no use.
-//! - A sealed text begins with its key's id, so that a wrong key is told from a changed text.
+//! - AES-256-GCM under a key of the store, derived separately for each owner (a login, an app). A sealed
+//!   text opens only for the owner and the column that it was sealed for: a row moved to
+//!   another name is useless.
+//! - A sealed text begins with its key's id, so that a wrong key can be told from a changed text.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretBox, SecretString, zeroize::Zeroize};
 use crate::error::{Error, Hint, Result};
 use crate::token::Fingerprint;
 
-/// How a key begins as text, so that people and secret scanners know one.
+/// The prefix of a key as text, so that people and secret scanners recognise one.
 const KEY_PREFIX: &str = "frkey_";
 
 /// The length of a key in bytes.
@@ -25,10 +25,10 @@ const KEY_LENGTH: usize = 32;
 /// How many hex digits of a fingerprint tell a handful of keys apart.
 const KEY_ID_LENGTH: usize = 8;
 
-/// Separates these keys from whatever else somebody may derive from the same bytes.
+/// Separates these keys from anything else derived from the same bytes.
 const PURPOSE: &[u8] = b"feishu-refresh store";
 
-/// Whether a sealed text can begin so.
+/// Whether a sealed text can begin like this.
 pub(super) fn is_key_id(text: &str) -> bool {
     text.len() == KEY_ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -41,19 +41,19 @@ struct Key {
     bytes: SecretBox<[u8; KEY_LENGTH]>,
 }
 
-/// What a secret belongs to.
+/// The owner of a secret.
 #[derive(Clone, Copy)]
 pub(super) struct Owner<'o> {
-    /// The login's name, or the app's; what else it is bound to stands on further lines.
+    /// The login's name, or the app's; anything else it is bound to is on further lines.
     pub(super) name: &'o str,
-    /// The column that it stands in.
+    /// Its column.
     pub(super) column: &'static str,
 }
 
 /// Makes a new key, as text.
 ///
 /// # Errors
-/// [`crate::Kind::Temporary`] if the system gives no random numbers.
+/// [`crate::Kind::Temporary`] if the system has no random numbers.
 pub(crate) fn new_key() -> Result<SecretString> {
     let mut bytes = random::<KEY_LENGTH>()?;
     let key = format!("{KEY_PREFIX}{}", BASE64.encode(bytes));
@@ -61,17 +61,17 @@ pub(crate) fn new_key() -> Result<SecretString> {
     Ok(key.into())
 }
 
-/// Bytes that nobody can guess.
+/// Unguessable bytes.
 pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(_) => Err(Error::temporary("the system gives no random numbers")),
+        Err(_) => Err(Error::temporary("the system has no random numbers")),
     }
 }
 
 impl Keys {
-    /// Reads keys that stand between white space; lines that begin with `#` or `;` are for people.
+    /// Reads keys separated by white space; lines that begin with `#` or `;` are comments.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if there is none, or something else among them.
@@ -94,7 +94,7 @@ impl Keys {
     /// Seals a secret for its owner.
     ///
     /// # Errors
-    /// [`crate::Kind::Temporary`] if the system gives no random numbers.
+    /// [`crate::Kind::Temporary`] if the system has no random numbers.
     pub(super) fn seal(&self, owner: Owner<'_>, secret: &SecretString) -> Result<String> {
         let key = self.0.first().ok_or_else(no_key)?;
         let nonce = random()?;
@@ -115,12 +115,12 @@ impl Keys {
     pub(super) fn open(&self, owner: Owner<'_>, sealed: &str) -> Result<SecretString> {
         let broken = || {
             let message = format!(
-                "{} of {} was not sealed for it: the row was changed or moved; nothing was sent",
+                "{} of {} was not sealed for that row: it was changed or moved; nothing was sent",
                 owner.column,
                 owner.shown()
             );
             Error::config(message).with_hint(Hint::fixed(
-                "put the row back as it was, or log in again: feishu-refresh login",
+                "restore the row, or log in again: feishu-refresh login",
                 "请恢复该行原来的内容，或重新登录：feishu-refresh login",
             ))
         };
@@ -151,7 +151,7 @@ impl Keys {
         id.is_some_and(|id| self.has(id))
     }
 
-    /// The ids of all keys, for people.
+    /// The ids of all keys, for messages.
     pub(super) fn ids(&self) -> Vec<&str> {
         self.0.iter().map(|key| key.id.as_str()).collect()
     }
@@ -159,7 +159,7 @@ impl Keys {
     fn wrong_key(&self, owner: Owner<'_>, id: &str) -> Error {
         let (name, known) = (owner.shown(), self.ids().join(", "));
         let message = format!(
-            "{name} is sealed with the key {id}, and the store's key given is {known}; nothing was sent"
+            "{name} is sealed with the key {id}, but the given store key is {known}; nothing was sent"
         );
         Error::config(message).with_hint(Hint::fixed(
             "give the key that it was sealed with, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE",
@@ -195,20 +195,20 @@ impl Key {
 }
 
 impl<'o> Owner<'o> {
-    /// Its name for people: what follows a line end is for the seal alone.
+    /// Its name for messages: what follows a line end is only for the seal.
     fn shown(&self) -> &'o str {
         self.name.lines().next().unwrap_or_default()
     }
 
     fn aad(&self) -> Aad<Vec<u8>> {
-        // No name holds a NUL.
+        // No name contains NUL.
         Aad::from([self.name.as_bytes(), self.column.as_bytes()].join(&0))
     }
 }
 
 fn no_key() -> Error {
-    Error::config("the store's key is missing, or is none; nothing was sent").with_hint(Hint::fixed(
-        "feishu-refresh store key prints a new one: keep it in a file of mode 0600, and name that with --store-key-file or FEISHU_STORE_KEY_FILE",
+    Error::config("the store's key is missing or not valid; nothing was sent").with_hint(Hint::fixed(
+        "feishu-refresh store key prints a new one: keep it in a file of mode 0600, and name it with --store-key-file or FEISHU_STORE_KEY_FILE",
         "feishu-refresh store key 可生成新密钥：请存入权限为 0600 的文件，并用 --store-key-file 或 FEISHU_STORE_KEY_FILE 指定",
     ))
 }
@@ -250,7 +250,7 @@ mod tests {
         for other in others {
             assert!(keys.open(other, &sealed).is_err());
         }
-        // The same secret is never sealed alike.
+        // Sealing the same secret never gives the same text.
         assert_ne!(keys.seal(OWNER, &"ur-secret".into()).unwrap(), sealed);
     }
 

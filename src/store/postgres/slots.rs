@@ -1,4 +1,4 @@
-//! The pace of each app, which all runs on all hosts keep together: one row, whose next free slot is taken.
+//! The pace of each app, shared by all runs on all hosts: one row, with the next free slot.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::store::{Held, Slot, Slots};
 
-/// What one server says is not believed by all for longer than this.
+/// The longest hold that one server's word imposes on all runs.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 impl Slots for Run {
@@ -69,11 +69,11 @@ impl Run {
     }
 }
 
-/// The error for an app that its server wants to be left alone for longer than anybody here waits.
+/// The error for an app whose server asks for a longer wait than allowed here.
 pub(super) fn held_back(store: &str, app: &AppKey, held: Duration) -> Error {
     let (id, seconds) = (&app.0, held.as_secs());
     let message = format!(
-        "{store}: the app {id} is to wait {seconds} s, as its server asked; its logins were left for the next run"
+        "{store}: the server asked the app {id} to wait {seconds} s; its logins were left for the next run"
     );
     Error::temporary(message).with_hint(Hint::fixed(
         "run again after that time, or allow so long a wait with --max-wait",

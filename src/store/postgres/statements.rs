@@ -1,10 +1,10 @@
-//! The statements that a run has done.
+//! The statements that a run executes.
 //!
 //! Promises:
-//! - Each is whole by itself, and committed by itself: no transaction is open while anything else is waited
+//! - Each is complete, and committed by itself: no transaction is open during any other wait.
 //!   for.
-//! - Done again, none does more than once with a login: whoever lost the answer repeats it.
-//! - A save is on the server's disk, also where the server is set to answer before that.
+//! - Repeating one has no further effect on a login: a run that lost the answer repeats it.
+//! - A save is on the server's disk, even if the server is set to answer earlier.
 
 use tokio_postgres::types::{ToSql, Type};
 
@@ -16,7 +16,7 @@ pub(super) fn text(value: &(dyn ToSql + Sync)) -> Parameter<'_> {
     (value, Type::TEXT)
 }
 
-/// A moment as a parameter.
+/// A timestamp as a parameter.
 #[expect(clippy::ref_option, reason = "a parameter is a reference to the whole")]
 pub(super) fn moment(value: &Option<jiff::Timestamp>) -> Parameter<'_> {
     (value, Type::TIMESTAMPTZ)
@@ -33,20 +33,19 @@ pub(super) fn texts(value: &Vec<String>) -> Parameter<'_> {
     (value, Type::TEXT_ARRAY)
 }
 
-/// A yes or no as a parameter.
+/// A boolean as a parameter.
 pub(super) fn flag(value: &bool) -> Parameter<'_> {
     (value, Type::BOOL)
 }
 
-/// When a login that fails is tried again, after the failures before this one: later each time, at most after a
-/// day.
+/// When a failing login is retried, by its earlier failures: later each time, at most after a day.
 macro_rules! next_try {
     () => {
         "now() + least(interval '1 day', interval '1 minute' * power(2, least(failures, 11)))"
     };
 }
 
-/// All that a row says but what it holds of its app.
+/// All columns of a row, without its app's.
 macro_rules! own_columns {
     () => {
         "l.name, l.state, l.api, l.base_url, l.accounts_url, l.token_url, l.app_id, l.service, l.scope, \
@@ -60,7 +59,7 @@ macro_rules! own_columns {
     };
 }
 
-/// All that a row says, and its app's.
+/// All columns of a row, and its app's.
 macro_rules! columns {
     () => {
         concat!(
@@ -77,8 +76,8 @@ macro_rules! columns {
     };
 }
 
-/// Raises what this transaction waits for at its end to the server's own disk, and never lowers it. In
-/// what a statement returns, it is done before that end.
+/// Makes this transaction's commit wait at least for the server's own disk, and never lowers the setting. As part of
+/// what a statement returns, it takes effect before the commit.
 macro_rules! durably {
     () => {
         ", CASE WHEN current_setting('synchronous_commit') = 'off' \
@@ -86,7 +85,7 @@ macro_rules! durably {
     };
 }
 
-/// What a lease changes in a row: the run, where it is, when it ends, whether it is for a consent.
+/// The changes of a lease to a row: the run, where it is, when it ends, whether it is for a consent.
 macro_rules! lease {
     ($run:literal, $holder:literal, $end:expr, $is_for_login:literal) => {
         concat!(
@@ -125,7 +124,7 @@ macro_rules! lease {
     };
 }
 
-// It uses the words above.
+// It uses the fragments above.
 mod many;
 pub(super) use many::*;
 
@@ -135,7 +134,7 @@ pub(super) const LOOK: &str = concat!(
     " FROM feishu_refresh.login l WHERE name = $1"
 );
 
-/// Logins in the order of their names: $1 the name that they come after, $2 how many.
+/// Logins ordered by name: $1 the name that they come after, $2 how many.
 pub(super) const LOOK_AT_SOME: &str = concat!(
     "SELECT ",
     columns!(),
@@ -143,7 +142,7 @@ pub(super) const LOOK_AT_SOME: &str = concat!(
      ORDER BY name LIMIT $2"
 );
 
-/// How many logins stand how.
+/// How many logins are in which state.
 pub(super) const COUNTS: &str = "SELECT count(*), \
        count(*) FILTER (WHERE state = 'live' AND access_expires_at > now()), \
        count(*) FILTER (WHERE state = 'live' AND COALESCE(access_expires_at <= now(), true) \
@@ -156,12 +155,12 @@ pub(super) const COUNTS: &str = "SELECT count(*), \
        count(*) FILTER (WHERE state = 'held') \
      FROM feishu_refresh.login WHERE state <> 'empty'";
 
-/// A place for a login that is not there yet.
+/// An empty row for a new login.
 pub(super) const MAKE_PLACE: &str =
     "INSERT INTO feishu_refresh.login (name) VALUES ($1) ON CONFLICT DO NOTHING";
 
-/// Takes the lease, or prolongs it. $1 name, $2 the run, $3 where it is, $4 seconds, $5 whether it is for
-/// a consent, $6 the token that must stand there, if that matters.
+/// Takes the lease, or extends it. $1 name, $2 the run, $3 where it is, $4 seconds, $5 whether it is for
+/// a consent, $6 the token that the row must hold, if that matters.
 pub(super) const CLAIM: &str = concat!(
     "UPDATE feishu_refresh.login l SET ",
     lease!("$2", "$3", "now() + make_interval(secs => $4)", "$5"),
@@ -173,8 +172,8 @@ pub(super) const CLAIM: &str = concat!(
     durably!()
 );
 
-/// Gives leases back: $1 names, $2 the run, $3 whether nobody knows what came of the token that it sent, $4 whether
-/// it failed, so that it is not tried at once again.
+/// Releases leases: $1 names, $2 the run, $3 whether the result of the token that it sent is unknown, $4 whether it
+/// failed, so that it is not retried at once.
 pub(super) const RELEASE: &str = concat!(
     "UPDATE feishu_refresh.login SET \
        unanswered_fingerprint = CASE WHEN $3 THEN sent_fingerprint ELSE unanswered_fingerprint END, \
@@ -188,10 +187,10 @@ pub(super) const RELEASE: &str = concat!(
      WHERE name = ANY ($1) AND lease_id = $2"
 );
 
-/// Saves a successor. The predecessor in the row is the fence. A lease that was for the predecessor ends with
-/// it, whoever has it: a run that died left it, or one whose request can only be refused. $1 name, $2 predecessor, $3 successor,
-/// $4 the run, $5 refresh token, $6 its end, $7 whether that is to be set, $8 access token, $9 its end,
-/// $10 scope, $11 whether that is to be set, $12 api.
+/// Saves a successor. The predecessor in the row is the fence. A lease for the predecessor ends with it, whoever has
+/// it: it belongs to a run that died, or whose request can only be refused. $1 name, $2 predecessor, $3 successor, $4
+/// the run, $5 refresh token, $6 its end, $7 whether to set that, $8 access token, $9 its end, $10 scope, $11 whether
+/// to set that, $12 api.
 pub(super) const SAVE: &str = concat!(
     "UPDATE feishu_refresh.login l SET \
        api = $12, \
@@ -215,10 +214,9 @@ pub(super) const SAVE: &str = concat!(
     durably!()
 );
 
-/// Saves what a consent brought, in the place of whatever stands there; but not again over what came of
-/// it: $1 name, $2 its token, $3 refresh token, $4 its end, $5 access token, $6 its end, $7 scope, $8 api,
-/// $9 base URL, $10 accounts URL, $11 token URL, $12 app id, $13 service, $14 whether only in the place of
-/// $15.
+/// Saves what a consent brought, replacing whatever is there; but not again over its own successor: $1 name, $2 its
+/// token, $3 refresh token, $4 its end, $5 access token, $6 its end, $7 scope, $8 api, $9 base URL, $10 accounts URL,
+/// $11 token URL, $12 app id, $13 service, $14 whether to replace only $15.
 pub(super) const SAVE_LOGIN: &str = concat!(
     "INSERT INTO feishu_refresh.login AS l \
        (name, refresh_fingerprint, refresh_token, refresh_expires_at, access_token, access_expires_at, \
@@ -239,8 +237,8 @@ pub(super) const SAVE_LOGIN: &str = concat!(
     durably!()
 );
 
-/// Notes a refusal, if the refused token still stands there: $1 name, $2 that token, $3 whether it is
-/// dead, $4 in which words.
+/// Notes a refusal, if the row still holds the refused token: $1 name, $2 that token, $3 whether it is dead, $4 the
+/// message.
 pub(super) const NOTE_REFUSAL: &str = concat!(
     "UPDATE feishu_refresh.login SET \
        state = CASE WHEN $3 AND state = 'live' THEN 'refused' ELSE state END, \
@@ -249,28 +247,28 @@ pub(super) const NOTE_REFUSAL: &str = concat!(
     " WHERE name = $1 AND refresh_fingerprint = $2 RETURNING 1"
 );
 
-/// An app with its secrets, in the place of those that were there: $1 id, $2 service, $3 secret, $4 ticket.
+/// An app with its secrets, replacing those that were there: $1 id, $2 service, $3 secret, $4 ticket.
 pub(super) const SAVE_APP: &str = "INSERT INTO feishu_refresh.app AS a \
        (app_id, service, app_secret, app_ticket) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (app_id, service) DO UPDATE SET \
        app_secret = COALESCE($3, a.app_secret), app_ticket = COALESCE($4, a.app_ticket)";
 
-/// Whether an app and its place in the row of those who wait may be added; adds nothing.
+/// Whether an app and its pace may be added; adds nothing.
 pub(super) const MAY_ADD_APP: [&str; 2] = [
     "INSERT INTO feishu_refresh.app (app_id, service) SELECT '', '' WHERE false",
     "INSERT INTO feishu_refresh.pace (app_id, service) SELECT '', '' WHERE false",
 ];
 
-/// The same as [`SAVE_APP`]; but secrets that are there stay.
+/// The same as [`SAVE_APP`], but existing secrets stay.
 pub(super) const ADD_APP: &str = "INSERT INTO feishu_refresh.app AS a \
        (app_id, service, app_secret, app_ticket) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (app_id, service) DO UPDATE SET \
        app_secret = COALESCE(a.app_secret, $3), app_ticket = COALESCE(a.app_ticket, $4)";
 
-/// A login that comes from a file, held back: $1 to $13 as for [`SAVE_LOGIN`], $14 whether its token may
-/// be spent, $15 who says so, $16 the tokens that the file knows as its own, $17 and $18 an app token, $19 and
-/// $20 the tokens that were spent for it, the latest apart. In the place of another
-/// only if that is held back, and one of those; and never one that has another name here.
+/// A login from a file, held back: $1 to $13 as for [`SAVE_LOGIN`], $14 whether its token may be spent, $15 who says
+/// so, $16 the tokens that the file knows as its own, $17 and $18 an app token, $19 and $20 its predecessors, the
+/// latest separately. Replaces another only if that is held back, and one of those; and never adds one that has another
+/// name here.
 pub(super) const HOLD: &str = concat!(
     "INSERT INTO feishu_refresh.login AS l \
        (name, refresh_fingerprint, refresh_token, refresh_expires_at, access_token, access_expires_at, \
@@ -316,7 +314,7 @@ pub(super) const KEY_IDS: &str = "\
     UNION SELECT DISTINCT split_part(app_secret, '.', 1) FROM feishu_refresh.app \
       WHERE app_secret IS NOT NULL";
 
-/// Whose turn it is, for an app that is new: $1 id, $2 service.
+/// The pace of a new app: $1 id, $2 service.
 pub(super) const SAVE_PACE: &str =
     "INSERT INTO feishu_refresh.pace (app_id, service) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 

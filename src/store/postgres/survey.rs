@@ -1,4 +1,4 @@
-//! How the logins of a store stand, for who only looks.
+//! The state of the logins of a store, for read-only use.
 
 use std::time::Instant;
 
@@ -13,14 +13,14 @@ use crate::error::Result;
 use crate::profile::Snapshot;
 use crate::store::{Counts, Notes};
 
-/// So many logins show whether the key is the store's.
+/// This many logins show whether the key is the store's.
 const SAMPLE: i64 = 10;
 
 impl PostgresStore {
-    /// The login of this name, or so many of those that come after the `last` one, for who only looks.
+    /// The login of this name, or this many of those after `last`, for read-only use.
     ///
     /// # Errors
-    /// [`crate::Kind::Config`] if there is none of that name, or the database cannot be used as it is;
+    /// [`crate::Kind::Config`] if there is none of that name, or the database is not usable as it is;
     /// [`crate::Kind::Temporary`] if it cannot be used now.
     pub(crate) async fn survey(
         &self,
@@ -50,7 +50,7 @@ impl PostgresStore {
             })
             .filter(|(_, stored)| !stored.as_ref().is_ok_and(|s| s.state == State::Empty))
             .collect();
-        // Where none opens, the key is wrong: that is one error, and no state of logins.
+        // If none opens, the key is wrong: that is one error, not a state of logins.
         let opens = all.iter().any(|(_, stored)| stored.is_ok());
         if !opens
             && last.is_none()
@@ -64,13 +64,13 @@ impl PostgresStore {
         }
     }
 
-    /// How many logins stand how.
+    /// How many logins are in which state.
     ///
     /// # Errors
     /// As of [`Self::survey`].
     pub(crate) async fn counts(&self) -> Result<Counts> {
         let link = &self.run.link;
-        // Whoever has another key is told so.
+        // A wrong key is reported.
         self.survey(None, None, SAMPLE).await?;
         let (rows, _) = link.run(statements::COUNTS, &[], Instant::now()).await?;
         let number = |index| {

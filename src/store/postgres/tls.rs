@@ -1,7 +1,7 @@
-//! TLS to a database, with the configuration that this program has for all hosts.
+//! TLS to a database, with this program's configuration for all hosts.
 //!
-//! Ours, in place of a library's, which brings a reader of certificates for channel binding that is larger than
-//! all else here: only one field of the certificate is needed.
+//! Our own, as a library's brings a certificate parser for channel binding that is larger than all else here: only one
+//! field of the certificate is needed.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::{TlsConnector, client};
 
-/// Makes connections that speak TLS.
+/// Makes TLS connections.
 pub(super) struct Tls(TlsConnector);
 
 impl Tls {
@@ -29,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
     type TlsConnect = Handshake;
     type Error = io::Error;
 
-    /// A socket's folder has no name, and speaks no TLS.
+    /// A socket's folder has no name, and does not use TLS.
     fn make_tls_connect(&mut self, host: &str) -> io::Result<Handshake> {
         Ok(Handshake {
             connector: self.0.clone(),
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Hands
     }
 }
 
-/// A connection that speaks TLS.
+/// A TLS connection.
 pub(super) struct Secured<S>(client::TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Secured<S> {
@@ -111,7 +111,7 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     Some(identifier)
 }
 
-/// What the first element of this DER holds, and what comes after it.
+/// The content of the first element of this DER, and the rest after it.
 fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[_tag, length], rest) = der.split_first_chunk()?;
     let (length, rest) = match length {
@@ -126,7 +126,7 @@ fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// What a certificate is hashed with: what its signature is; for the weak ones SHA-256 (RFC 5929, 4.1).
+/// The hash for a certificate: that of its signature; SHA-256 in place of weak ones (RFC 5929, 4.1).
 fn hash_of(signature_algorithm: &[u8]) -> Option<&'static Algorithm> {
     const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01";
     const ECDSA: &[u8] = b"\x2a\x86\x48\xce\x3d\x04\x03";
@@ -135,7 +135,7 @@ fn hash_of(signature_algorithm: &[u8]) -> Option<&'static Algorithm> {
         (Some([4 | 5 | 11]), _) | (_, Some([2])) => Some(&SHA256),
         (Some([12]), _) | (_, Some([3])) => Some(&SHA384),
         (Some([13]), _) | (_, Some([4])) => Some(&SHA512),
-        // Others name no one hash.
+        // Others do not name a single hash.
         _ => None,
     }
 }

@@ -10,11 +10,11 @@ use tokio_postgres::types::FromSql;
 use crate::client::tls;
 use crate::error::{Error, Hint, Kind};
 
-/// Why a statement came to nothing. The database may have done it all the same, if the connection broke.
+/// Why a statement failed. The database may have executed it anyway, if the connection broke.
 #[derive(Debug)]
 pub(super) struct Trouble {
     pub(super) nature: Nature,
-    /// In words, without a secret.
+    /// The message, without a secret.
     pub(super) words: String,
     hint: Hint,
 }
@@ -22,11 +22,11 @@ pub(super) struct Trouble {
 /// How long it may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
-    /// It passes by itself: connect anew, and do it again.
+    /// It passes by itself: reconnect, and retry.
     Passing,
-    /// It may pass, but hardly while one waits: unreachable, full, read-only.
+    /// It may pass, but hardly while waiting: unreachable, full, read-only.
     Lasting,
-    /// A person must put it right.
+    /// A person must fix it.
     Wrong,
 }
 
@@ -43,7 +43,7 @@ const FULL: Hint = Hint::fixed(
     "尚未发送任何请求；请释放数据库磁盘空间后重试",
 );
 const READ_ONLY: Hint = Hint::fixed(
-    "nothing was sent; name a host that can be written to in the address, or wait until one is",
+    "nothing was sent; name a writable host in the address, or wait until one is",
     "尚未发送任何请求；请在地址中指定可写的主机，或等待其恢复可写",
 );
 const LOGIN: Hint = Hint::fixed(
@@ -51,7 +51,7 @@ const LOGIN: Hint = Hint::fixed(
     "尚未发送任何请求；请检查用户、密码和数据库：地址、PGPASSWORD、PGPASSFILE 或 ~/.pgpass",
 );
 const NO_TABLES: Hint = Hint::fixed(
-    "nothing was sent; make them: feishu-refresh store init",
+    "nothing was sent; create them: feishu-refresh store init",
     "尚未发送任何请求；请先创建：feishu-refresh store init",
 );
 const NO_RIGHTS: Hint = Hint::fixed(
@@ -59,7 +59,7 @@ const NO_RIGHTS: Hint = Hint::fixed(
     "尚未发送任何请求；请由表的所有者执行：GRANT USAGE ON SCHEMA feishu_refresh、GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh、GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace；login 与 store import 还需要 INSERT",
 );
 const NO_TLS: Hint = Hint::fixed(
-    "nothing was sent; turn on ssl there, or, in a network that nobody else is in, give sslmode=disable in the address",
+    "nothing was sent; turn on ssl there, or, in a private network, give sslmode=disable in the address",
     "尚未发送任何请求；请在服务器上启用 ssl；若网络中没有其他人，可在地址中使用 sslmode=disable",
 );
 const CERTIFICATE: Hint = Hint::fixed(
@@ -71,7 +71,7 @@ const OTHER: Hint = Hint::fixed(
     "尚未发送任何请求；数据库日志中有更多信息",
 );
 
-const NO_TABLES_THERE: &str = "it has no tables of this program";
+const NO_TABLES_THERE: &str = "it does not have this program's tables";
 
 impl Trouble {
     fn new(nature: Nature, words: impl Into<String>, hint: Hint) -> Self {
@@ -82,24 +82,24 @@ impl Trouble {
         }
     }
 
-    /// Nothing came for so long.
+    /// Nothing came for this long.
     pub(super) fn silence(of: &str, time: Duration) -> Self {
         let words = format!("{of} does not answer within {} s", time.as_secs());
         Trouble::new(Nature::Lasting, words, UNREACHED)
     }
 
-    /// The statement was sent, and nothing came for so long.
+    /// The statement was sent, and nothing came for this long.
     pub(super) fn slow(time: Duration) -> Self {
         let words = format!("a statement took more than {} s", time.as_secs());
         Trouble::new(Nature::Passing, words, LATER)
     }
 
-    /// The time that there was is over.
+    /// The available time is over.
     pub(super) fn given_up() -> Self {
         Trouble::new(Nature::Lasting, "the database does not answer", LATER)
     }
 
-    /// What the database gave, or was to be given, is not what this program can work with.
+    /// The database gave, or was to get, something that this program cannot handle.
     pub(super) fn unusable(error: &Error) -> Self {
         let hint = error.hint().cloned().unwrap_or(OTHER);
         Trouble::new(Nature::Wrong, error.to_string(), hint)
@@ -119,13 +119,12 @@ impl Trouble {
     }
 
     pub(super) fn read_only(of: &str) -> Self {
-        let words = format!("{of} can only be read: it is a standby, or was made read-only");
+        let words = format!("{of} is read-only: a standby, or set to read-only");
         Trouble::new(Nature::Lasting, words, READ_ONLY)
     }
 
     pub(super) fn unknown_version(version: i32, known: i32) -> Self {
-        let words =
-            format!("its tables have the version {version}, and this program knows {known}");
+        let words = format!("its tables have version {version}, but this program knows {known}");
         let hint = if version > known {
             Hint::fixed(
                 "nothing was sent; install a newer feishu-refresh here",
@@ -144,7 +143,7 @@ impl Trouble {
         Trouble::new(Nature::Wrong, NO_TABLES_THERE, NO_TABLES)
     }
 
-    /// What tokio-postgres says of an attempt to connect, or of a statement.
+    /// Judges what tokio-postgres says about an attempt to connect, or a statement.
     pub(super) fn of(error: &tokio_postgres::Error, host: &str) -> Self {
         if let Some(database) = error.as_db_error() {
             return Trouble::said(database.code(), database.message());
@@ -155,17 +154,21 @@ impl Trouble {
         }
         let words = root_cause(error);
         if words.contains("server does not support TLS") {
-            return Trouble::new(Nature::Wrong, format!("{host} speaks no TLS"), NO_TLS);
+            return Trouble::new(
+                Nature::Wrong,
+                format!("{host} does not support TLS"),
+                NO_TLS,
+            );
         }
         if words.contains("password missing") || words.contains("invalid configuration") {
-            let words = format!("{host} asks for a password, and none was given");
+            let words = format!("{host} asks for a password, but none was given");
             return Trouble::new(Nature::Wrong, words, LOGIN);
         }
         let words = format!("the connection to {host} broke: {words}");
         Trouble::new(Nature::Passing, words, UNREACHED)
     }
 
-    /// What the database itself says.
+    /// Judges what the database itself says.
     fn said(code: &SqlState, message: &str) -> Self {
         let (nature, hint) = match code.code() {
             // Out of connections, shutting down, starting up, a lost race, a time limit.
@@ -181,13 +184,13 @@ impl Trouble {
             "42501" => (Nature::Wrong, NO_RIGHTS),
             _ => (Nature::Wrong, OTHER),
         };
-        // PgBouncer says so of a server behind it that it cannot reach.
+        // PgBouncer says this of a server that it cannot reach.
         let is_behind = code.code() == "08P01" || message.contains("server conn");
         let nature = if is_behind { Nature::Passing } else { nature };
         Trouble::new(nature, format!("{message} ({})", code.code()), hint)
     }
 
-    /// The error that a run ends in, if nothing was sent yet.
+    /// The error of a run, if nothing was sent yet.
     pub(super) fn error(self, store: &str) -> Error {
         let kind = match self.nature {
             Nature::Passing | Nature::Lasting => Kind::Temporary,
@@ -200,7 +203,7 @@ impl Trouble {
 /// One field of a row.
 ///
 /// # Errors
-/// What is wrong with a database that gives something else in its place.
+/// What is wrong with a database that returns something else.
 pub(super) fn field<'r, T: FromSql<'r>>(row: &'r Row, index: usize) -> Result<T, Trouble> {
     row.try_get(index).map_err(|error| {
         let words = format!("it does not answer as PostgreSQL does: {error}");

@@ -1,13 +1,12 @@
-//! A comment line that says something of a section, once.
+//! A comment line about a section, written once.
 
 use super::scan::{Problem, is_space, lines};
 use super::{Document, Splice, splice};
 
 impl Document {
-    /// The document with a comment in one section, and all else as it was: in the place of the first
-    /// comment there that begins with `mark`, else directly under the header, indented as the pairs
-    /// are. `remark` begins with `mark` itself, and so never comes twice. There no value is open that
-    /// the line could belong to, for any reader.
+    /// The document with a comment in one section, and everything else unchanged: it replaces the first comment there
+    /// that begins with `mark`, else goes directly under the header, indented like the pairs. `remark` begins with
+    /// `mark` itself, and so never appears twice. No reader has an open value there that the line could continue.
     pub(crate) fn with_remark(
         &self,
         section: &str,
@@ -15,7 +14,7 @@ impl Document {
         remark: &str,
     ) -> Result<Self, Problem> {
         let index = self.layout.section_index.get(section);
-        let index = *index.ok_or_else(|| Problem::new(1, "the section is not there any more"))?;
+        let index = *index.ok_or_else(|| Problem::new(1, "the section is gone"))?;
         let header = &self.layout.sections[index];
         let splice_at = match self.remark(index, mark) {
             Some(old) if self.text[old.clone()] == *remark => return Ok(self.clone()),
@@ -44,12 +43,12 @@ impl Document {
         edited.ok_or_else(|| {
             Problem::new(
                 header.line,
-                "this section cannot take a comment without changing more than meant",
+                "this section cannot take a comment without changing more than intended",
             )
         })
     }
 
-    /// Where the first comment of a section lies that begins so, without the white space around it.
+    /// Where the first comment of a section with this beginning is, without surrounding white space.
     fn remark(&self, section: usize, mark: &str) -> Option<std::ops::Range<usize>> {
         let sections = &self.layout.sections;
         let (first, end) = (

@@ -1,8 +1,8 @@
 //! Decides what each line of an INI file is, by the rules of Python's `configparser` with its
 //! defaults, and refuses what readers could disagree about.
 //!
-//! The result is a [`Layout`]: where each section, pair and value lies, in bytes of the text. No
-//! message repeats text of the file: a stray line may be a token.
+//! The result is a [`Layout`]: where each section, pair and value is, in bytes of the text. No message quotes the file:
+//! a stray line may be a token.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,7 +30,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Where the scanner found what.
+/// Where the scanner found everything.
 #[derive(Clone, Default)]
 pub(super) struct Layout {
     pub(super) sections: Vec<Section>,
@@ -66,13 +66,13 @@ pub(super) struct Pair {
     /// The `=` or `:` with the white space around it.
     pub(super) separator: Range<usize>,
     pub(super) value: Range<usize>,
-    /// The lines that continue the value, blank ones between them included.
+    /// The lines that continue the value, including blank ones between them.
     pub(super) more: Vec<Range<usize>>,
     /// Where the pair's last line ends, before its line end.
     pub(super) end: usize,
 }
 
-/// A line that continues a value. A person may have meant it as a pair or a section of its own.
+/// A line that continues a value. A person may have meant it as a separate pair or section.
 #[derive(Clone)]
 pub(super) struct Continuation {
     pub(super) section: usize,
@@ -87,7 +87,7 @@ pub(super) struct Line {
     pub(super) text: Range<usize>,
 }
 
-/// The lines of a text, ended by LF or CRLF; a byte order mark belongs to none.
+/// The lines of a text, ended by LF or CRLF; without a byte order mark.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = Line> {
     let mut start = if text.starts_with('\u{feff}') {
         '\u{feff}'.len_utf8()
@@ -112,7 +112,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Line> {
         })
 }
 
-/// White space as Python's `str.strip` and `\s` see it: Unicode's, and four separators more.
+/// White space as Python's `str.strip` and `\s` see it: Unicode's, plus four separators.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
@@ -123,18 +123,18 @@ pub(super) fn key_of(line: &str) -> Option<String> {
     Some(key.trim_matches(is_space).to_lowercase())
 }
 
-/// Each line costs memory many times its length: this bounds it, far beyond any use.
+/// Each line costs memory many times its length: this bounds it, far beyond any real use.
 const MOST_LINES: usize = 200_000;
 
-/// A file with this many problems is not read any further.
+/// Scanning stops after this many problems.
 const MOST_PROBLEMS: usize = 20;
 
-/// Lays out a text, or lists what is wrong with it, in the order of the lines.
+/// Lays out a text, or lists what is wrong with it, in line order.
 pub(super) fn scan(text: &str) -> Result<Layout, Vec<Problem>> {
     let mut scanner = Scanner::new(text);
     for line in lines(text) {
         if line.number > MOST_LINES {
-            scanner.refuse(&line, "is one too many for a configuration file");
+            scanner.refuse(&line, "is too many for a configuration file");
         } else {
             scanner.line(&line);
         }
@@ -158,7 +158,7 @@ struct Scanner<'a> {
     keys: HashMap<String, usize>,
     /// The pair that a deeper line would continue.
     open_pair: Option<usize>,
-    /// Blank lines since the open pair's last line; part of the value if it goes on.
+    /// Blank lines since the open pair's last line; part of the value if it continues.
     blank: Vec<Range<usize>>,
     /// Characters of white space before the last section or pair.
     depth: usize,
@@ -259,7 +259,7 @@ impl<'a> Scanner<'a> {
     fn pair(&mut self, line: &Line, bare: Range<usize>) {
         self.open_pair = None;
         let Some(section) = self.layout.sections.len().checked_sub(1) else {
-            return self.refuse(line, "stands before the first [section]");
+            return self.refuse(line, "is before the first [section]");
         };
         let text = &self.text[bare.clone()];
         let Some(sign) = text.find(['=', ':']) else {
@@ -278,7 +278,7 @@ impl<'a> Scanner<'a> {
             self.refuse(line, format!("repeats the key of line {first}"));
         }
         self.open_pair = Some(index);
-        // White space behind an empty value lies inside the line but outside the trimmed text.
+        // White space after an empty value is inside the line but outside the trimmed text.
         let tail = self.text[bare.end..line.text.end].len();
         let gap = if value.is_empty() { tail } else { 0 };
         self.layout.pairs.push(Pair {

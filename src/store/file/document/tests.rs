@@ -1,5 +1,5 @@
-//! Edits to the letter, refusals by line, and properties over random files: only the intended
-//! values change, and Python's own reader sees what we see.
+//! Exact edits, refusals by line, and properties over random files: only the intended values change, and Python's own
+//! reader agrees with ours.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
@@ -50,7 +50,7 @@ fn edits_of_many_sections_are_made_at_once() {
         document.with(&[&edit]).ok().unwrap()
     });
     assert_eq!(at_once.text(), one_by_one.text());
-    // One that cannot be made spoils all.
+    // One impossible edit fails all.
     let broken = [edit_of("A", &[("a", "8")]), edit_of("B", &[("b", "9\n")])];
     assert!(parse(text).with(&broken.each_ref()).is_err());
 }
@@ -85,7 +85,7 @@ const EDITS: &[(&str, Changes, &str)] = &[
         "\u{feff}[TOKEN]\n a =\t9 \t\n",
     ),
     ("[TOKEN]\na = 1", &[("a", "9")], "[TOKEN]\na = 9"),
-    // Text that only looks like a comment belongs to the value.
+    // Text that only looks like a comment is part of the value.
     (
         "[TOKEN]\na = 1 ; x # y\n",
         &[("a", "9")],
@@ -104,7 +104,7 @@ const EDITS: &[(&str, Changes, &str)] = &[
     ("[TOKEN]\na=\n", &[("a", "9")], "[TOKEN]\na=9\n"),
     ("[TOKEN]\na = \n", &[("a", "9")], "[TOKEN]\na = 9\n"),
     ("[TOKEN]\na = 1\n", &[("a", "")], "[TOKEN]\na = \n"),
-    // A missing key goes behind the one before it in the list, in its neighbour's style.
+    // A missing key goes after the one before it in the list, in its neighbour's style.
     (
         "[TOKEN]\na: 1\nz: 2\n\n[X]\n",
         &[("a", "1"), ("b", "2")],
@@ -135,7 +135,7 @@ const EDITS: &[(&str, Changes, &str)] = &[
         &[("a", "1"), ("b", "2")],
         "[TOKEN]\na =1\nb =2\n",
     ),
-    // Else in front of the one after it, else at the section's end, else under its header.
+    // Else before the one after it, else at the section's end, else under its header.
     (
         "[TOKEN]\ny = 0\n# of b\nb = 2\n",
         &[("a", "1"), ("b", "3")],
@@ -157,7 +157,7 @@ const EDITS: &[(&str, Changes, &str)] = &[
         "[TOKEN]\na = 1\nb = 2\n\n[Y]\n",
     ),
     ("[TOKEN]", &[("a", "1")], "[TOKEN]\na = 1"),
-    // A missing section goes to the end, behind a blank line.
+    // A missing section goes to the end, after a blank line.
     ("", &[("a", "1")], "[TOKEN]\na = 1\n"),
     ("\u{feff}", &[("a", "1")], "\u{feff}[TOKEN]\na = 1\n"),
     (
@@ -237,10 +237,10 @@ fn the_first_line_too_many_is_refused() {
     assert!(Document::parse(most.as_bytes()).is_ok());
     let problems = Document::parse((most + "\n").as_bytes()).err().unwrap();
     let first = problems[0].to_string();
-    assert!(first.starts_with("line 200001: is one too many"), "{first}");
+    assert!(first.starts_with("line 200001: is too many"), "{first}");
 }
 
-/// A file that is sound as a whole but whose key `a` in `[TOKEN]` is not, and the line.
+/// A file that is valid as a whole but whose key `a` in `[TOKEN]` is not, and the line.
 const AMBIGUOUS: &[(&str, usize)] = &[
     ("[DEFAULT]\na = 1\n[TOKEN]\nb = 2\n", 2),
     ("[TOKEN]\na = 1\n  2\n", 2),
@@ -330,7 +330,7 @@ fn any_file() -> impl Strategy<Value = String> {
     })
 }
 
-/// Values as tokens are, and worse: anything that fits on a line.
+/// Values like tokens, and worse: anything that fits on a line.
 fn any_value() -> impl Strategy<Value = String> {
     prop_oneof![
         "[A-Za-z0-9._-]{0,60}",
@@ -390,7 +390,7 @@ proptest! {
         }
         prop_assert_eq!(content(&after), expected);
 
-        // Every line that holds none of the keys is still there, byte for byte and in order.
+        // Every line without one of the keys is still there, byte for byte and in order.
         let mut kept = bare_lines(after.text());
         for line in bare_lines(&text).filter(|line| !holds_one_of_keys(line)) {
             prop_assert!(kept.any(|kept| kept == line), "{:?} is gone", line);
@@ -401,7 +401,7 @@ proptest! {
     }
 }
 
-/// Reads many files, a JSON object a line, the way the Python program does.
+/// Reads many files, one JSON object per line, the way the Python program does.
 const PYTHON_READER: &str = r#"
 import configparser, io, json, sys
 def read(text, **options):
@@ -476,7 +476,7 @@ fn python_sees_what_we_see_before_and_after_an_edit() {
     let edits = ours.iter().filter(|(_, values)| !values.is_empty()).count();
     assert!(
         edits > 1000,
-        "only {edits} files could be edited: the generator has gone astray"
+        "only {edits} files could be edited: the generator is broken"
     );
     let Some(theirs) = python_reads(&files) else {
         eprintln!("skipped: python3 is not installed");

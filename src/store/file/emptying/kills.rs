@@ -1,5 +1,5 @@
-//! A login moves, and the run is killed at each point in turn: in a process of its own, since that ends
-//! it. What is on disk then must hold the login, and the next run must bring it to its end.
+//! A login moves, and the run is killed at each point in turn: in a separate process, since that ends it. The disk must
+//! then hold the login, and the next run must complete the move.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,7 +11,7 @@ use crate::profile::Successor;
 use crate::protocol::Api;
 use crate::store::places::with_suffix;
 
-/// Says to a process in which folder it works, and whether it moves a login or only opens the file.
+/// Tells a process its folder, and whether it moves a login or only opens the file.
 const FOLDER: &str = "FEISHU_REFRESH_TEST_FOLDER";
 const MOVES: &str = "FEISHU_REFRESH_TEST_MOVES";
 
@@ -41,7 +41,7 @@ fn print(token: &str) -> Fingerprint {
 
 /// What a killed process does.
 #[test]
-#[ignore = "run by the others, in a process of its own"]
+#[ignore = "run by the others, in a separate process"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
         return;
@@ -50,7 +50,7 @@ fn child() {
     if std::env::var_os(MOVES).is_none() {
         return;
     }
-    // As an import does with a login that is held back: it takes the file's present token.
+    // As an import does with a login that is held back: it takes the file's current token.
     match emptying.snapshot("A").unwrap().fingerprint() {
         Some(token) => {
             fs::write(folder.join("held"), token.to_string()).unwrap();
@@ -105,7 +105,7 @@ impl Scene {
         files.collect()
     }
 
-    /// Runs a process; says whether it came to its end.
+    /// Runs a process; returns whether it completed.
     fn run(&self, moves: bool, killed_at: Option<&str>) -> bool {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["store::file::emptying::kills::child", "--exact"]);
@@ -122,12 +122,12 @@ impl Scene {
         command.output().unwrap().status.success()
     }
 
-    /// Nothing of either login is lost, whenever it was killed.
+    /// Neither login loses anything, whenever the run was killed.
     fn check_nothing_lost(&self, what: &str) {
         let journal = fs::read_to_string(self.journal()).unwrap_or_default();
         let found = self.text() + &journal;
         assert!(found.contains("ur-b1"), "{what}: {found}");
-        // What is out of the file was held by the other store before.
+        // What left the file was already held by the other store.
         let is_out = found.contains(&print("ur-a1").to_string());
         assert!(found.contains("ur-a1") || is_out, "{what}: {found}");
     }
@@ -141,10 +141,10 @@ impl Scene {
         assert!(!self.journal().exists(), "{what}");
         assert!(!with_suffix(&self.file(), ".new").exists(), "{what}");
         assert_eq!(text.matches("was moved to").count(), 1, "{what}: {text}");
-        // What was imported last was the present token, not one that it was spent for.
+        // The last import took the current token, not a predecessor.
         let held = fs::read_to_string(self.0.path().join("held")).unwrap();
         assert_eq!(held, print("ur-a1").to_string(), "{what}");
-        // It stays out, also where an old copy comes back; what has not moved is healed.
+        // It stays out, even if an old copy comes back; what has not moved is healed.
         assert!(self.run(false, None), "{what}");
         assert_eq!(self.text(), text, "{what}");
         fs::write(self.file(), OLD_COPY).unwrap();
@@ -166,7 +166,7 @@ fn a_kill_at_any_point_loses_nothing_and_brings_nothing_back() {
             let what = format!("{point}, {in_place}, {is_open}, {old_copy}");
             let scene = Scene::new(in_place);
             if is_open {
-                // What the dead run left is put back: the kill is in what comes after.
+                // What the dead run left is restored: the kill came later.
                 assert!(scene.run(false, None), "{what}");
             }
             if !scene.run(true, Some(point)) {

@@ -1,4 +1,4 @@
-//! The edit that takes one login out of the file's text, and its way into the file.
+//! The edit that removes one login from the file's text, and how it gets into the file.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ use crate::profile::{Pair, SpentTokens, key};
 use crate::protocol::Api;
 use crate::token::Fingerprint;
 
-/// Another program may write between any two looks; not for ever.
+/// Another program may write between any two reads, but not forever.
 const MOST_ROUNDS: usize = 5;
 
-/// How the comment begins that says where a login went. One that stands there already is replaced.
+/// The beginning of the comment that says where a login went. An existing one is replaced.
 const MARK: &str = "; this login was moved to ";
 
-/// A login that is to be taken out.
+/// A login to remove.
 pub(super) struct Removal<'r> {
     pub(super) place: Place<'r>,
-    /// The refresh token that has moved: no other is taken out.
+    /// The refresh token that has moved: no other is removed.
     pub(super) token: Fingerprint,
     /// Where it went, for the comment.
     pub(super) went_to: &'r str,
 }
 
 impl Removal<'_> {
-    /// Reads the file, takes the login out of it, and reads it back. What other programs wrote before
-    /// stays. Leaves in `text` what the file says.
+    /// Reads the file, removes the login, and reads it back. Keeps what other programs wrote before. Leaves the file's
+    /// text in `text`.
     ///
     /// # Errors
-    /// If the section does not hold the token, nothing is changed; else what is wrong with the file, or
-    /// with writing it.
+    /// If the section does not hold the token, nothing is changed; otherwise what is wrong with the file, or with
+    /// writing it.
     pub(super) fn write(
         &self,
         disk: &mut Disk,
@@ -49,7 +49,7 @@ impl Removal<'_> {
             let found = bytes.as_deref().unwrap_or_default();
             let looked = Text::parse_anew(file, found, text)
                 .and_then(|found| Ok((held(self.place, &found)?, found)));
-            // Where something is gone that was there, the file may be half written.
+            // If something is missing, the file may be half written.
             let is_whole = looked.as_ref().is_ok_and(|(held, found)| {
                 found.has_all_of(text) && (is_written || *held == Some(self.token))
             });
@@ -60,12 +60,12 @@ impl Removal<'_> {
             *text = found;
             match held {
                 Some(held) if held == self.token => {}
-                // What others have put there since then is theirs.
+                // What others have written since then is theirs.
                 _ if is_written => return Ok(()),
                 held => return Err(self.not_there(held)),
             }
             if rounds == MOST_ROUNDS {
-                let message = format!("another program goes on writing {}", file.display());
+                let message = format!("another program keeps writing {}", file.display());
                 return Err(Error::temporary(message));
             }
             rounds += 1;
@@ -81,12 +81,12 @@ impl Removal<'_> {
         }
     }
 
-    /// The text without the login: its tokens and their times are emptied where they stand.
+    /// The text without the login: its tokens and their times are emptied in place.
     pub(super) fn edited(&self, document: &Document) -> Result<Document> {
         let Place { file, profile } = self.place;
         let old = sections::pair(self.place, document)?;
         let edited = sections::edited(file, document, &[self.edit(document, &old)])?;
-        // It must stand on one line.
+        // It must be on one line.
         let went_to = self.went_to.replace(char::is_control, " ");
         let remark = format!("{MARK}{}", went_to.trim());
         let edited = edited.with_remark(profile, MARK.trim_end(), &remark);
@@ -117,8 +117,8 @@ impl Removal<'_> {
     fn not_there(&self, held: Option<Fingerprint>) -> Error {
         let place = self.place;
         let what = match held {
-            None => "has no refresh token any more",
-            Some(_) => "has another refresh token by now",
+            None => "no longer has a refresh token",
+            Some(_) => "has another refresh token now",
         };
         let message = format!("{place}: {what}; it was left as it is");
         Error::temporary(message).with_hint(Hint::fixed(
@@ -133,8 +133,8 @@ pub(super) fn held(place: Place<'_>, text: &Text) -> Result<Option<Fingerprint>>
     sections::pair(place, &text.document).map(|pair| pair.fingerprint())
 }
 
-/// The list of spent tokens once this one is of no use here. It may come back from outside, as those
-/// may that did before; where there is no room for all of them, it is listed once, as the latest.
+/// The list of spent tokens once this one is useless here. It may come back from outside, as earlier ones may; if there
+/// is no room for all of them, it is listed once, as the latest.
 fn listed(known: &SpentTokens, token: Fingerprint) -> SpentTokens {
     let as_outside = known.after(Some(token), token);
     let count = known.iter().count().saturating_sub(1);

@@ -1,4 +1,4 @@
-//! The edit to the letter, what a kill leaves, and the file as it is afterwards.
+//! The exact edit, what a kill leaves, and the file afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -34,12 +34,12 @@ fn edited(text: &str, token: &str, went_to: &str) -> Result<String> {
 
 /// What was before, and what must come out once `ur-1` has moved.
 const EDITS: &[(&str, &str)] = &[
-    // All keys: emptied where they stand, and nothing else changes.
+    // All keys: emptied in place, and nothing else changes.
     (
         "[TOKEN]\napi = v1\napp_access_token = a-1\nuser_access_token = u-1\nuser_access_token_expires_at = t\nrefresh_token = ur-1\nrefresh_token_expires_at = t\nscope = s\n\n[X]\nrefresh_token = ur-1\n",
         "[TOKEN]\n; this login was moved to postgres://db/x\napi = v1\napp_access_token = a-1\nuser_access_token = \nuser_access_token_expires_at = \nrefresh_token = \nrefresh_token_expires_at = \nrefresh_token_spent = 0 0\nscope = s\n\n[X]\nrefresh_token = ur-1\n",
     ),
-    // Its token alone, in the section's style; no key is added that has nothing to say.
+    // Only its token, in the section's style; no key without a value is added.
     (
         "[ID]\r\napp_id: x\r\n\r\n[TOKEN]\r\n  REFRESH_TOKEN: ur-1\r\n# end",
         "[ID]\r\napp_id: x\r\n\r\n[TOKEN]\r\n  ; this login was moved to postgres://db/x\r\n  REFRESH_TOKEN: \r\n  refresh_token_spent: 0 0\r\n# end",
@@ -53,12 +53,12 @@ const EDITS: &[(&str, &str)] = &[
         "[TOKEN]\naccess_token = u-1\nuser_access_token = mine\naccess_token_expires_at = t\nrefresh_token = ur-1\napi = 115\n",
         "[TOKEN]\n; this login was moved to postgres://db/x\naccess_token = \nuser_access_token = mine\naccess_token_expires_at = \nrefresh_token = \nrefresh_token_spent = 0 0\napi = 115\n",
     ),
-    // A section and its pairs indented; comments and a value that goes on.
+    // A section and its pairs indented; comments and a continued value.
     (
         "  [TOKEN]\n; mine\n    note = a\n      ; b\n      c\n    refresh_token = ur-1\n[X]\n",
         "  [TOKEN]\n    ; this login was moved to postgres://db/x\n; mine\n    note = a\n      ; b\n      c\n    refresh_token = \n    refresh_token_spent = 0 0\n[X]\n",
     ),
-    // The second time: the same comment stays where it stands, another one is replaced.
+    // The second time: the same comment stays in place, another one is replaced.
     (
         "[TOKEN]\n# a\n ; this login was moved to postgres://db/x \nrefresh_token = ur-1\nrefresh_token_spent = 0123456789abcdef 1123456789abcdef\n",
         "[TOKEN]\n# a\n ; this login was moved to postgres://db/x \nrefresh_token = \nrefresh_token_spent = 0123456789abcdef 0 0\n",
@@ -126,7 +126,7 @@ fn the_list_keeps_what_came_from_outside() {
     assert_eq!(moved(&prints[..2], "ur-new"), list(&[prints[0], new, new]));
     let six = [&prints[..6], &[new, new]].concat();
     assert_eq!(moved(&prints[..7], "ur-new"), list(&six));
-    // Seven from outside leave room for it as the latest alone.
+    // Seven from outside leave room for it only as the latest.
     let seven = [&prints[..7], &[new]].concat();
     assert_eq!(moved(&prints, "ur-new"), list(&seven));
     // A token that came from outside itself.
@@ -158,7 +158,7 @@ fn a_done_pair_heals_an_old_copy_and_never_fills_the_emptied_section() {
     assert!(changes("[TOKEN]\nrefresh_token = ur-0\n"));
 }
 
-/// A file of two logins in a folder of its own; with two names, so that it is written in place.
+/// A file of two logins in its own folder; with two names, so that it is written in place.
 fn two_logins(in_place: bool) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.ini");
@@ -226,7 +226,7 @@ fn a_missing_file_is_not_made_and_a_locked_one_is_waited_for() {
     assert!(open(&path).is_ok());
 }
 
-/// An editor puts another file in its place: a run may be at work on that one.
+/// An editor replaces the file: a run may be working on the new one.
 #[test]
 #[cfg(unix)]
 fn a_file_that_was_replaced_is_left_as_it_is() {

@@ -1,4 +1,4 @@
-//! A write that breaks off with an error and not with the run's end.
+//! A write that breaks off with an error, not with the end of the run.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::protocol::Api;
 use crate::store::record::Record;
 
-/// Says to a process in which folder it works.
+/// Tells a process its folder.
 const FOLDER: &str = "FEISHU_REFRESH_TEST_FOLDER";
 
 const OLD_COPY: &str = "[A]\nrefresh_token = ur-0\n";
@@ -19,13 +19,13 @@ fn open(path: &Path) -> State {
 }
 
 #[test]
-#[ignore = "run by the other, in a process of its own"]
+#[ignore = "run by the other, in a separate process"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
         return;
     };
     let path = folder.join("f.ini");
-    // What the journal has is put back, and remembered.
+    // The journal's content is restored, and remembered.
     open(&path).close(&path);
     let mut state = open(&path);
     fs::write(&path, OLD_COPY).unwrap();
@@ -42,7 +42,7 @@ fn a_text_that_an_error_left_half_written_stays_in_the_journal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.ini");
     fs::write(&path, OLD_COPY).unwrap();
-    // Of two names, it is written in place.
+    // With two names, it is written in place.
     fs::hard_link(&path, folder.path().join("other.ini")).unwrap();
     let old = Fingerprint::of(&"ur-0".into());
     let mut pair = Successor::trial("A", Api::V1);
@@ -51,7 +51,7 @@ fn a_text_that_an_error_left_half_written_stays_in_the_journal() {
     (pair.predecessor, pair.spent) = (Some(old), vec![old]);
     let line = Record::Pair(Box::new(pair)).line();
     let journal = with_suffix(&path, JOURNAL);
-    // A run that was killed after its save: that is remembered, and nothing need be written.
+    // A run killed after its save: the save is remembered, and nothing needs writing.
     let made = files::create_private(&journal).unwrap();
     files::write_all_at(&made, line.as_bytes(), 0).unwrap();
     let saved = format!("{OLD_COPY}refresh_token_spent = {old}\n").replace("ur-0", "ur-1");

@@ -1,15 +1,12 @@
-//! The replay against a model: runs, kills, and programs that know nothing of us, in every order to a
-//! depth, and at random beyond.
+//! Replay against a model: runs, kills, and unrelated programs, in every order to a depth, and at random beyond.
 //!
-//! [`World`] is a file, a journal, a state folder's memory, and a server that knows which token lives.
-//! A run goes through it as [`State`] does on a disk, around the real [`Aim::replay`],
-//! [`Successor::of`] and [`State::spent`]. What must hold is said by the server's knowledge, not by
-//! the records' own: that is [`World::check_change`], [`World::check_pairs`] and what
-//! [`World::answer`] asks.
+//! [`World`] is a file, a journal, a state folder's memory, and a server that knows which token is valid. A run goes
+//! through it as [`State`] does on a disk, around the real [`Aim::replay`], [`Successor::of`] and [`State::spent`]. The
+//! server's knowledge, not the records' own, says what must hold: see [`World::check_change`], [`World::check_pairs`]
+//! and the checks in [`World::answer`].
 //!
-//! What may be lost: a reply that no record holds; and an old copy that comes back after the journal
-//! went, if it is older than [`HEALED`] rotations or than what we know of the login, or if there is no
-//! state folder.
+//! What may be lost: a reply that no record holds; and an old copy that comes back after the journal is gone, if it is
+//! older than [`HEALED`] rotations or than what we know about the login, or if there is no state folder.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::print_stderr, reason = "the test says how much it tried")]
@@ -32,12 +29,12 @@ use crate::protocol::Api;
 use crate::store::record::{self, Record};
 use crate::token::Tokens;
 
-/// A copy of the file that is no older than so many rotations heals.
+/// A copy of the file that is at most this many rotations old heals.
 const HEALED: u8 = 16;
 
 const PROFILE: &str = "TOKEN";
 
-/// One that the server gave, or a person.
+/// A token from the server, or from a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Token {
     login: u8,
@@ -76,12 +73,12 @@ fn token(text: &str) -> Option<Token> {
     value(text, "refresh_token").map(Token::parse)
 }
 
-/// The access token: which login's, and how often that had been refreshed by then.
+/// The access token: its login, and how often that had been refreshed.
 fn access(text: &str) -> Option<Token> {
     value(text, "user_access_token").map(Token::parse)
 }
 
-/// What is not ours to change.
+/// What we must not change.
 fn foreign_lines(text: &str) -> Vec<&str> {
     let ours = ["[TOKEN]", "api", "refresh_token", "user_access_token"];
     let is_foreign =
@@ -89,10 +86,10 @@ fn foreign_lines(text: &str) -> Vec<&str> {
     text.lines().filter(is_foreign).collect()
 }
 
-/// What is the same for all of a walk.
+/// What is fixed for a whole walk.
 #[derive(Debug, Clone, Copy)]
 struct Rules {
-    /// The server gives a new refresh token with each so many refreshes; with 0, never.
+    /// The server gives a new refresh token every this many refreshes; with 0, never.
     rotates_each: u8,
     has_state_folder: bool,
     writes_in_place: bool,
@@ -103,21 +100,21 @@ struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Refresh,
-    /// With the `-r` that was given last.
+    /// With the last given `-r`.
     Given,
-    /// With a `-r` that nobody knows yet.
+    /// With an unknown `-r`.
     GivenNew,
     Login,
 }
 
-/// What a program does that knows no locks.
+/// What a program that ignores locks does.
 #[derive(Debug, Clone, Copy)]
 enum Foreign {
     /// Writes back what it read some time ago.
     Restore(usize),
     /// Spends the token, and saves what it got.
     Refresh,
-    /// Puts in a token of a login that we know nothing of.
+    /// Puts in a token of an unknown login.
     Third,
     DeleteToken,
     /// Keeps only the keys that it knows.
@@ -129,15 +126,15 @@ enum Foreign {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Begin(Kind),
-    /// The run goes on to its next phase.
+    /// The run continues to its next phase.
     Go,
-    /// It is killed amid the write of that.
+    /// It is killed during that write.
     Tear,
-    /// It is killed when all is remembered, before the journal is gone.
+    /// It is killed after everything is remembered, before the journal is gone.
     Cut,
     Kill,
     Foreign(Foreign),
-    /// So many runs, undisturbed.
+    /// This many runs, undisturbed.
     Runs(u8),
 }
 
@@ -163,10 +160,10 @@ struct Run {
 
 #[derive(Clone, Copy, Default, Hash)]
 struct Login {
-    /// The number of the token that lives.
+    /// The number of the valid token.
     newest: u8,
     refreshes: u8,
-    /// The oldest token from which on we know each.
+    /// The oldest token since which we know each one.
     known_since: u8,
 }
 
@@ -186,7 +183,7 @@ struct World {
     aside: BTreeSet<Token>,
     run: Option<Run>,
     given: Option<Token>,
-    /// The tokens whose place another login took because a person wanted it.
+    /// The tokens of logins that a person replaced by another.
     given_up: BTreeSet<Token>,
     /// The access tokens that other programs got.
     others: BTreeSet<Token>,
@@ -194,7 +191,7 @@ struct World {
     sent: BTreeSet<Token>,
     /// The tokens that a run has read back from the file.
     seen: BTreeSet<Token>,
-    /// Whether no program has taken the list of spent tokens out.
+    /// Whether no program has removed the list of spent tokens.
     keeps_list: bool,
     trail: Vec<Step>,
     memo: Memo,
@@ -291,8 +288,7 @@ impl World {
         }
     }
 
-    /// The token that takes the place of this one, and the access token beside it; none if it is
-    /// refused.
+    /// The successor of this token, and the access token with it; none if it is refused.
     fn refreshed(&mut self, token: Token) -> Option<(Token, SecretString)> {
         if !self.lives(token) {
             return None;
@@ -327,8 +323,8 @@ impl World {
         });
     }
 
-    /// Goes on with the run; `tears` is whether it is killed amid its write, `is_cut` whether it is
-    /// killed when it has remembered everything.
+    /// Continues the run; `tears` is whether it is killed during its write, `is_cut` whether it is killed after it has
+    /// remembered everything.
     fn go(&mut self, tears: bool, is_cut: bool) {
         let run = self.run.take().unwrap();
         self.run = match run.phase {
@@ -374,7 +370,7 @@ impl World {
         Some(run)
     }
 
-    /// Sends what is to be sent, and gets an answer.
+    /// Sends the request, and gets an answer.
     fn answer(&mut self, mut run: Run) -> Run {
         run.phase = Phase::Saved;
         if self.file.is_none() {
@@ -440,7 +436,7 @@ impl World {
         let origin = sent.as_ref().map_or(Origin::Login(&[]), Origin::Refresh);
         let tokens = Tokens {
             access_token: Some(new.1),
-            // A server that keeps to one token may leave it out.
+            // A server that keeps one token may leave it out.
             refresh_token: Some(new.0.secret()).filter(|_| self.rules.rotates_each > 0),
             ..Tokens::default()
         };
@@ -462,7 +458,7 @@ impl World {
         run
     }
 
-    /// Writes down what came, as it is read by the next run.
+    /// Records what came, as the next run will read it.
     fn record(&mut self, mut run: Run) -> Run {
         let pair = run.reply.take().unwrap();
         let line = Record::Pair(Box::new((*pair).clone())).line();
@@ -486,7 +482,7 @@ impl World {
         } else {
             let held = token(&self.text());
             let reaches = held.is_some_and(|held| self.reaches(held, &own.pair));
-            self.must(!reaches, "a pair takes the place of what it came from");
+            self.must(!reaches, "a pair replaces what it came from");
             run.stays = true;
         }
         run.phase = Phase::Saved;
@@ -545,7 +541,7 @@ impl World {
         None
     }
 
-    /// The real replay; and that the order of the records means nothing, but for those of one token.
+    /// The real replay; and checks that the order of the records does not matter, except for those of one token.
     fn replay(
         &self,
         text: &Rc<str>,
@@ -582,7 +578,7 @@ impl World {
                     .iter()
                     .all(|entry| login(entry) == login(&entries[0]) && is_known(entry));
                 if is_story && moved.iter().all(is_free) {
-                    self.must(new(&other).0 == replayed.0, "the order means nothing");
+                    self.must(new(&other).0 == replayed.0, "the order does not matter");
                 }
             }
         }
@@ -592,7 +588,7 @@ impl World {
 
     // What must hold.
 
-    /// Whether a pair takes the place of this token, of what we know.
+    /// Whether a pair replaces this token, as far as we know.
     fn reaches(&self, token: Token, pair: &Successor) -> bool {
         let new = Token::of(pair);
         let is_old = token.login == new.login
@@ -601,7 +597,7 @@ impl World {
         is_old || [pair.held, pair.predecessor].contains(&Some(token.print()))
     }
 
-    /// That our change of the file takes nothing away.
+    /// Checks that our change of the file removes nothing.
     fn check_change(&self, before: &str, after: &str, entries: &[Entry], given: Option<Token>) {
         let kept = foreign_lines(before) == foreign_lines(after);
         self.must(kept, "other lines stay as they were");
@@ -610,7 +606,7 @@ impl World {
         };
         let new = token(after).unwrap();
         let is_later = old.login != new.login || old.number <= new.number;
-        // Nobody can know what a `-r` was that no list has any more.
+        // Nobody can identify a `-r` that is in no list any more.
         let is_later = is_later || given.is_some() && !self.keeps_list;
         self.must(is_later, "no token is replaced by an older one");
         let is_older = access(before).zip(access(after)).is_some_and(|(a, b)| {
@@ -621,13 +617,10 @@ impl World {
             |entry: &Entry| entry.source != Source::Done && entry.pair.held == Some(old.print());
         let may_go = old == new || !self.lives(old) || given.is_some();
         let may_go = may_go || entries.iter().any(is_asked) || self.given_up.contains(&old);
-        self.must(
-            may_go,
-            "a token that lives stays, unless another was asked for",
-        );
+        self.must(may_go, "a valid token stays, unless another was asked for");
     }
 
-    /// That all that the journal and the memory have is in the file, where it belongs; or kept.
+    /// Checks that everything in the journal and the memory is in the file where it belongs, or kept.
     fn check_pairs(&self, before: &str, run: &Run) {
         let (old, new) = (token(before), token(&self.text()));
         let listed = value(before, "refresh_token_spent").unwrap_or_default();
@@ -725,7 +718,7 @@ impl World {
         }
     }
 
-    /// A run that nothing disturbs.
+    /// An undisturbed run.
     fn run_alone(&mut self) {
         self.begin(Kind::Refresh);
         while self.run.is_some() {
@@ -733,7 +726,7 @@ impl World {
         }
     }
 
-    /// What can come next.
+    /// What can happen next.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let phase = self.run.as_ref().map(|run| run.phase);
@@ -803,7 +796,7 @@ impl World {
     }
 }
 
-/// A text with another value, as a program writes it that keeps what it does not know.
+/// A text with another value, as written by a program that keeps unknown keys.
 fn with(text: &str, key: &str, new: &str) -> String {
     let line = format!("{key} = {new}");
     match value(text, key) {
@@ -820,7 +813,7 @@ fn without(text: &str, line: &str) -> String {
     text.split_inclusive('\n').filter(kept).collect()
 }
 
-/// Tries all that can come, to so many steps, not counting that a run goes on.
+/// Tries everything that can happen, up to this many steps, not counting a run's continuation.
 fn explore(world: &World, budget: u8, known: &mut HashMap<u64, u8>) {
     let tried = known.get(&world.key());
     if tried.is_some_and(|tried| *tried >= budget) {
@@ -840,10 +833,10 @@ fn explore(world: &World, budget: u8, known: &mut HashMap<u64, u8>) {
     }
 }
 
-/// How many things happen, beside that a run goes on, where all is tried.
+/// The number of events, besides a run's continuation, in the exhaustive test.
 const DEPTH: u8 = 3;
 
-/// A few that are as different as can be.
+/// A few that differ as much as possible.
 const RULES: [Rules; 5] = [
     rules(1, true, false, Source::Beside),
     rules(1, false, true, Source::Beside),

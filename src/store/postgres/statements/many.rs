@@ -1,10 +1,10 @@
-//! What a run over many logins has done: what is due, the claims on it, and the pace of each app.
+//! The statements of a run over many logins: due logins, their claims, and the pace of each app.
 
-/// When a run began that has lasted $1 seconds, by the database's clock.
+/// When a run began that has been running for $1 seconds, by the database's clock.
 pub(in super::super) const BEGAN: &str = "SELECT clock_timestamp() - make_interval(secs => $1)";
 
-/// A way of being due: the words for it, and the order in which one index has the logins. $1 seconds that an access
-/// token must live to be left out, $2 seconds that a refresh token must, $3 when this run began.
+/// A way of being due: its condition, and the order in which an index has the logins. $1 seconds that an access token
+/// must be valid to be left out, $2 the same for a refresh token, $3 when this run began.
 struct Way {
     is_due: &'static str,
     order: &'static str,
@@ -31,29 +31,29 @@ const AGAIN: Way = Way {
     order: "retry_at",
 };
 
-/// What a run over many logins has done again and again.
+/// The statements that a run over many logins repeats.
 pub(in super::super) struct ManyStatements {
-    /// Which apps have logins that are due, how many of them up to $4, how many seconds from now the app's next free
-    /// slot is, and how many the server wants to be left alone: $1 to $6 as for the logins.
+    /// Which apps have logins that are due, how many of them up to $4, the seconds until the app's next free slot, and
+    /// the seconds that the server wants no requests: $1 to $6 as for the logins.
     pub(in super::super) due_apps: String,
-    /// Takes slots of an app, and leases as many logins of it as are due, until the last slot and some time more. $1
+    /// Takes slots of an app, and leases as many of its logins as are due, until the last slot and some time more. $1
     /// to $6 as for the logins, $7 and $8 the app, $9 where the run is, $10 the seconds of a lease beyond the slots,
-    /// $11 the seconds between two slots, none if there are to be no slots, $12 how many seconds the queue may be
-    /// long. Always gives one row: without a login if there is none to be had.
+    /// $11 the seconds between two slots, none for no slots, $12 how many seconds long the queue may be. Always returns
+    /// one row: without a login if none is available.
     pub(in super::super) claim_due: String,
-    /// The name of a login that is due and sealed with a key that the run does not have: $1 to $6 as for the logins.
+    /// The name of a due login that is sealed with a key that the run does not have: $1 to $6 as for the logins.
     pub(in super::super) foreign: String,
 }
 
 impl ManyStatements {
-    /// Those for logins that are due in these ways, and sealed with one of these keys.
+    /// The statements for logins that are due in these ways, and sealed with one of these keys.
     pub(in super::super) fn new(
         by_access_token: bool,
         by_refresh_token: bool,
         key_ids: &[&str],
     ) -> Self {
         let mut ways = Vec::new();
-        // A refresh token that ends costs more than an access token that does.
+        // An expired refresh token costs more than an expired access token.
         ways.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
         ways.extend(by_access_token.then_some(BY_ACCESS_TOKEN));
         if ways.is_empty() {
@@ -117,9 +117,9 @@ impl ManyStatements {
 const OWN_COLUMNS: &str = own_columns!();
 const DURABLY: &str = durably!();
 
-/// The names of an app's logins that are due. $1 to $3 as for a way, $4 how many are wanted, $5 the run, $6 the
-/// logins that it has under way. Each part reads one index, from its begin to the first that is not due. A lease of
-/// this run that it does not know of is from a claim whose answer was lost.
+/// The names of an app's due logins. $1 to $3 as for a way, $4 how many are wanted, $5 the run, $6 its logins in
+/// progress. Each part reads one index, from its beginning to the first that is not due. A lease of this run that it
+/// does not know about is from a claim whose answer was lost.
 fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> String {
     let part = |Way { is_due, order }: &Way| {
         format!(
@@ -137,21 +137,20 @@ fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> Strin
     )
 }
 
-/// Gives slots back that nobody uses, if no other run has taken any since: $1 app, $2 service, $3 where they
-/// end, $4 their seconds.
+/// Returns unused slots, if no other run has taken any since: $1 app, $2 service, $3 where they end, $4 their seconds.
 pub(in super::super) const GIVE_SLOTS_BACK: &str = "UPDATE feishu_refresh.pace \
        SET next_slot = next_slot - make_interval(secs => $4) \
      WHERE app_id = $1 AND service = $2 AND next_slot = $3";
 
-/// Takes one slot, and says in how many seconds it is, and how many seconds the server wants the app to be left alone:
-/// $1 app, $2 service, $3 the seconds to the next.
+/// Takes one slot, and returns in how many seconds it is, and how many seconds the server wants no requests for the
+/// app: $1 app, $2 service, $3 the seconds to the next.
 pub(in super::super) const TAKE_SLOT: &str = "UPDATE feishu_refresh.pace \
        SET next_slot = greatest(next_slot, held_until, clock_timestamp()) + make_interval(secs => $3) \
      WHERE app_id = $1 AND service = $2 \
      RETURNING EXTRACT(epoch FROM next_slot - clock_timestamp())::float8 - $3, \
        EXTRACT(epoch FROM held_until - clock_timestamp())::float8";
 
-/// Lets an app have no slot for a while: $1 app, $2 service, $3 seconds.
+/// Lets an app have no slots for a while: $1 app, $2 service, $3 seconds.
 pub(in super::super) const HOLD_SLOTS: &str = "UPDATE feishu_refresh.pace \
        SET held_until = greatest(held_until, clock_timestamp() + make_interval(secs => $3)) \
      WHERE app_id = $1 AND service = $2";
