@@ -155,7 +155,7 @@ pub(crate) use on_store;
 /// The error for a store that this program was built without.
 #[cfg(not(feature = "postgres"))]
 pub(crate) fn no_postgres() -> Error {
-    let message = "this program was built without PostgreSQL; nothing was sent";
+    let message = "this program was built without PostgreSQL";
     Error::config(message).with_hint(Hint::fixed(
         "build it with the feature postgres, or omit --store and FEISHU_STORE",
         "请启用 postgres 特性重新编译，或去掉 --store 与 FEISHU_STORE",

@@ -36,10 +36,7 @@ pub(super) fn find(command: &[OsString], search_path: Option<&OsStr>) -> Result<
         return Ok(());
     }
     // Its arguments may hold secrets; its name does not.
-    let message = format!(
-        "there is no program {}; nothing was sent",
-        program.display()
-    );
+    let message = format!("there is no program {}", program.display());
     Err(Error::config(message).with_hint(Hint::fixed(
         "check the command behind --",
         "请检查 -- 之后的命令",

@@ -127,8 +127,8 @@ impl Sink {
                 let path = env("GITHUB_OUTPUT").filter(|path| !path.is_empty());
                 let path = path.ok_or_else(|| {
                     Error::config("GITHUB_OUTPUT is not set").with_hint(Hint::fixed(
-                        "-o github is for a step of GitHub Actions, whose runner sets it; nothing was sent",
-                        "-o github 仅用于 GitHub Actions 的步骤，由其 runner 设置该变量；尚未发送任何请求",
+                        "-o github is for a step of GitHub Actions, whose runner sets it",
+                        "-o github 仅用于 GitHub Actions 的步骤，由其 runner 设置该变量",
                     ))
                 })?;
                 let path = Path::new(&path);
@@ -182,7 +182,7 @@ impl GithubOutput {
 
     fn refused(path: &Path, error: io::Error) -> Error {
         let is_read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
-        let what = "nothing was sent: GITHUB_OUTPUT cannot be written:";
+        let what = "GITHUB_OUTPUT cannot be written:";
         let error = Error::file(what, path, error);
         if !is_read_only {
             return error;

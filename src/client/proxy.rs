@@ -87,7 +87,7 @@ fn checked(text: &str) -> Result<Url, &'static str> {
 /// The address is not repeated: it may hold a password.
 fn wrong(variable: &str, why: &str) -> Error {
     Error::config(format!("the proxy's address in {variable} {why}")).with_hint(Hint::fixed(
-        "a proxy's address looks like http://HOST:PORT or socks5h://USER:PASSWORD@HOST:PORT, with characters in a password other than letters and digits as %XX; schemes: http, https, socks4, socks4a, socks5, socks5h; nothing was sent",
-        "代理地址形如 http://HOST:PORT 或 socks5h://USER:PASSWORD@HOST:PORT，密码中的特殊字符须写作 %XX；支持 http、https、socks4、socks4a、socks5、socks5h；尚未发送任何请求",
+        "a proxy's address looks like http://HOST:PORT or socks5h://USER:PASSWORD@HOST:PORT, with characters in a password other than letters and digits as %XX; schemes: http, https, socks4, socks4a, socks5, socks5h",
+        "代理地址形如 http://HOST:PORT 或 socks5h://USER:PASSWORD@HOST:PORT，密码中的特殊字符须写作 %XX；支持 http、https、socks4、socks4a、socks5、socks5h",
     ))
 }

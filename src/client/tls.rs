@@ -84,8 +84,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 fn no_certificates(path: &Path, why: &str) -> Error {
     let message = format!("{} does not hold CA certificates: {why}", path.display());
     Error::config(message).with_hint(Hint::fixed(
-        "--ca-cert takes a PEM file, with BEGIN CERTIFICATE; nothing was sent",
-        "--ca-cert 需要 PEM 格式的证书文件（含 BEGIN CERTIFICATE）；尚未发送任何请求",
+        "--ca-cert takes a PEM file, with BEGIN CERTIFICATE",
+        "--ca-cert 需要 PEM 格式的证书文件（含 BEGIN CERTIFICATE）",
     ))
 }
 

@@ -17,51 +17,48 @@ struct Reason {
 
 const PLACEHOLDER: Reason = Reason {
     is: "is a placeholder",
-    hint: Hint::fixed(
-        "replace it by the real one; nothing was sent",
-        "请换成真实的值；尚未发送任何请求",
-    ),
+    hint: Hint::fixed("replace it by the real one", "请换成真实的值"),
 };
 const JSON: Reason = Reason {
     is: "is JSON",
     hint: Hint::fixed(
-        "give only the token, the text between the quotes; nothing was sent",
-        "请只提供令牌本身，即引号内的文本；尚未发送任何请求",
+        "give only the token, the text between the quotes",
+        "请只提供令牌本身，即引号内的文本",
     ),
 };
 const SWAPPED: Reason = Reason {
     is: "is an app_access_token, and the app_access_token a refresh token: they are swapped",
     hint: Hint::fixed(
-        "-a takes the app_access_token, -r the refresh token (ur- or eyJ); nothing was sent",
-        "-a 对应 app_access_token，-r 对应 refresh_token（以 ur- 或 eyJ 开头）；尚未发送任何请求",
+        "-a takes the app_access_token, -r the refresh token (ur- or eyJ)",
+        "-a 对应 app_access_token，-r 对应 refresh_token（以 ur- 或 eyJ 开头）",
     ),
 };
 const USER_TOKEN: Reason = Reason {
     is: "is a user access token",
     hint: Hint::fixed(
-        "a refresh token begins with ur- or eyJ: take the reply's other token; nothing was sent",
-        "refresh_token 以 ur- 或 eyJ 开头：请取返回结果中的另一个令牌；尚未发送任何请求",
+        "a refresh token begins with ur- or eyJ: take the reply's other token",
+        "refresh_token 以 ur- 或 eyJ 开头：请取返回结果中的另一个令牌",
     ),
 };
 const APP_TOKEN: Reason = Reason {
     is: "is an app's or a tenant's access token",
     hint: Hint::fixed(
-        "a refresh token begins with ur- or eyJ, and comes from a user's consent: feishu-refresh login; nothing was sent",
-        "refresh_token 以 ur- 或 eyJ 开头，由用户授权获得：feishu-refresh login；尚未发送任何请求",
+        "a refresh token begins with ur- or eyJ, and comes from a user's consent: feishu-refresh login",
+        "refresh_token 以 ur- 或 eyJ 开头，由用户授权获得：feishu-refresh login",
     ),
 };
 const NO_APP_TOKEN: Reason = Reason {
     is: "is a user's token",
     hint: Hint::fixed(
-        "an app_access_token begins with t- or a-; with app_id and app_secret the program fetches it; nothing was sent",
-        "app_access_token 以 t- 或 a- 开头；提供 app_id 与 app_secret 即可由本程序自行获取；尚未发送任何请求",
+        "an app_access_token begins with t- or a-; with app_id and app_secret the program fetches it",
+        "app_access_token 以 t- 或 a- 开头；提供 app_id 与 app_secret 即可由本程序自行获取",
     ),
 };
 const NOT_OF_115: Reason = Reason {
     is: "is a Feishu token, and its api is 115",
     hint: Hint::fixed(
-        "omit --api 115, or give 115's own refresh token; nothing was sent",
-        "请去掉 --api 115，或提供 115 的 refresh_token；尚未发送任何请求",
+        "omit --api 115, or give 115's own refresh token",
+        "请去掉 --api 115，或提供 115 的 refresh_token",
     ),
 };
 

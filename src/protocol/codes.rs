@@ -116,8 +116,8 @@ static TABLE: &[Code] = &[
     code(
         &[20002, 10003, 10012, 10014, 99_991_543],
         Config,
-        "app id or app secret is wrong: check them in the developer console",
-        "app_id 或 app_secret 有误：请在开发者后台核对",
+        "app id or app secret is wrong: check them in the developer console; an app of Lark needs --lark",
+        "app_id 或 app_secret 有误：请在开发者后台核对；Lark 的应用需加 --lark",
     ),
     code(
         &[20003, 20004, 20065],
@@ -253,8 +253,8 @@ static TABLE: &[Code] = &[
     code(
         &[20048],
         Config,
-        "the app does not exist: check the app id",
-        "应用不存在：请检查 app_id",
+        "this service does not know the app: check the app id; an app of Lark needs --lark",
+        "该服务没有此应用：请检查 app_id；Lark 的应用需加 --lark",
     ),
     code(
         &[20049],

@@ -205,9 +205,8 @@ impl PostgresStore {
 
 /// The error for a refresh token from outside: only a consent or an import makes or replaces a login here.
 fn takes_no_token(store: &str) -> Error {
-    let message = format!(
-        "{store}: a refresh token was given, but a store does not take one that way; nothing was sent"
-    );
+    let message =
+        format!("{store}: a refresh token was given, but a store does not take one that way");
     Error::config(message).with_hint(Hint::fixed(
         "omit -r and FEISHU_REFRESH_TOKEN; feishu-refresh login adds a login to a store, feishu-refresh store import moves one from a file",
         "请去掉 -r 与 FEISHU_REFRESH_TOKEN；可用 feishu-refresh login 登录，或用 feishu-refresh store import 从文件移入",

@@ -62,7 +62,7 @@ impl<'q> Queue<'q> {
     pub(super) fn wait(&mut self) -> Result<()> {
         if is_held_for_a_hook(self.path) {
             let message = format!(
-                "{} is held by the run that started this one as its --on-refresh command, and waits for its end; nothing was sent",
+                "{} is held by the run that started this one as its --on-refresh command, and waits for its end",
                 self.path.display()
             );
             return Err(Error::config(message).with_hint(Hint::fixed(

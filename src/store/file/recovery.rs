@@ -260,7 +260,7 @@ impl State {
             return Ok(());
         };
         let of = &successor.pair.profile;
-        let message = format!("{place}: this refresh token was spent before; nothing was sent");
+        let message = format!("{place}: this refresh token was spent before");
         let path = path.display();
         Err(Error::config(message).with_hint(Hint::naming(
             format!("its successor is the last refresh_token of \"{of}\" in {path}: put it into that section, with refresh_token_spent = {token}; or log in again: feishu-refresh login"),
@@ -302,7 +302,7 @@ fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Ar
 }
 
 fn cannot_put_back(error: &Error) -> Error {
-    let message = format!("cannot restore what an earlier run saved: {error}; nothing was sent");
+    let message = format!("cannot restore what an earlier run saved: {error}");
     Error::temporary(message).with_hint(Hint::fixed(
         "fix the cause and run again: its journal keeps the pair",
         "请排除障碍后重新运行：令牌对仍保存在其 journal 中",

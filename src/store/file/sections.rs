@@ -253,8 +253,8 @@ fn check_encoding(file: &Path, bytes: &[u8]) -> Result<()> {
     if is_utf16(bytes) {
         let message = format!("{} is UTF-16; save it as UTF-8", file.display());
         return Err(Error::config(message).with_hint(Hint::fixed(
-            "nothing was sent; an editor's \"save as\" asks for the encoding",
-            "尚未发送任何请求；请在编辑器的“另存为”中选择 UTF-8 编码",
+            "an editor's \"save as\" asks for the encoding",
+            "请在编辑器的“另存为”中选择 UTF-8 编码",
         )));
     }
     if bytes.first() == Some(&0) {
@@ -270,8 +270,8 @@ pub(super) fn begins_with_nul(file: &Path, more: &str) -> Error {
         "{file} begins with a NUL byte: a save broke off and left it half written, or it is not a text{more}"
     );
     Error::config(message).with_hint(Hint::fixed(
-        "nothing was sent; feishu-refresh repairs it from the save's .journal: beside it, in the state folder or in the temporary folder of the user who wrote it; without one, restore the file",
-        "尚未发送任何请求；feishu-refresh 会用该次保存的 .journal 修复它：它位于该文件旁边，或写入它的用户的状态目录或临时目录中；若没有，请恢复该文件",
+        "feishu-refresh repairs it from the save's .journal: beside it, in the state folder or in the temporary folder of the user who wrote it; without one, restore the file",
+        "feishu-refresh 会用该次保存的 .journal 修复它：它位于该文件旁边，或写入它的用户的状态目录或临时目录中；若没有，请恢复该文件",
     ))
 }
 
@@ -287,7 +287,7 @@ pub(super) fn wrong(file: &Path, problems: &[Problem]) -> Error {
         message.push_str(&format!("; and {} more", more + 1));
     }
     Error::config(message).with_hint(Hint::fixed(
-        "nothing was sent; fix the lines so that every INI reader reads them alike",
-        "尚未发送任何请求；请修正这些行，使各种 INI 解析器的理解一致",
+        "fix the lines so that every INI reader reads them alike",
+        "请修正这些行，使各种 INI 解析器的理解一致",
     ))
 }

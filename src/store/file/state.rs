@@ -170,8 +170,7 @@ impl State {
     fn make_room(&mut self, file: &Path, sent: Option<Fingerprint>) -> Result<()> {
         if self.is_broken {
             let file = file.display();
-            let message =
-                format!("{file} can no longer be saved: a save broke off; nothing was sent");
+            let message = format!("{file} can no longer be saved: a save broke off");
             return Err(Error::temporary(message));
         }
         let bytes = self.text.document.text().len() as u64 + self.spare;

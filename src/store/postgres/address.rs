@@ -295,7 +295,7 @@ fn reason(error: &tokio_postgres::Error) -> String {
 }
 
 fn unreadable(why: &str) -> Error {
-    let message = format!("the store's address cannot be read: {why}; nothing was sent");
+    let message = format!("the store's address cannot be read: {why}");
     Error::config(message).with_hint(Hint::fixed(
         "write it as postgres://USER@HOST/DATABASE; percent-encode special characters in a name or password",
         "请写成 postgres://用户@主机/数据库；名称或密码中的特殊字符须用百分号编码",

@@ -171,8 +171,7 @@ impl Run {
 
     fn busy(&self, name: &str, holder: &str) -> Error {
         let store = self.link.shown();
-        let message =
-            format!("[{name}] of {store} is being refreshed by {holder}; nothing was sent");
+        let message = format!("[{name}] of {store} is being refreshed by {holder}");
         Error::temporary(message).with_hint(Hint::fixed(
             "run again later, or wait longer with --lock-timeout",
             "请稍后重试，或用 --lock-timeout 延长等待时间",
@@ -181,9 +180,8 @@ impl Run {
 }
 
 fn on_its_way(store: &str, name: &str) -> Error {
-    let message = format!(
-        "[{name}] of {store} is being moved here from a file, and that has not finished; nothing was sent"
-    );
+    let message =
+        format!("[{name}] of {store} is being moved here from a file, and that has not finished");
     Error::config(message).with_hint(Hint::fixed(
         "run store import again, on the host and with the file that it comes from: feishu-refresh store import -c FILE",
         "请在来源文件所在主机上对该文件重新运行：feishu-refresh store import -c 文件",

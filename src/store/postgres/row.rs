@@ -212,7 +212,7 @@ impl Reader<'_> {
     fn another_token(&self, row: &Row) -> Error {
         let (store, name) = (self.store, row.try_get::<_, &str>("name").unwrap_or("?"));
         let message = format!(
-            "[{name}] of {store}: its refresh_token is not the one of its refresh_fingerprint: the row was changed; nothing was sent"
+            "[{name}] of {store}: its refresh_token is not the one of its refresh_fingerprint: the row was changed"
         );
         Error::config(message).with_hint(Hint::fixed(
             "restore the row, or log in again: feishu-refresh login",
@@ -259,7 +259,7 @@ impl Reader<'_> {
         row.try_get(column).map_err(|_| {
             let store = self.store;
             Error::config(format!(
-                "{store}: a row's {column} holds what this program never writes; nothing was sent"
+                "{store}: a row's {column} holds what this program never writes"
             ))
         })
     }

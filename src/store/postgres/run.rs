@@ -112,9 +112,7 @@ impl Run {
             return Ok(());
         }
         let (store, given) = (self.link.shown(), keys.ids().join(", "));
-        let message = format!(
-            "{store}: nothing there is sealed with the given key, {given}; nothing was sent"
-        );
+        let message = format!("{store}: nothing there is sealed with the given key, {given}");
         Err(Error::config(message).with_hint(Hint::fixed(
             "give the store's key, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE; if it is lost, so is everything there: TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE, then log in again",
             "请用 --store-key-file、FEISHU_STORE_KEY 或 FEISHU_STORE_KEY_FILE 提供该库的密钥；若密钥已丢失，库中内容也无法恢复：请执行 TRUNCATE feishu_refresh.login, feishu_refresh.app CASCADE 后重新登录",
@@ -240,7 +238,7 @@ impl Run {
 
 /// The error for a missing login.
 pub(super) fn no_login(store: &str, name: &str) -> Error {
-    Error::config(format!("{store} has no login [{name}]; nothing was sent")).with_hint(Hint::fixed(
+    Error::config(format!("{store} has no login [{name}]")).with_hint(Hint::fixed(
         "feishu-refresh login creates it; feishu-refresh store import moves it here from a file; -p names another",
         "可用 feishu-refresh login 创建，或用 feishu-refresh store import 从文件移入；-p 可另行指定",
     ))

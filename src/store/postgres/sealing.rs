@@ -115,7 +115,7 @@ impl Keys {
     pub(super) fn open(&self, owner: Owner<'_>, sealed: &str) -> Result<SecretString> {
         let broken = || {
             let message = format!(
-                "{} of {} was not sealed for that row: it was changed or moved; nothing was sent",
+                "{} of {} was not sealed for that row: it was changed or moved",
                 owner.column,
                 owner.shown()
             );
@@ -158,9 +158,8 @@ impl Keys {
 
     fn wrong_key(&self, owner: Owner<'_>, id: &str) -> Error {
         let (name, known) = (owner.shown(), self.ids().join(", "));
-        let message = format!(
-            "{name} is sealed with the key {id}, but the given store key is {known}; nothing was sent"
-        );
+        let message =
+            format!("{name} is sealed with the key {id}, but the given store key is {known}");
         Error::config(message).with_hint(Hint::fixed(
             "give the key that it was sealed with, in --store-key-file, FEISHU_STORE_KEY or FEISHU_STORE_KEY_FILE",
             "请用 --store-key-file、FEISHU_STORE_KEY 或 FEISHU_STORE_KEY_FILE 提供当初封存时的密钥",
@@ -207,7 +206,7 @@ impl<'o> Owner<'o> {
 }
 
 fn no_key() -> Error {
-    Error::config("the store's key is missing or not valid; nothing was sent").with_hint(Hint::fixed(
+    Error::config("the store's key is missing or not valid").with_hint(Hint::fixed(
         "feishu-refresh store key prints a new one: keep it in a file of mode 0600, and name it with --store-key-file or FEISHU_STORE_KEY_FILE",
         "feishu-refresh store key 可生成新密钥：请存入权限为 0600 的文件，并用 --store-key-file 或 FEISHU_STORE_KEY_FILE 指定",
     ))

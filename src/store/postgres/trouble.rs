@@ -31,45 +31,39 @@ pub(super) enum Nature {
 }
 
 const UNREACHED: Hint = Hint::fixed(
-    "nothing was sent; check that the database runs and the network reaches it, then run again",
-    "尚未发送任何请求；请检查数据库是否运行、网络是否可达，然后重试",
+    "check that the database runs and the network reaches it, then run again",
+    "请检查数据库是否运行、网络是否可达，然后重试",
 );
-const LATER: Hint = Hint::fixed(
-    "nothing was sent; run again later",
-    "尚未发送任何请求；请稍后重试",
-);
+const LATER: Hint = Hint::fixed("run again later", "请稍后重试");
 const FULL: Hint = Hint::fixed(
-    "nothing was sent; free some space on the database's disk, then run again",
-    "尚未发送任何请求；请释放数据库磁盘空间后重试",
+    "free some space on the database's disk, then run again",
+    "请释放数据库磁盘空间后重试",
 );
 const READ_ONLY: Hint = Hint::fixed(
-    "nothing was sent; name a writable host in the address, or wait until one is",
-    "尚未发送任何请求；请在地址中指定可写的主机，或等待其恢复可写",
+    "name a writable host in the address, or wait until one is",
+    "请在地址中指定可写的主机，或等待其恢复可写",
 );
 const LOGIN: Hint = Hint::fixed(
-    "nothing was sent; check user, password and database: in the address, PGPASSWORD, PGPASSFILE or ~/.pgpass",
-    "尚未发送任何请求；请检查用户、密码和数据库：地址、PGPASSWORD、PGPASSFILE 或 ~/.pgpass",
+    "check user, password and database: in the address, PGPASSWORD, PGPASSFILE or ~/.pgpass",
+    "请检查用户、密码和数据库：地址、PGPASSWORD、PGPASSFILE 或 ~/.pgpass",
 );
 const NO_TABLES: Hint = Hint::fixed(
-    "nothing was sent; create them: feishu-refresh store init",
-    "尚未发送任何请求；请先创建：feishu-refresh store init",
+    "create them: feishu-refresh store init",
+    "请先创建：feishu-refresh store init",
 );
 const NO_RIGHTS: Hint = Hint::fixed(
-    "nothing was sent; as the tables' owner: GRANT USAGE ON SCHEMA feishu_refresh, GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh, GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace; for login and store import INSERT, too",
-    "尚未发送任何请求；请由表的所有者执行：GRANT USAGE ON SCHEMA feishu_refresh、GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh、GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace；login 与 store import 还需要 INSERT",
+    "as the tables' owner: GRANT USAGE ON SCHEMA feishu_refresh, GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh, GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace; for login and store import INSERT, too",
+    "请由表的所有者执行：GRANT USAGE ON SCHEMA feishu_refresh、GRANT SELECT ON ALL TABLES IN SCHEMA feishu_refresh、GRANT UPDATE ON feishu_refresh.login, feishu_refresh.app, feishu_refresh.pace；login 与 store import 还需要 INSERT",
 );
 const NO_TLS: Hint = Hint::fixed(
-    "nothing was sent; turn on ssl there, or, in a private network, give sslmode=disable in the address",
-    "尚未发送任何请求；请在服务器上启用 ssl；若网络中没有其他人，可在地址中使用 sslmode=disable",
+    "turn on ssl there, or, in a private network, give sslmode=disable in the address",
+    "请在服务器上启用 ssl；若网络中没有其他人，可在地址中使用 sslmode=disable",
 );
 const CERTIFICATE: Hint = Hint::fixed(
-    "nothing was sent; trust the server's CA with sslrootcert in the address or --ca-cert, and name the host as the certificate does",
-    "尚未发送任何请求；请在地址中用 sslrootcert 或用 --ca-cert 信任服务器的 CA，并使用证书上的主机名",
+    "trust the server's CA with sslrootcert in the address or --ca-cert, and name the host as the certificate does",
+    "请在地址中用 sslrootcert 或用 --ca-cert 信任服务器的 CA，并使用证书上的主机名",
 );
-const OTHER: Hint = Hint::fixed(
-    "nothing was sent; the database's log says more",
-    "尚未发送任何请求；数据库日志中有更多信息",
-);
+const OTHER: Hint = Hint::fixed("the database's log says more", "数据库日志中有更多信息");
 
 const NO_TABLES_THERE: &str = "it does not have this program's tables";
 
@@ -127,13 +121,13 @@ impl Trouble {
         let words = format!("its tables have version {version}, but this program knows {known}");
         let hint = if version > known {
             Hint::fixed(
-                "nothing was sent; install a newer feishu-refresh here",
-                "尚未发送任何请求；请在本机安装更新版本的 feishu-refresh",
+                "install a newer feishu-refresh here",
+                "请在本机安装更新版本的 feishu-refresh",
             )
         } else {
             Hint::fixed(
-                "nothing was sent; bring them up to date: feishu-refresh store init",
-                "尚未发送任何请求；请先升级表结构：feishu-refresh store init",
+                "bring them up to date: feishu-refresh store init",
+                "请先升级表结构：feishu-refresh store init",
             )
         };
         Trouble::new(Nature::Wrong, words, hint)
