@@ -20,7 +20,7 @@ const FILES: &[(&str, i32, &str)] = &[
     ("[TOKEN]\n{all}\nnonsense\n", 3, "line 5: is neither section, pair, comment nor continuation"),
     ("[TOKEN] ; mine\n{all}\n", 3, "line 1: has text after the ] of the section"),
     ("[TOKEN\n{all}\n", 3, "line 1: begins like a section but has no ]"),
-    ("[TOKEN]\n{all}\n  and more\n", 3, "line 4: this value goes on in an indented line"),
+    ("[TOKEN]\n{all}\n  and more\n", 3, "line 4: this value continues in an indented line"),
     ("[TOKEN]\nnote = x\n  refresh_token = ur-1\n", 3, "line 3: is indented deeper"),
     ("[DEFAULT]\nrefresh_token = ur-1\n[TOKEN]\n{all}\n", 3, "line 2: this key in [DEFAULT]"),
     ("[TOKEN]\n{all}\nx = \0\n", 3, "line 5: holds a NUL"),
