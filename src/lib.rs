@@ -37,8 +37,11 @@
 //! use std::time::Duration;
 //! use feishu_refresh::{Options, blocking::refresh};
 //!
-//! let mut options = Options::default(); options.profile = "bot".to_owned(); options.min_ttl =
-//! Some(Duration::from_secs(600)); let outcome = refresh(&options)?; println!("valid until {:?}", outcome.expires_at);
+//! let mut options = Options::default();
+//! options.profile = "bot".to_owned();
+//! options.min_ttl = Some(Duration::from_secs(600));
+//! let outcome = refresh(&options)?;
+//! println!("valid until {:?}", outcome.expires_at);
 //! // Async, under any runtime: feishu_refresh::refresh(options).await?
 //! # Ok::<(), feishu_refresh::Error>(())
 //! ```
@@ -48,9 +51,11 @@
 //! ```no_run
 //! use feishu_refresh::{Database, Options, blocking::refresh};
 //!
-//! let key = std::fs::read_to_string("/etc/feishu-refresh.key")?; let mut options = Options::default(); options.store =
-//! Some(Database::new("postgres://feishu@db.example/feishu", key)); options.profile = "bot".to_owned(); println!("valid
-//! until {:?}", refresh(&options)?.expires_at);
+//! let key = std::fs::read_to_string("/etc/feishu-refresh.key")?;
+//! let mut options = Options::default();
+//! options.store = Some(Database::new("postgres://feishu@db.example/feishu", key));
+//! options.profile = "bot".to_owned();
+//! println!("valid until {:?}", refresh(&options)?.expires_at);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

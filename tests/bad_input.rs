@@ -16,11 +16,11 @@ const FILES: &[(&str, i32, &str)] = &[
     ("[TOKEN]\nrefresh_token = ur-1\n", 3, "no app_access_token, and none given"),
     ("[TOKEN]\n{all}\nREFRESH_TOKEN = ur-2\n", 3, "line 5: repeats the key of line 4"),
     ("[TOKEN]\n{all}\n[X]\n[TOKEN]\n", 3, "line 6: repeats the section of line 1"),
-    ("{all}\n[TOKEN]\n", 3, "line 1: stands before the first [section]; line 2"),
+    ("{all}\n[TOKEN]\n", 3, "line 1: is before the first [section]; line 2"),
     ("[TOKEN]\n{all}\nnonsense\n", 3, "line 5: is neither section, pair, comment nor continuation"),
     ("[TOKEN] ; mine\n{all}\n", 3, "line 1: has text after the ] of the section"),
     ("[TOKEN\n{all}\n", 3, "line 1: begins like a section but has no ]"),
-    ("[TOKEN]\n{all}\n  and more\n", 3, "line 4: this value goes on in an indented line"),
+    ("[TOKEN]\n{all}\n  and more\n", 3, "line 4: this value continues in an indented line"),
     ("[TOKEN]\nnote = x\n  refresh_token = ur-1\n", 3, "line 3: is indented deeper"),
     ("[DEFAULT]\nrefresh_token = ur-1\n[TOKEN]\n{all}\n", 3, "line 2: this key in [DEFAULT]"),
     ("[TOKEN]\n{all}\nx = \0\n", 3, "line 5: holds a NUL"),
@@ -210,7 +210,7 @@ fn a_reply_that_cannot_be_understood_is_kept_and_its_token_not_sent_again() {
             let run = scene.run::<&str>([]);
             run.assert_failed(1, says);
             assert!(
-                run.stderr.contains("may be spent") || says.contains("not one"),
+                run.stderr.contains("may be spent") || says.contains("not a token"),
                 "{}",
                 run.stderr
             );

@@ -312,7 +312,7 @@ fn what_is_to_stay_beside_the_file_is_on_disk_with_its_name() {
 
 /// The path that a run says it kept something under.
 fn kept_as(run: &Run) -> PathBuf {
-    let named = run.stderr.split("it was kept as ").nth(1);
+    let named = run.stderr.split("kept as ").nth(1);
     let named = named.unwrap_or_else(|| panic!("nothing was kept: {}", run.stderr));
     PathBuf::from(named.lines().next().unwrap())
 }

@@ -661,7 +661,7 @@ fn a_newer_token_put_there_meanwhile_is_not_overwritten() {
     let run = scene.run::<&str>([]);
     run.token();
     assert!(!scene.server.is_live(&third) && scene.server.is_live(&ours));
-    let kept = run.stderr.split("it was kept as ").nth(1).unwrap();
+    let kept = run.stderr.split("kept as ").nth(1).unwrap();
     let kept = kept.lines().next().unwrap();
     assert!(fs::read_to_string(kept).unwrap().contains(&ours));
     fs::remove_file(kept).unwrap();

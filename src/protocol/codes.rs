@@ -190,7 +190,7 @@ static TABLE: &[Code] = &[
     code(
         &[20026],
         Reauthorize,
-        "the refresh token is expired, spent or of another version of the api; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+        "the refresh token is expired, spent or of another version of the api; if another host, or a secret restored at each start, holds it too, the live one is there: otherwise log in again: feishu-refresh login",
         "refresh_token 已过期、已被使用或属于其他版本的接口；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
     )
     .of_dead_token(),
@@ -228,7 +228,7 @@ static TABLE: &[Code] = &[
     code(
         &[20038, 20073],
         Reauthorize,
-        "the refresh token is spent or expired; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+        "the refresh token is spent or expired; if another host, or a secret restored at each start, holds it too, the live one is there: otherwise log in again: feishu-refresh login",
         "refresh_token 已被使用或已过期；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
     )
     .of_dead_token(),
@@ -271,7 +271,7 @@ static TABLE: &[Code] = &[
     code(
         &[20064],
         Reauthorize,
-        "the refresh token was revoked or is spent; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+        "the refresh token was revoked or is spent; if another host, or a secret restored at each start, holds it too, the live one is there: otherwise log in again: feishu-refresh login",
         "refresh_token 已被撤销或已被使用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
     )
     .of_dead_token(),
@@ -356,7 +356,7 @@ static TABLE: &[Code] = &[
     code(
         &[40_140_116, 40_140_119, 40_140_120, 40_140_137],
         Reauthorize,
-        "the refresh token is dead for 115: withdrawn, expired or spent; if another host, or a secret restored at each start, holds it too, the live one is there: else authorise again to get a new one",
+        "the refresh token is dead for 115: withdrawn, expired or spent; if another host, or a secret restored at each start, holds it too, the live one is there: otherwise authorise again to get a new one",
         "该 refresh_token 在 115 已失效：授权已撤销、已过期或已被使用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新授权以获取新的令牌",
     )
     .of_dead_token(),
@@ -389,7 +389,7 @@ static ERRORS: &Named = &[
         code(
             &[],
             Reauthorize,
-            "the refresh token is expired, spent, revoked or another app's; if another host, or a secret restored at each start, holds it too, the live one is there: else log in again: feishu-refresh login",
+            "the refresh token is expired, spent, revoked or another app's; if another host, or a secret restored at each start, holds it too, the live one is there: otherwise log in again: feishu-refresh login",
             "refresh_token 已过期、已被使用、已被撤销或属于其他应用；若其他主机或每次启动时恢复的密钥也持有它，有效的令牌在那里：否则请重新登录：feishu-refresh login",
         )
         .of_dead_token(),

@@ -22,20 +22,20 @@ pub struct Options {
     pub store: Option<Database>,
     /// The section of the file, or the login's name in the store.
     pub profile: String,
-    /// An `app_access_token` to useinstead of the file's.
+    /// An `app_access_token` to use instead of the file's.
     pub app_access_token: Option<SecretString>,
-    /// A refresh token to useinstead of the file's, unless the file knows it to be spent.
+    /// A refresh token to use instead of the file's, unless the file knows it to be spent.
     pub refresh_token: Option<SecretString>,
-    /// The app's id,instead of the file's.
+    /// The app's id, instead of the file's.
     pub app_id: Option<String>,
-    /// The app's secret,instead of the file's.
+    /// The app's secret, instead of the file's.
     pub app_secret: Option<SecretString>,
-    /// The ticket of an app from the store,instead of the file's.
+    /// The ticket of an app from the store, instead of the file's.
     pub app_ticket: Option<SecretString>,
     /// Narrows the new token to these scopes, separated by spaces; [`Api::V2`] and [`Api::V3`] only.
     /// `offline_access` is added.
     pub scope: Option<String>,
-    /// The token endpoint,instead of the file's `api`.
+    /// The token endpoint, instead of the file's `api`.
     pub api: Option<Api>,
     /// Lark, the international service, instead of Feishu and the file's `base_url`.
     pub lark: bool,

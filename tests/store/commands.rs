@@ -115,12 +115,12 @@ fn tables_that_are_not_known_are_left_alone() {
         &["exec", "--", "echo", "started"],
     ] {
         let run = shared.run(arguments);
-        run.assert_failed(3, "have the version 99, and this program knows 2");
+        run.assert_failed(3, "have version 99, but this program knows 2");
         assert!(run.stderr.contains("install a newer"), "{}", run.stderr);
     }
     database.query("UPDATE feishu_refresh.meta SET version = 0");
     let run = shared.run(&[]);
-    run.assert_failed(3, "have the version 0");
+    run.assert_failed(3, "have version 0");
     assert!(
         run.stderr.contains("feishu-refresh store init"),
         "{}",

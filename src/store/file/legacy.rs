@@ -97,7 +97,7 @@ impl Rescue {
             Err(_) => &self.path,
         };
         let (path, kept) = (self.path.display(), kept.display());
-        log::warn!("{path} of an older version does not fit the file: it was kept as {kept}");
+        log::warn!("{path} of an older version does not fit the file: kept as {kept}");
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Promises:
 //! - Each is complete, and committed by itself: no transaction is open during any other wait.
-//!   for.
 //! - Repeating one has no further effect on a login: a run that lost the answer repeats it.
 //! - A save is on the server's disk, even if the server is set to answer earlier.
 
