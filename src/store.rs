@@ -142,11 +142,12 @@ macro_rules! on_store {
                     &settings,
                     $options.lock_timeout,
                     $options.refresh_token.as_ref(),
-                )?;
+                )
+                .map_err(crate::error::Error::before_sending)?;
                 $work
             }
             #[cfg(not(feature = "postgres"))]
-            Some(_) => Err(crate::store::no_postgres()),
+            Some(_) => Err(crate::store::no_postgres().before_sending()),
         }
     };
 }

@@ -88,7 +88,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake::written("[ID]\nHOSTS\n[TOKEN]\nPAIR\n", &["no app_access_token", NOTHING], "--app-secret, or FEISHU_APP_ID and FEISHU_APP_SECRET", &["--app-id", APP_ID, "--app-secret", APP_SECRET, "--base-url", "BASE"], None),
     Mistake::written("[ID]\napp_id = cli_1\nHOSTS\n[TOKEN]\nPAIR\n", &["no app_secret", NOTHING], "--app-secret or FEISHU_APP_SECRET", &[], Some(GOOD)),
     Mistake::written("[ID]\napp_id = x\napp_secret = x\nHOSTS\n[TOKEN]\nPAIR\n", &["the refresh token was not sent"], "check them in the developer console", &[], Some(GOOD)),
-    Mistake::written("[ID]\nAPP\nHOSTS\n[TOKEN]\nrefresh_token = your_refresh_token\n", &["is a placeholder", NOTHING], "put the real one", &[], Some(GOOD)),
+    Mistake::written("[ID]\nAPP\nHOSTS\n[TOKEN]\nrefresh_token = your_refresh_token\n", &["is a placeholder", NOTHING], "replace it by the real one", &[], Some(GOOD)),
     Mistake::written("[ID]\nAPP\nHOSTS\n[TOKEN]\nPAIR\nPAIR\n", &["line 7", NOTHING], "", &[], Some(GOOD)),
     Mistake::written("[ID]\nAPP\nHOSTS\n", &["no section [TOKEN]", NOTHING], "feishu-refresh login", &["login", "--paste"], None),
     Mistake::written("[ID]\nAPP\nHOSTS\n[TOKEN]\n", &["no refresh_token", NOTHING], "-r or FEISHU_REFRESH_TOKEN", &["login", "--paste"], None),

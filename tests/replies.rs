@@ -131,7 +131,7 @@ fn a_run_on_a_fresh_disk_says_where_the_login_is_now() {
     run.token();
     let file = scene.file();
     let words = format!(
-        "the refresh token given is spent now, its successor is in {}: keep that file",
+        "the given refresh token is spent now, its successor is in {}: keep that file",
         file.display()
     );
     assert_eq!(run.stderr.matches(&words).count(), 1, "{run:?}");

@@ -288,7 +288,7 @@ fn a_scope_narrows_a_v2_token_and_no_other() {
         scene.write(scene.server.profile("TOKEN", api));
         scene
             .run(["--scope", "a"])
-            .assert_failed(3, "a scope can be named with api v2 and v3 alone");
+            .assert_failed(3, "--scope is for api v2 and v3 only");
     }
     for scope in ["", " ", "a\"b"] {
         let run = scene.run(["--scope", scope]);

@@ -141,7 +141,7 @@ fn tables_that_are_not_known_are_left_alone() {
         });
         let typed = hint.unwrap_or_default();
         let address = database.address_without_password();
-        assert_eq!(typed, format!("init --store '{address}'"));
+        assert_eq!(typed, format!("init --store {address}"));
     }
     shared.run(&["store", "init"]).assert_done();
     shared.run(&[]).assert_failed(3, "has no login [TOKEN]");

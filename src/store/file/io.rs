@@ -104,7 +104,7 @@ pub(super) fn read_open(
         .read_to_end(&mut bytes)
         .map_err(|error| Error::file("cannot read", path, error))?;
     if bytes.len() as u64 > longest {
-        let message = format!("{} is longer than such a file can be", path.display());
+        let message = format!("{} is too long for such a file", path.display());
         return Err(Error::config(message));
     }
     Ok(bytes)
