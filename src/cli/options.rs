@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::args::{Asked, LimitOptions, LoginArguments, Output, StoreTask, Task};
+use super::output::say;
 use super::values::trimmed;
 use super::{Console, has};
 use crate::error::{Error, Hint, Kind, Result};
@@ -181,15 +182,14 @@ impl Asked {
         let app_id = app_id.or(Some("APP_ID").filter(|_| is_first && options.app_id.is_none()));
         let pastes = matches!(self.task(), Task::Login(login) if login.paste);
         let lacks_secret = is_first && options.app_secret.is_none();
-        if (self.tokens.app_secret.is_some() || lacks_secret) && !pastes {
-            arguments.push_str(" --app-secret -");
-        }
+        let asks_secret = (self.tokens.app_secret.is_some() || lacks_secret) && !pastes;
         if self.server.lark && self.server.base_url.is_none() {
             arguments.push_str(" --lark");
         }
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| absolute(path));
         let options = [
             ("--app-id ", app_id.map(str::to_owned)),
+            ("--app-secret ", asks_secret.then(|| "-".to_owned())),
             ("--base-url ", self.server.base_url.clone()),
             ("--accounts-url ", self.server.accounts_url.clone()),
             ("--ca-cert ", path(&self.server.ca_cert)),
@@ -499,7 +499,7 @@ fn read_secret<const N: usize>(
     let mut text = String::new();
     let mut stdin = stdin.take(LONGEST_SECRET + 1);
     let read = if io::stdin().is_terminal() {
-        log::warn!("the secret is read from here: paste it, and press Enter");
+        say(&mut io::stderr(), "paste the secret, and press Enter:");
         BufReader::new(stdin).read_line(&mut text)
     } else {
         stdin.read_to_string(&mut text)
