@@ -20,8 +20,9 @@ impl Driver {
             return Ok(runtime.block_on(work));
         }
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime =
-            runtime.map_err(|error| Error::temporary(format!("cannot start: {error}")))?;
+        let runtime = runtime.map_err(|error| {
+            Error::temporary(format!("cannot start: {error}; nothing was sent"))
+        })?;
         Ok(self.0.get_or_init(|| runtime).block_on(work))
     }
 }

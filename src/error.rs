@@ -249,10 +249,12 @@ impl Error {
 
     /// The same error, of a run that had sent nothing yet.
     pub(crate) fn before_sending(mut self) -> Self {
-        const SENT: &str = "nothing was sent";
-        if !self.message.contains(SENT) {
-            self.message.push_str("; ");
-            self.message.push_str(SENT);
+        // It says already what was done, or that an earlier run sent something.
+        let is_told = ["nothing was ", " was sent"]
+            .iter()
+            .any(|words| self.message.contains(words));
+        if !is_told && !self.may_have_spent && self.server.is_none() {
+            self.message.push_str("; nothing was sent");
         }
         self
     }

@@ -10,6 +10,7 @@ pub(crate) mod device;
 pub(crate) mod listener;
 pub(crate) mod pages;
 
+use std::cell::Cell;
 use std::thread;
 use std::time::Duration;
 
@@ -104,8 +105,7 @@ pub(crate) fn run(
     on_store!(options, shield, |store| {
         let attempt = Login::new(store, options, &login.settings, false, shield)
             .map_err(Error::before_sending)?;
-        let outcome = run_on(&attempt, login, way, caller)?;
-        Ok(attempt.done(outcome))
+        attempt.ended(run_on(&attempt, login, way, caller))
     })
 }
 
@@ -118,8 +118,8 @@ fn run_on<S: Store>(
     let redirect_uri = login.redirect_uri.as_ref();
     let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
-    way.prepare(redirect_uri).map_err(Error::before_sending)?;
-    attempt.try_room(caller).map_err(Error::before_sending)?;
+    way.prepare(redirect_uri)?;
+    attempt.try_room(caller)?;
     let (verifier, state) = (random_text()?, random_text()?);
     let asked = Asked {
         app_id: &attempt.order.app.id,
@@ -157,6 +157,8 @@ struct Login<'a, S> {
     scope: String,
     /// What is written beside the token pair.
     settings: Vec<Setting>,
+    /// Whether anything was sent to the server.
+    has_sent: Cell<bool>,
 }
 
 impl<'a, S: Store> Login<'a, S> {
@@ -204,13 +206,19 @@ impl<'a, S: Store> Login<'a, S> {
             services: Services::new(options, None, shield),
             scope,
             settings,
+            has_sent: Cell::new(false),
         })
     }
 
-    fn done(&self, outcome: Outcome) -> LoggedIn {
-        LoggedIn {
-            outcome,
-            written: self.settings.iter().map(|(key, _)| *key).collect(),
+    /// What came of the login.
+    fn ended(&self, result: Result<Outcome>) -> Result<LoggedIn> {
+        match result {
+            Ok(outcome) => Ok(LoggedIn {
+                outcome,
+                written: self.settings.iter().map(|(key, _)| *key).collect(),
+            }),
+            Err(error) if self.has_sent.get() => Err(error),
+            Err(error) => Err(error.before_sending()),
         }
     }
 
@@ -309,6 +317,7 @@ impl<'a, S: Store> Login<'a, S> {
         caller: &mut dyn Caller,
     ) -> Result<Result<Outcome, Refusal>> {
         let room = self.room(caller).await?;
+        self.has_sent.set(true);
         let sent_at = Timestamp::now();
         let judged = exchange::judged(&self.client, request, secrets, judge).await;
         let unread = judged.unread;

@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let mut console = Console {
         env: &|name| std::env::var_os(name),
         stdin: Box::new(io::stdin()),
+        stdin_is_terminal: io::stdin().is_terminal(),
         stdout: &mut io::stdout(),
         stderr: &mut io::stderr(),
         stdout_is_terminal: io::stdout().is_terminal(),

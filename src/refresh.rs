@@ -249,7 +249,8 @@ impl<S: Store> Story<'_, S> {
         // The error holds the only copy of an unsaved reply.
         let is_final = matches!(error.kind(), Kind::Temporary | Kind::Unsaved);
         let has_login = !order.address.is_whole() && order.api != Api::Open115;
-        if claim.has_made() && error.kind() == Kind::Reauthorize && has_login {
+        let was_spent_before = error.is_of_dead_token() && !error.may_have_spent();
+        if claim.has_made() && was_spent_before && has_login {
             return Err(error.with_hint(failure::FRESH_DISK));
         }
         if claim.has_made() || is_final {
@@ -341,7 +342,8 @@ pub(crate) async fn save<R: Reservation>(
     if let Some(end) = app_token.and_then(|app| app.expires_at.as_mut()) {
         *end = later(*end, snapshot.clock_ahead);
     }
-    let made_store = room.has_made();
+    let is_rotated = successor.predecessor != successor.fingerprint();
+    let makes_store = room.has_made() && is_rotated;
     let (api, tokens) = (successor.api, successor.tokens.clone());
     let takes_place = view.new_token().and(successor.held);
     let saved = match room.save(successor, &*caller.hurry()).await {
@@ -351,7 +353,7 @@ pub(crate) async fn save<R: Reservation>(
     let login = &snapshot.login;
     if takes_place.is_some() {
         log::warn!("{login}: the given refresh token is new here: its login replaces the old one");
-    } else if made_store && view.new_token().is_some() {
+    } else if makes_store && view.new_token().is_some() {
         let file = &login.store;
         log::warn!(
             "{login}: the given refresh token is spent now, its successor is in {file}: keep that file"

@@ -49,5 +49,5 @@ impl Worker {
 
 /// The error for a thread that cannot be started.
 pub(crate) fn no_thread(error: &std::io::Error) -> Error {
-    Error::temporary(format!("cannot start a thread: {error}"))
+    Error::temporary(format!("cannot start a thread: {error}; nothing was sent"))
 }

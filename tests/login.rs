@@ -364,7 +364,7 @@ fn a_first_login_makes_the_file() {
     paste(&mut run.child, &format!("{agree}\n"));
     let run = end(run);
     assert_eq!(run.code, 0);
-    let saved = "saved with it, for the next runs: app_id, app_secret, base_url, accounts_url\n";
+    let saved = "saved with it: app_id, app_secret, base_url, accounts_url\n";
     assert!(run.stderr.contains(saved), "{}", run.stderr);
     assert!(!run.stderr.contains(APP_SECRET), "{}", run.stderr);
     let begins = format!(
@@ -488,14 +488,27 @@ fn a_hint_to_log_in_again_keeps_what_was_given() {
         );
     }
     assert!(hint.contains(" --paste"), "{hint}");
-    let secret = scene.run([
-        "login",
-        "--redirect-uri",
-        "http://x.example/",
+    assert!(!hint.contains("--app-secret"), "{hint}");
+    // A secret is not repeated: it is asked for again.
+    let base_url = scene.server.base_url();
+    let secret = [
         "--app-secret",
-        "s3",
-    ]);
-    assert!(!secret.stderr.contains("s3"), "{secret:?}");
+        "s3cr3t",
+        "--on-refresh",
+        "echo s3cr3t",
+        "--base-url",
+        &base_url,
+    ];
+    let (run, _) = ask(&scene, &secret);
+    let run = end(run);
+    assert!(run.stderr.contains(" --app-secret APP_SECRET"), "{run:?}");
+    assert!(!run.stderr.contains("s3cr3t"), "{run:?}");
+    let url = ["-p", "zz", "--base-url", "https://me:s3cr3t@127.0.0.1:1"];
+    for first in [&[][..], &["status"]] {
+        let run = scene.run([first, &url].concat());
+        run.assert_failed(3, "has no section [zz]");
+        assert!(!run.stderr.contains("s3cr3t"), "{run:?}");
+    }
 }
 
 /// Starts a login and waits until it shows the link; returns that, too.

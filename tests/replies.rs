@@ -118,7 +118,7 @@ fn the_hint_to_log_in_names_the_file_and_the_profile_of_the_run() {
     assert!(run.stderr.contains(" -p none --lark\n"), "{run:?}");
     run.assert_failed(
         3,
-        "did you mean o'bot? For a new login: feishu-refresh login",
+        "name one of these with -p; for a new login: feishu-refresh login",
     );
 }
 

@@ -455,6 +455,13 @@ fn shells_complete_commands_options_and_values() {
 fn shells_complete_the_sections_of_the_file_that_is_named() {
     let scene = Scene::without_file();
     scene.write("[ID]\napp_id = x\n[DEFAULT]\n[TOKEN]\n[third-bot]\napi = v2\n");
+    // A name is no command, wherever the file comes from.
+    let names = "[$(touch pwned)]\n[`touch pwned`]\n[*]\n";
+    fs::write(scene.folder().join("hostile.ini"), names).unwrap();
+    let hostile = [
+        &[r"\$\(touch\ pwned\)", r"\*", r"\`touch\ pwned\`"][..],
+        &["$(touch pwned)", "*", "`touch pwned`"],
+    ];
     let other = scene.folder().join("other.ini");
     fs::write(&other, "[elsewhere]\n[else]\n").unwrap();
     let other = other.to_str().unwrap();
@@ -464,6 +471,10 @@ fn shells_complete_the_sections_of_the_file_that_is_named() {
             (&["status", "--profile", "th"], &["third-bot"]),
             (&["login", "-c", other, "-p", "el"], &["else", "elsewhere"]),
             (&["-c", "missing.ini", "-p", "x"], &[]),
+            (
+                &["-c", "hostile.ini", "-p", ""],
+                hostile[usize::from(shell == "fish")],
+            ),
         ] {
             let Some(offered) = offered(&scene, shell, line) else {
                 eprintln!("skipped: {shell} is not installed");
@@ -475,6 +486,7 @@ fn shells_complete_the_sections_of_the_file_that_is_named() {
             assert_eq!(words, expected, "{shell}: {line:?}");
         }
     }
+    assert!(!scene.folder().join("pwned").exists());
 }
 
 /// The program, started by another.

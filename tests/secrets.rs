@@ -88,6 +88,8 @@ fn stray_arguments_are_not_repeated() {
     let scene = Scene::without_file();
     for arguments in [
         vec!["ur-secret"],
+        vec!["\"ur-secret\""],
+        vec!["code=ur-secret"],
         vec!["--refreshh=ur-secret"],
         vec!["--ur-secret"],
         vec!["-Xur-secret"],
@@ -105,6 +107,17 @@ fn stray_arguments_are_not_repeated() {
             "{arguments:?}: {}",
             run.stderr
         );
+    }
+    for secret in [
+        "8f0c2a6e4b1d9a7b5c3d",
+        "dskLLdkasdKasdKBAdLA",
+        "4vfhq5k3m2n7p8r9t0w",
+        "aB3",
+        "cli_a1b2c3d4e5f6",
+    ] {
+        let run = scene.run([secret]);
+        run.assert_failed(2, "argument 1 is not known");
+        assert!(!run.stderr.contains(secret), "{run:?}");
     }
     let run = scene.run(["--refrseh", "x"]);
     assert!(

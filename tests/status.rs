@@ -291,6 +291,7 @@ fn on_a_terminal(scene: &Scene, no_colour: Option<&str>) -> String {
     let mut console = Console {
         env: &env,
         stdin: Box::new(io::empty()),
+        stdin_is_terminal: false,
         stdout: &mut stdout,
         stderr: &mut io::sink(),
         stdout_is_terminal: true,

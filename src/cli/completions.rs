@@ -18,8 +18,9 @@ const FISH_SHELLS: &str = "complete -c feishu-refresh -n \
 
 /// Prints the names of the sections of `$file` that can be logins.
 const SECTIONS: &str =
-    r#"sed -n 's/^\[\([^]]*\)].*/\1/p' "$file" 2>/dev/null | grep -vxE 'ID|DEFAULT|LOGIN_CODE'"#;
+    r#"sed -n 's/^\[\([^]]*\)].*/\1/p' < "$file" | grep -vxE 'ID|DEFAULT|LOGIN_CODE'"#;
 
+/// Not `compgen -W`, which would run what a section's name says.
 const BASH_SECTIONS: &str = r#"_feishu_refresh_sections() {
     local i next file="${FEISHU_CONFIG_FILE:-feishu-config.ini}"
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -28,7 +29,16 @@ const BASH_SECTIONS: &str = r#"_feishu_refresh_sections() {
         [[ "${COMP_WORDS[i]}" == -c || "${COMP_WORDS[i]}" == --config-file ]] && file="${COMP_WORDS[next]}"
     done
     file="${file/#\~/$HOME}"
-    SECTIONS
+    [[ -f "$file" ]] && SECTIONS
+}
+
+_feishu_refresh_complete_section() {
+    local name
+    COMPREPLY=()
+    while IFS= read -r name; do
+        name="$(printf %q "$name")"
+        [[ "$name" == "$1"* ]] && COMPREPLY+=("$name")
+    done < <(_feishu_refresh_sections)
 }
 
 "#;
@@ -36,13 +46,13 @@ const BASH_SECTIONS: &str = r#"_feishu_refresh_sections() {
 /// How clap completes a profile in bash: by the names of files.
 const BASH_PROFILE: [&str; 2] = ["--profile)", "-p)"];
 const BASH_FILES: &str = "\n                    COMPREPLY=($(compgen -f \"${cur}\"))\n";
-const BASH_NAMES: &str = "\n                    local IFS=$'\\n'\n                    \
-    COMPREPLY=($(compgen -W \"$(_feishu_refresh_sections)\" -- \"${cur}\"))\n";
+const BASH_NAMES: &str = "\n                    _feishu_refresh_complete_section \"${cur}\"\n";
 
 const ZSH_SECTIONS: &str = r#"
 _feishu_refresh_sections() {
     local file=${opt_args[-c]:-${opt_args[--config-file]:-${FEISHU_CONFIG_FILE:-feishu-config.ini}}}
     file=${file/#\~/$HOME}
+    [[ -f "$file" ]] || return
     local -a names
     names=(${(f)"$(SECTIONS)"})
     compadd -a names
@@ -65,7 +75,7 @@ const FISH_SECTIONS: &str = r"function __fish_feishu_refresh_sections
                 set file (string replace -- --config-file= '' $words[$i])
         end
     end
-    SECTIONS
+    test -f $file; and SECTIONS
 end
 
 ";

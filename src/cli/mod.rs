@@ -3,7 +3,7 @@
 //! Promises:
 //! - stdout carries what was asked for and nothing else; everything meant for a person goes to
 //!   stderr (contract, "Output").
-//! - No message repeats a stray argument: it may be a secret (P10).
+//! - No message repeats an argument that may be a secret (P10).
 //! - No write that fails can panic: the pair is on disk by then.
 
 mod args;
@@ -42,6 +42,8 @@ pub struct Console<'a> {
     pub env: &'a dyn Fn(&str) -> Option<OsString>,
     /// Where a secret given as `-` is read from.
     pub stdin: Box<dyn Read + Send>,
+    /// Whether a person types there.
+    pub stdin_is_terminal: bool,
     /// For the token.
     pub stdout: &'a mut dyn Write,
     /// For people.
@@ -87,14 +89,16 @@ fn dispatch(
         return output::print(console.stdout, &completions::script(*shell)).map(|()| 0);
     }
     log::to_stderr(asked.verbosity());
-    let options = asked.options(console.env, &mut *console.stdin);
+    let options = asked.options(console);
     let options = options.map_err(Error::before_sending)?;
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
     let store = asked.store_arguments(&options, console);
     report.is_about(
         asked.file_argument(&options, console),
-        options.store.is_some() || options.config_file.exists(),
+        options.store.is_some()
+            || options.config_file.exists()
+            || matches!(asked.task(), Task::Login(_)),
         asked.login_arguments(&options, console),
         store,
     );

@@ -3,10 +3,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::args::{Asked, LimitOptions, LoginArguments, Output, StoreTask, Task};
@@ -18,7 +19,7 @@ use crate::login::LoginOptions;
 use crate::platform::files;
 use crate::platform::programs::quoted;
 use crate::profile::key;
-use crate::protocol::Api;
+use crate::protocol::{Address, Api};
 use crate::refresh::Options;
 use crate::store::Database;
 use crate::text::printable;
@@ -45,14 +46,22 @@ fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
         .map_err(|_| Error::config(format!("{name} is not UTF-8 text")))
 }
 
-/// Adds an option to what a person is told to type. What cannot be shown as it is would name something else.
+/// Adds an option to what a person is told to type. What cannot be shown as it is, the person must fill in.
 fn add(arguments: &mut String, option: &str, value: &str) {
     let needs_no_quotes = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
     if value.bytes().all(needs_no_quotes) {
         arguments.push_str(&format!(" {option}{value}"));
-    } else if value == printable(value) {
+    } else if value == printable(value) && !value.contains(char::REPLACEMENT_CHARACTER) {
         arguments.push_str(&format!(" {option}{}", quoted(value)));
+    } else {
+        arguments.push_str(&format!(" {option}…"));
     }
+}
+
+/// An address that is one, so that it holds no secret.
+fn without_secret(url: Option<&str>) -> Option<String> {
+    let is_sound = |url: &&str| Address::of_service("URL", url).is_ok();
+    url.filter(is_sound).map(str::to_owned)
 }
 
 /// A path that holds in any folder.
@@ -167,8 +176,7 @@ impl Asked {
     /// login, all that it was given. A secret is asked for again.
     pub(super) fn login_arguments(&self, options: &Options, console: &Console<'_>) -> String {
         let mut arguments = self.store_arguments(options, console);
-        let is_for_one = !self.file.all && !matches!(self.task(), Task::Status);
-        if is_for_one && self.names_profile(console.env) {
+        if !self.file.all && self.names_profile(console.env) {
             let option = if options.profile.starts_with('-') {
                 "--profile="
             } else {
@@ -178,20 +186,31 @@ impl Asked {
         }
         // Without a file, nothing else has them.
         let is_first = options.store.is_none() && !options.config_file.exists();
+        // It may be the secret, by mistake.
         let app_id = self.tokens.app_id.as_deref();
+        let app_id = app_id.filter(|id| id.starts_with("cli_"));
         let app_id = app_id.or(Some("APP_ID").filter(|_| is_first && options.app_id.is_none()));
         let pastes = matches!(self.task(), Task::Login(login) if login.paste);
         let lacks_secret = is_first && options.app_secret.is_none();
-        let asks_secret = (self.tokens.app_secret.is_some() || lacks_secret) && !pastes;
+        let asks_secret = self.tokens.app_secret.is_some() || lacks_secret;
+        // With --paste, stdin is for the address.
+        let secret = if pastes { "APP_SECRET" } else { "-" };
+        let secret = Some(secret).filter(|_| asks_secret);
         if self.server.lark && self.server.base_url.is_none() {
             arguments.push_str(" --lark");
         }
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| absolute(path));
         let options = [
             ("--app-id ", app_id.map(str::to_owned)),
-            ("--app-secret ", asks_secret.then(|| "-".to_owned())),
-            ("--base-url ", self.server.base_url.clone()),
-            ("--accounts-url ", self.server.accounts_url.clone()),
+            ("--app-secret ", secret.map(str::to_owned)),
+            (
+                "--base-url ",
+                without_secret(self.server.base_url.as_deref()),
+            ),
+            (
+                "--accounts-url ",
+                without_secret(self.server.accounts_url.as_deref()),
+            ),
             ("--ca-cert ", path(&self.server.ca_cert)),
         ];
         let more = match self.task() {
@@ -206,7 +225,7 @@ impl Asked {
         arguments
     }
 
-    /// What else a login was given.
+    /// What else a login was given. Not --on-refresh: a command can hold a secret.
     fn consent_arguments(&self, login: &LoginArguments) -> Vec<(&'static str, Option<String>)> {
         let flag = |is_given: bool| is_given.then(String::new);
         let seconds = |time: Duration| time.as_secs_f64().to_string();
@@ -214,19 +233,32 @@ impl Asked {
         let limit = |time: Duration, default: Duration| (time != default).then(|| seconds(time));
         let LimitOptions {
             timeout,
+            retries,
+            max_wait,
             lock_timeout,
             ..
         } = self.limits;
+        let output = self.output.output.and_then(|form| form.to_possible_value());
         vec![
             ("--scope ", self.server.scope.clone()),
             ("--api ", self.server.api.map(|api| api.name().to_owned())),
-            ("--redirect-uri ", login.redirect_uri.clone()),
+            (
+                "--redirect-uri ",
+                without_secret(login.redirect_uri.as_deref()),
+            ),
             ("--paste", flag(login.paste)),
             ("--device", flag(login.device)),
             ("--wait ", login.wait.map(seconds)),
             ("--timeout ", limit(timeout, limits.timeout)),
             ("--lock-timeout ", limit(lock_timeout, limits.lock_timeout)),
-            ("--on-refresh ", self.refresh.on_refresh.clone()),
+            (
+                "--retries ",
+                (retries != limits.retries).then(|| retries.to_string()),
+            ),
+            ("--max-wait ", limit(max_wait, limits.max_wait)),
+            ("-o ", output.map(|form| form.get_name().to_owned())),
+            ("-q", flag(self.output.quiet)),
+            ("-v", flag(self.output.verbose)),
         ]
     }
 
@@ -367,7 +399,8 @@ impl Asked {
     /// # Errors
     /// [`Kind::Config`] if an environment variable or stdin is unusable, [`Kind::Usage`] if two
     /// secrets are to come from stdin.
-    pub(super) fn options(&self, env: Env<'_>, stdin: &mut dyn Read) -> Result<Options> {
+    pub(super) fn options(&self, console: &mut Console<'_>) -> Result<Options> {
+        let env = console.env;
         let secret_from = |flag: &Option<SecretString>, name| match flag {
             Some(token) => Ok(Some(token.clone())),
             None => Ok::<_, Error>(text_from(env, name)?.map(|text| trimmed(&text))),
@@ -394,7 +427,7 @@ impl Asked {
             &mut app_ticket,
         ];
         let pastes = matches!(self.task(), Task::Login(login) if login.paste);
-        read_secret(secrets, stdin, pastes)?;
+        read_secret(secrets, console, pastes)?;
         let defaults = Options::default();
         let file = env("FEISHU_CONFIG_FILE").filter(|path| !path.is_empty());
         let file = self.file.config_file.clone().or(file.map(PathBuf::from));
@@ -446,6 +479,13 @@ const LONGEST_KEY_FILE: u64 = 64 << 10;
 
 /// Reads the store's keys.
 fn read_key(path: &Path) -> Result<SecretString> {
+    if path.as_os_str().as_encoded_bytes().starts_with(b"frkey_") {
+        let message = "the store's key was given where the path of its file belongs";
+        return Err(Error::config(message).with_hint(Hint::fixed(
+            "FEISHU_STORE_KEY takes the key itself",
+            "密钥本身请用 FEISHU_STORE_KEY 传入",
+        )));
+    }
     let unreadable = |error| Error::file("cannot read the store's key:", path, error);
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -472,7 +512,7 @@ fn api_from_env(name: &str) -> Result<Api> {
 /// else.
 fn read_secret<const N: usize>(
     secrets: [&mut Option<SecretString>; N],
-    stdin: &mut dyn Read,
+    console: &mut Console<'_>,
     is_taken: bool,
 ) -> Result<()> {
     let is_dash = |secret: &SecretString| secret.expose_secret() == "-";
@@ -497,9 +537,9 @@ fn read_secret<const N: usize>(
         ));
     }
     let mut text = String::new();
-    let mut stdin = stdin.take(LONGEST_SECRET + 1);
-    let read = if io::stdin().is_terminal() {
-        say(&mut io::stderr(), "paste the secret, and press Enter:");
+    let mut stdin = (&mut console.stdin).take(LONGEST_SECRET + 1);
+    let read = if console.stdin_is_terminal {
+        say(console.stderr, "paste the secret, and press Enter:");
         BufReader::new(stdin).read_line(&mut text)
     } else {
         stdin.read_to_string(&mut text)

@@ -14,6 +14,7 @@ use super::args::Output;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::files;
+use crate::profile::key;
 use crate::protocol::Api;
 use crate::refresh::{Options, Outcome};
 use crate::text::{printable, quoted};
@@ -281,11 +282,16 @@ pub(super) fn note_login(
         ),
     );
     if !written.is_empty() {
+        let has_half = written.contains(&key::APP_ID)
+            && !written.contains(&key::APP_SECRET)
+            && options.app_secret.is_some();
+        let elsewhere = if has_half {
+            "; the app secret is not: the next run needs it, too"
+        } else {
+            ""
+        };
         let written = written.join(", ");
-        say(
-            stderr,
-            &format!("saved with it, for the next runs: {written}"),
-        );
+        say(stderr, &format!("saved with it: {written}{elsewhere}"));
     }
     let Some(scope) = outcome.scope.as_deref() else {
         return;

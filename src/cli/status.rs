@@ -40,7 +40,10 @@ pub(super) fn show(
     form: Form,
     stdout: &mut dyn Write,
 ) -> Result<()> {
-    let mut stuck = Stuck::default();
+    let mut stuck = Stuck {
+        is_named: named.is_some(),
+        ..Stuck::default()
+    };
     match (&options.store, form) {
         (None, _) => {
             let (logins, keeper) = file(options, named)?;
@@ -79,6 +82,8 @@ struct Stuck {
     /// The first of them.
     names: Vec<String>,
     needs_consent: bool,
+    /// Whether hints to log in name the profile already.
+    is_named: bool,
 }
 
 /// So many are named.
@@ -101,7 +106,12 @@ impl Stuck {
         if self.count == 0 {
             return Ok(());
         }
-        let hint = if self.needs_consent {
+        let hint = if self.needs_consent && self.is_named {
+            Hint::fixed(
+                "have a user consent: feishu-refresh login (115: get a new refresh token as its documents say)",
+                "请由用户重新授权：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
+            )
+        } else if self.needs_consent {
             Hint::fixed(
                 "have a user consent: feishu-refresh login -p NAME (115: get a new refresh token as its documents say)",
                 "请由用户重新授权：feishu-refresh login -p 名称（115：请按其文档重新获取 refresh_token）",

@@ -6,7 +6,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{Error, Hint, Kind};
 use crate::protocol::Shape;
-use crate::text::printable;
 
 /// Whether a command line asks for JSON, even if the rest of it cannot be read: then its error is
 /// read by a program, too.
@@ -67,19 +66,27 @@ fn lacks_value(error: &clap::Error) -> bool {
         && named(error, ContextKind::InvalidValue).is_none_or(str::is_empty)
 }
 
-/// A longer word may be a secret.
-const LONGEST_WORD: usize = 20;
+/// A longer word may be a secret, unless it is of lower-case letters.
+const LONGEST: usize = 8;
+const LONGEST_OF_LETTERS: usize = 20;
 
 /// Whether an unknown word may be shown: no token and no app secret looks like it.
 fn can_be_shown(word: &str) -> bool {
-    let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+    let bare = word.trim_start_matches('-');
+    let has = |is: fn(&u8) -> bool| bare.as_bytes().iter().any(is);
     let is_mixed =
         has(u8::is_ascii_digit) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase);
-    let shape = Shape::of(word.trim_start_matches('-'));
-    word.len() <= LONGEST_WORD
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    let longest = if bare.bytes().all(is_letter) {
+        LONGEST_OF_LETTERS
+    } else {
+        LONGEST
+    };
+    (1..=longest).contains(&bare.len())
+        && bare.bytes().all(is_word)
         && !is_mixed
-        && matches!(shape, Shape::Other | Shape::Placeholder)
-        && word == printable(word)
+        && matches!(Shape::of(bare), Shape::Other | Shape::Placeholder)
 }
 
 fn message(error: &clap::Error, arguments: &[OsString]) -> String {

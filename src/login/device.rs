@@ -35,8 +35,7 @@ pub(crate) fn run(
     on_store!(options, shield, |store| {
         let attempt = Login::new(store, options, &login.settings, true, shield)
             .map_err(Error::before_sending)?;
-        let outcome = run_on(&attempt, show, wait, caller, shield)?;
-        Ok(attempt.done(outcome))
+        attempt.ended(run_on(&attempt, show, wait, caller, shield))
     })
 }
 
@@ -48,7 +47,7 @@ fn run_on<S: Store>(
     shield: fn(),
 ) -> Result<Outcome> {
     let accounts = Client::new(&attempt.order.accounts, &attempt.options.connection(shield))?;
-    attempt.try_room(caller).map_err(Error::before_sending)?;
+    attempt.try_room(caller)?;
     let prompt = prompt(attempt, &accounts)?;
     show(&prompt);
     poll(attempt, prompt, wait, caller)
@@ -59,6 +58,7 @@ fn prompt<S>(attempt: &Login<'_, S>, accounts: &Client) -> Result<Prompt> {
     let app = &attempt.order.app;
     let secrets = device::secrets(app);
     let send = |request: &_| {
+        attempt.has_sent.set(true);
         let sent = exchange::send(accounts, request, &secrets);
         attempt.driver.run(sent)
     };

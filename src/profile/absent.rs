@@ -10,13 +10,16 @@ const ALIKE: f64 = 0.8;
 const MOST_NAMED: usize = 8;
 
 impl Snapshot {
-    /// The error for a section that is missing; with a hint only if there are others.
+    /// The error for a section that is missing.
     pub(crate) fn no_section(&self) -> Error {
         let LoginId { store, profile } = &self.login;
         let others: Vec<String> = self.others.iter().map(|name| format!("[{name}]")).collect();
         let mut message = format!("{store} has no section [{profile}]");
         if others.is_empty() {
-            return Error::config(message);
+            return Error::config(message).with_hint(Hint::fixed(
+                "check -p; for a new login: feishu-refresh login",
+                "请检查 -p；如需新的登录：feishu-refresh login",
+            ));
         }
         message.push_str("; it has ");
         message.push_str(&others[..others.len().min(MOST_NAMED)].join(", "));
@@ -44,7 +47,7 @@ fn meant<'o>(name: &str, others: &'o [String]) -> Option<&'o str> {
     let likeness = |other: &str| strsim::jaro_winkler(&name, &other.to_lowercase());
     let alike = others.iter().map(|other| (likeness(other), other));
     let best = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(likeness, _)| *likeness >= ALIKE || others.len() == 1)
+    best.filter(|(likeness, _)| *likeness >= ALIKE)
         .map(|(_, other)| other.as_str())
 }
 
@@ -63,7 +66,7 @@ mod tests {
         ] {
             assert_eq!(meant(name, &others), likely, "{name}");
         }
-        assert_eq!(meant("x", &others[..1]), Some("TOKEN"));
+        assert_eq!(meant("second", &others[..1]), None);
         assert_eq!(meant("x", &[]), None);
     }
 }

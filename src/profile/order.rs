@@ -327,16 +327,17 @@ impl View<'_> {
     }
 
     fn missing(&self, key: &str) -> Error {
-        if !self.snapshot().exists {
+        // With -r, it is to be made.
+        if !self.snapshot().exists && self.given().refresh_token.is_none() {
             let error = self.snapshot().no_section();
+            if !self.snapshot().others.is_empty() {
+                return error;
+            }
             let given = Given {
                 api: Some(self.api()),
                 ..*self.given()
             };
-            return match error.hint() {
-                Some(_) => error,
-                None => error.with_hint(given.missing()),
-            };
+            return error.with_hint(given.missing());
         }
         if key == key::REFRESH_TOKEN && self.given().refresh_token.is_some() {
             let message = format!(

@@ -38,7 +38,13 @@ impl View<'_> {
                 key::BASE_URL => self.given_and_stored(Which::Base)?,
                 _ => self.given_and_stored(Which::Accounts)?,
             };
-            if let Some(new) = new.filter(|new| Some(new) != stored.as_ref()) {
+            // Another app's secret must not stay beside this app's id.
+            let is_half = key == key::APP_ID
+                && !keys.contains(&key::APP_SECRET)
+                && given.app_secret.is_some()
+                && stored_secret.is_some();
+            let is_new = |new: &String| Some(new) != stored.as_ref() && !is_half;
+            if let Some(new) = new.filter(is_new) {
                 settings.push((key, new.into()));
             }
         }
@@ -53,7 +59,8 @@ impl View<'_> {
             let address = text.map(|text| which.parse(text)).transpose();
             address.map(|address| address.map(|address| address.join("")))
         };
-        let lark = self.given().lark.then_some(Vendor::Lark);
+        let lark = self.given().lark && self.given().base_url.is_none();
+        let lark = lark.then_some(Vendor::Lark);
         let given = match which {
             Which::Base => which.given(self.given()).or(lark.map(Vendor::home)),
             // The stored one is of the service that Lark takes the place of.
@@ -103,6 +110,10 @@ mod tests {
             lark: true,
             ..Given::default()
         };
+        let elsewhere = Given {
+            base_url: Some("https://feishu.example"),
+            ..lark
+        };
         let base = ("base_url", "https://open.larksuite.com".to_owned());
         let accounts = ("accounts_url", "https://accounts.larksuite.com".to_owned());
         let none = Addresses::default;
@@ -116,6 +127,11 @@ mod tests {
         assert_eq!(
             written(none(), feishu("https://open.feishu.cn"), lark),
             both
+        );
+        let other = [("base_url", "https://feishu.example".to_owned())];
+        assert_eq!(
+            written(feishu("https://open.feishu.cn"), none(), elsewhere),
+            other
         );
         // It is there already, in another spelling.
         let shared = feishu("HTTPS://Open.LarkSuite.com:443/open-apis/");

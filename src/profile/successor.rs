@@ -213,12 +213,17 @@ impl Successor {
 
     /// The pair as lines that a person can put into a file.
     pub(crate) fn lines(&self) -> SecretString {
-        let line = |key, value: &str| format!("{key} = {value}\n");
+        let line = |key: &str, value: &str| format!("{key} = {value}\n");
         let secret = |key, token: &Option<SecretString>| match token {
             Some(token) => line(key, token.expose_secret()),
             None => String::new(),
         };
-        let mut lines = line(key::API, self.api.name());
+        let settings = self.settings.iter();
+        let shown = settings.filter(|(key, _)| *key != key::APP_SECRET);
+        let mut lines: String = shown
+            .map(|(key, value)| line(key, value.expose_secret()))
+            .collect();
+        lines.push_str(&line(key::API, self.api.name()));
         lines.push_str(&secret(
             key::access_token(self.api),
             &self.tokens.access_token,

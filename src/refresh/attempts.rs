@@ -209,7 +209,11 @@ impl<'s> Attempts<'s> {
         let is_enough =
             |refusal: &&Refusal| known.is_final() || self.can_do_without(order, refusal);
         let refusal = match known.refusal().filter(is_enough) {
-            Some(refusal) => refusal.clone(),
+            Some(refusal) => {
+                // Asked for another login.
+                self.has_sent = true;
+                refusal.clone()
+            }
             None => match self
                 .ask_for_app_token(client, order, app, claim, given)
                 .await?

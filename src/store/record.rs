@@ -160,7 +160,7 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
     }
     let spent = pair.spent.split_whitespace().map(Fingerprint::parse);
     let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
-    let settings = pair.settings.into_iter().map(setting);
+    let settings = pair.settings.into_iter().filter_map(setting);
     let app_end = time(pair.app_access_token_expires_at);
     Some(Successor {
         api: Api::named(&pair.api)?,
@@ -172,7 +172,7 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
             refresh_token: pair.refresh_token.map(SecretString::from),
             refresh_expires_at: time(pair.refresh_token_expires_at),
         },
-        settings: settings.collect::<Option<_>>()?,
+        settings: settings.collect(),
         app_token: pair.app_access_token.map(|token| AppToken {
             token: token.into(),
             expires_at: app_end,
@@ -185,6 +185,7 @@ fn pair_of(pair: PairJson) -> Option<Successor> {
     })
 }
 
+/// A setting; none if a newer version writes more of them.
 fn setting((key, value): (String, String)) -> Option<Setting> {
     let key = settings::KEYS.into_iter().find(|known| *known == key)?;
     Some((key, value.into()))

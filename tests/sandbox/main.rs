@@ -93,6 +93,7 @@ fn program() -> ExitCode {
     let mut console = Console {
         env: &|name| env::var_os(name),
         stdin: Box::new(io::stdin()),
+        stdin_is_terminal: io::stdin().is_terminal(),
         stdout: &mut io::stdout(),
         stderr: &mut io::stderr(),
         stdout_is_terminal: io::stdout().is_terminal(),
@@ -177,6 +178,7 @@ fn run(arguments: &[OsString]) -> Result<String> {
     let mut console = Console {
         env: &|_| None,
         stdin: Box::new(io::empty()),
+        stdin_is_terminal: false,
         stdout: &mut stdout,
         stderr: &mut io::stderr(),
         stdout_is_terminal: false,

@@ -68,7 +68,7 @@ impl Entry {
         self.state.refresh
     }
 
-    /// Whether it is still in the file.
+    /// Whether it has not been read back from the file yet.
     pub(super) fn is_open(&self) -> bool {
         self.source != Source::Done && !self.is_saved
     }
