@@ -17,6 +17,7 @@ mod log;
 mod login;
 mod options;
 mod output;
+mod repeated;
 mod status;
 mod store;
 mod usage;
@@ -93,15 +94,7 @@ fn dispatch(
     let options = options.map_err(Error::before_sending)?;
     let is_for_all = asked.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
-    let store = asked.store_arguments(&options, console);
-    report.is_about(
-        asked.file_argument(&options, console),
-        options.store.is_some()
-            || options.config_file.exists()
-            || matches!(asked.task(), Task::Login(_)),
-        asked.login_arguments(&options, console),
-        store,
-    );
+    report.is_about(asked.repeated(&options, console));
     let done = match asked.task() {
         Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),

@@ -1,6 +1,6 @@
 //! What a run prints: the result on stdout, errors with hints and the log on stderr.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::args::Output;
+use super::repeated::Repeated;
 use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::files;
@@ -319,13 +320,8 @@ pub(super) fn say(stderr: &mut dyn Write, line: &str) {
 pub(super) struct Report {
     json: bool,
     chinese: bool,
-    /// What names this run's file, and whether there was one.
-    file_argument: RefCell<String>,
-    had_file: Cell<bool>,
-    /// What else `feishu-refresh login` must be given to be about the same as this run.
-    login_arguments: RefCell<String>,
-    /// What other commands must be given to be about the same store.
-    store_arguments: RefCell<String>,
+    /// What hints repeat of the command line.
+    repeated: RefCell<Repeated>,
 }
 
 /// What hints tell a person to type.
@@ -342,25 +338,13 @@ impl Report {
         Report {
             json,
             chinese: locale.as_encoded_bytes().starts_with(b"zh"),
-            file_argument: RefCell::default(),
-            had_file: Cell::new(true),
-            login_arguments: RefCell::default(),
-            store_arguments: RefCell::default(),
+            repeated: RefCell::default(),
         }
     }
 
-    /// From now on, hints to log in have these arguments, and those about a store have these.
-    pub(super) fn is_about(
-        &self,
-        file_argument: String,
-        had_file: bool,
-        login_arguments: String,
-        store_arguments: String,
-    ) {
-        self.file_argument.replace(file_argument);
-        self.had_file.set(had_file);
-        self.login_arguments.replace(login_arguments);
-        self.store_arguments.replace(store_arguments);
+    /// From now on, hints repeat this.
+    pub(super) fn is_about(&self, repeated: Repeated) {
+        self.repeated.replace(repeated);
     }
 
     /// Writes a failure to stderr, for a person or for a program.
@@ -400,7 +384,7 @@ impl Report {
 
     fn words_of(&self, error: &Error) -> Option<String> {
         // Where the token was spent before, there is another disk: this one's path means nothing there.
-        let names_file = self.had_file.get() || error.kind() != Kind::Reauthorize;
+        let names_file = !self.repeated.borrow().is_fresh || error.kind() != Kind::Reauthorize;
         error.hint().map(|hint| self.words(hint, names_file))
     }
 
@@ -410,12 +394,12 @@ impl Report {
         } else {
             &hint.english
         };
-        let (file, more) = (self.file_argument.borrow(), self.login_arguments.borrow());
-        let file = if names_file { file.as_str() } else { "" };
-        let login = format!("{LOGIN}{file}{more}");
+        let repeated = self.repeated.borrow();
+        let file = Some(repeated.file.as_str()).filter(|_| names_file);
+        let login = format!("{LOGIN}{}{}", file.unwrap_or_default(), repeated.login);
         let words = words.replace(LOGIN, &login);
         STORE.iter().fold(words, |words, command| {
-            let whole = format!("{command}{}", self.store_arguments.borrow());
+            let whole = format!("{command}{}", repeated.store);
             words.replace(command, &whole)
         })
     }
