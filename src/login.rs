@@ -7,12 +7,12 @@
 //! - An answer counts only with the state that was sent with the question.
 
 pub(crate) mod device;
+pub(crate) mod failure;
 pub(crate) mod listener;
 pub(crate) mod pages;
 
 use std::cell::Cell;
 use std::thread;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -20,16 +20,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
 use crate::driver::Driver;
-use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
+use crate::error::{Error, Result};
 use crate::exchange;
 use crate::profile::{Given, LoginOrder, Origin, Setting, consent_api};
-use crate::protocol::consent::{self, Answer, Asked, CodeGrant, Denial};
-use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Rotation, Secrets};
+use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
+use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Caller, Options, Outcome, Story, failure, kept, save};
+use crate::refresh::{Caller, Options, Outcome, Story, kept, save};
 use crate::store::{Claim, Reservation, Reserved, Store, Wanted, on_store};
-use crate::token::Tokens;
+use failure::{check_whole, flawed, refused};
 
 /// What the documents use, and the Python package.
 const REDIRECT_URI: &str = "http://localhost:8080/callback";
@@ -76,7 +76,7 @@ pub(crate) trait Way {
     /// Waits for the code.
     ///
     /// # Errors
-    /// [`Kind::Reauthorize`] if the consent is refused, [`Kind::Temporary`] if none comes in time.
+    /// [`crate::Kind::Reauthorize`] if the consent is refused, [`crate::Kind::Temporary`] if none comes in time.
     fn ask(&mut self, question: &Question) -> Result<SecretString>;
 
     /// Says what came of it.
@@ -85,7 +85,7 @@ pub(crate) trait Way {
     /// Makes ready for the answer, before a person is asked.
     ///
     /// # Errors
-    /// [`Kind::Config`] if the redirect URI leads nowhere.
+    /// [`crate::Kind::Config`] if the redirect URI leads nowhere.
     fn prepare(&mut self, _redirect_uri: &str) -> Result<()> {
         Ok(())
     }
@@ -193,7 +193,7 @@ impl<'a, S: Store> Login<'a, S> {
             );
         }
         let client = Client::new(&order.address, &options.connection(shield))?;
-        let scope = protocol::scope(options.scope.as_deref().unwrap_or("offline_access"));
+        let scope = protocol::scope(options.scope.as_deref().unwrap_or(protocol::OFFLINE_ACCESS));
         let scope =
             scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
         Ok(Login {
@@ -360,97 +360,4 @@ fn random_text() -> Result<SecretString> {
         Ok(()) => Ok(consent::random_text(bytes)),
         Err(_) => Err(Error::temporary("the system gives no random numbers")),
     }
-}
-
-/// The error for a reply with something wrong in it, if there is.
-fn flawed(order: &LoginOrder, rotation: &Rotation) -> Option<Error> {
-    let flaws = rotation.flaws.join(", ");
-    if flaws.is_empty() {
-        return None;
-    }
-    let subject = &order.subject;
-    let saved = if rotation.refresh_token.is_some() {
-        "the pair it gave was saved"
-    } else {
-        "nothing of it was saved"
-    };
-    let message = format!("{subject}: a reply that says yes, but {flaws}; {saved}");
-    let error = Error::new(Kind::Unexpected, message);
-    Some(error.with_hint(Hint::fixed(
-        "run feishu-refresh: a refresh brings a whole pair",
-        "请运行 feishu-refresh：刷新后即可得到完整的令牌",
-    )))
-}
-
-/// Refuses tokens that are no pair.
-fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {
-    let subject = &order.subject;
-    if tokens.refresh_token.is_none() {
-        let message =
-            format!("{subject}: the consent brought no refresh token; nothing was changed");
-        return Err(Error::config(message).with_hint(Hint::fixed(
-            "give the app the scope offline_access, turn on refreshing in its security settings, publish a version, and log in again",
-            "请为应用开通 offline_access 权限，在安全设置中打开刷新开关并发布版本，然后重新登录",
-        )));
-    }
-    Ok(())
-}
-
-/// The error for a refusal. `lost_before` says whether an earlier request may have brought a pair
-/// that did not arrive.
-fn refused(client: &Client, order: &LoginOrder, refusal: Refusal, lost_before: bool) -> Error {
-    let kind = failure::kind(refusal.verdict);
-    let maybe_lost = lost_before || refusal.maybe_spent;
-    // With nothing but its name, a grant that is refused is taken for a refresh token.
-    let is_told = kind != Kind::Reauthorize || refusal.code.is_some();
-    let hint = refusal.hint.filter(|_| !maybe_lost && is_told);
-    let hint = hint.cloned().unwrap_or(Hint::fixed(
-        "log in again: what a consent gives works once, for a few minutes",
-        "请重新登录：授权结果仅数分钟内有效，且仅可使用一次",
-    ));
-    let fate = if maybe_lost {
-        "a reply may have been lost, and the consent used up"
-    } else {
-        "no login was saved"
-    };
-    let what = &refusal.message;
-    let server = failure::server_text(refusal.code, refusal.log_id.as_deref());
-    let message = format!(
-        "{}: {}: {what}{server}; {fate}",
-        order.subject,
-        client.host()
-    );
-    Error::new(kind, message)
-        .with_hint(hint)
-        .with_server(ServerAnswer {
-            code: refusal.code,
-            log_id: refusal.log_id,
-        })
-}
-
-/// The error for a consent that was refused, or could not be given.
-pub(crate) fn denied(denial: &Denial) -> Error {
-    let what = if denial.is_refusal() {
-        "the consent was refused"
-    } else {
-        "the consent ended in an error"
-    };
-    let message = format!("{what} ({}); nothing was changed", denial.words);
-    let hint = denial.hint.cloned().unwrap_or(Hint::fixed(
-        "read what the server says; then log in again: feishu-refresh login",
-        "请查看服务器返回的信息，然后重新登录：feishu-refresh login",
-    ));
-    Error::new(failure::kind(denial.verdict), message).with_hint(hint)
-}
-
-/// The error for a consent that did not come.
-pub(crate) fn too_late(wait: Duration) -> Error {
-    let message = format!(
-        "no consent came within {} s; nothing was changed",
-        wait.as_secs_f64()
-    );
-    Error::temporary(message).with_hint(Hint::fixed(
-        "log in again, or wait longer with --wait: feishu-refresh login",
-        "请重新登录，或用 --wait 延长等待时间：feishu-refresh login",
-    ))
 }

@@ -29,6 +29,9 @@ use crate::error::{Error, Hint, Result};
 use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
 use crate::token::{Fingerprint, Tokens};
 
+/// The prefix of a store's key as text, so that people and secret scanners recognise one.
+pub(crate) const KEY_PREFIX: &str = "frkey_";
+
 /// A PostgreSQL database that keeps logins, and what their secrets are sealed with.
 #[derive(Debug, Clone)]
 pub struct Database {

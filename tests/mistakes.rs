@@ -77,13 +77,13 @@ const MISTAKES: &[Mistake] = &[
     Mistake::typed(&["status", "-p", "TOKN"], 3, &["no section [TOKN]; it has [TOKEN]"], "did you mean TOKEN?", &["status", "-p", "TOKEN"]),
     Mistake::typed(&["-c", "no/such/file.ini"], 3, &["there is no folder", NOTHING], "check the path", &["-c", "feishu-config.ini"]),
     Mistake::typed(&["-c", "config.ini"], 3, &["config.ini does not exist", NOTHING], "check -c and -p", &["-c", "feishu-config.ini"]),
-    Mistake::typed(&["-r", "u-1abc"], 3, &["is a user access token", NOTHING], "take the reply's other token", &[]),
-    Mistake::typed(&["-a", "ur-1abc", "-r", "t-1abc"], 3, &["they are swapped", NOTHING], "-a takes the app_access_token", &[]),
-    Mistake::typed(&["-r", "\"ur-1abc\""], 3, &["holds more than a token", NOTHING], "remove quotes", &[]),
-    Mistake::typed(&["-r", ""], 3, &["the refresh_token given is empty", NOTHING], "may be unset", &[]),
+    Mistake::typed(&["-r", "u-1abc"], 3, &["is a user access token", NOTHING], "take the reply's other token", &["-r", "R_TOKEN", "--base-url", "BASE"]),
+    Mistake::typed(&["-a", "ur-1abc", "-r", "t-1abc"], 3, &["they are swapped", NOTHING], "-a takes the app_access_token", &["-a", "A_TOKEN", "-r", "R_TOKEN", "--base-url", "BASE"]),
+    Mistake::typed(&["-r", "\"ur-1abc\""], 3, &["holds more than a token", NOTHING], "remove quotes", &["-r", "R_TOKEN", "--base-url", "BASE"]),
+    Mistake::typed(&["-r", ""], 3, &["the refresh_token given is empty", NOTHING], "may be unset", &["-r", "R_TOKEN", "--base-url", "BASE"]),
     Mistake::typed(&["--api", "v2"], 4, &["no saved token"], "--api v1", &["--api", "v1"]),
     Mistake::typed(&["-o", "github"], 3, &["GITHUB_OUTPUT is not set", NOTHING], "a step of GitHub Actions", &["-o", "env"]),
-    Mistake::typed(&["--base-url", "http://open.feishu.cn"], 3, &["unencrypted", NOTHING], "https", &[]),
+    Mistake::typed(&["--base-url", "http://open.feishu.cn"], 3, &["unencrypted", NOTHING], "https", &["--base-url", "BASE"]),
     Mistake::typed(&["--store", "feishu"], 3, &[NOTHING], "postgres://", &[]),
     Mistake::written("[ID]\nHOSTS\n[TOKEN]\nPAIR\n", &["no app_access_token", NOTHING], "--app-secret, or FEISHU_APP_ID and FEISHU_APP_SECRET", &["--app-id", APP_ID, "--app-secret", APP_SECRET, "--base-url", "BASE"], None),
     Mistake::written("[ID]\napp_id = cli_1\nHOSTS\n[TOKEN]\nPAIR\n", &["no app_secret", NOTHING], "--app-secret or FEISHU_APP_SECRET", &[], Some(GOOD)),
@@ -110,6 +110,8 @@ fn filled(scene: &Scene, text: &str) -> String {
         &format!("refresh_token = {}", value_in(&pair, "refresh_token")),
     )
     .replace("BASE", &base_url)
+    .replace("A_TOKEN", &scene.server.app_token())
+    .replace("R_TOKEN", &scene.server.refresh_token())
 }
 
 /// Types a command; consents, if it asks for that.

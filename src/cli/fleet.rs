@@ -2,8 +2,9 @@
 //!
 //! With `-o json` stdout gets one object a line, in the order of the file, and stderr one for each
 //! failure at the end. Else a failure is one line on stderr, the moment it is known. A terminal also shows how
-//! far the run is, and a summary at the end: where nobody watches, a run without failures says nothing. A store has no order, and may have no end of logins: there
-//! everything is told the moment it is known, and nothing is collected.
+//! far the run is, and a summary at the end: where nobody watches, a run without failures says nothing. A store
+//! has no order, and may have no end of logins: there everything is told the moment it is known, and nothing is
+//! collected.
 
 use std::collections::VecDeque;
 use std::io::Write;

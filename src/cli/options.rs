@@ -19,7 +19,7 @@ use crate::platform::files;
 use crate::profile::key;
 use crate::protocol::Api;
 use crate::refresh::Options;
-use crate::store::Database;
+use crate::store::{Database, KEY_PREFIX};
 
 /// Both documented limits, 50 requests a second and 1,000 a minute, are respected with one each 62 ms: one each 60
 /// would be the limit itself.
@@ -328,7 +328,11 @@ const LONGEST_KEY_FILE: u64 = 64 << 10;
 
 /// Reads the store's keys.
 fn read_key(path: &Path) -> Result<SecretString> {
-    if path.as_os_str().as_encoded_bytes().starts_with(b"frkey_") {
+    if path
+        .as_os_str()
+        .as_encoded_bytes()
+        .starts_with(KEY_PREFIX.as_bytes())
+    {
         let message = "the store's key was given where the path of its file belongs";
         return Err(Error::config(message).with_hint(Hint::fixed(
             "FEISHU_STORE_KEY takes the key itself",

@@ -16,7 +16,7 @@ use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::files;
 use crate::profile::key;
-use crate::protocol::Api;
+use crate::protocol::{Api, OFFLINE_ACCESS};
 use crate::refresh::{Options, Outcome};
 use crate::text::{printable, quoted};
 use crate::token::Tokens;
@@ -307,9 +307,6 @@ const MORE_SCOPES: Hint = Hint::fixed(
     "with offline_access only, the token opens almost no API; name the scopes that it is to have with --scope: feishu-refresh login --scope \"A B\"",
     "仅有 offline_access 时，几乎不能调用任何 API；请用 --scope 指定所需权限：feishu-refresh login --scope \"A B\"",
 );
-
-/// The scope that a refresh token takes, and no API asks for.
-const OFFLINE_ACCESS: &str = "offline_access";
 
 /// Writes one line for a person.
 pub(super) fn say(stderr: &mut dyn Write, line: &str) {

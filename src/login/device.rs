@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{LoggedIn, Login, LoginOptions, denied};
+use super::failure::{denied, refused};
+use super::{LoggedIn, Login, LoginOptions};
 use crate::client::Client;
 use crate::error::{Error, Hint, Result};
 use crate::exchange;
@@ -76,7 +77,7 @@ fn prompt<S>(attempt: &Login<'_, S>, accounts: &Client) -> Result<Prompt> {
             maybe_spent: false,
             ..refusal
         };
-        super::refused(accounts, &attempt.order, refusal, false)
+        refused(accounts, &attempt.order, refusal, false)
     })
 }
 

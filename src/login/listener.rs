@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
+use super::Question;
+use super::failure::{denied, too_late};
 use super::pages::{self, Page};
-use super::{Question, denied, too_late};
 use crate::client;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::consent::Answer;

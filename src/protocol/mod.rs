@@ -30,7 +30,7 @@ pub(crate) use address::{Address, Vendor, is_loopback};
 pub(crate) use codes::Verdict;
 pub(crate) use message::{Request, Response};
 pub(crate) use reply::{PROXY_LOGIN, Refusal, Reply, Rotation};
-pub(crate) use scope::{covers, scope};
+pub(crate) use scope::{OFFLINE_ACCESS, covers, scope};
 pub(crate) use secrets::Secrets;
 pub(crate) use shape::Shape;
 

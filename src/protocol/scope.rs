@@ -1,7 +1,7 @@
 //! Lists of scopes.
 
 /// Gives a refresh token its successor: without it, the next reply brings none (v2).
-const OFFLINE_ACCESS: &str = "offline_access";
+pub(crate) const OFFLINE_ACCESS: &str = "offline_access";
 
 /// A list of scopes as v2 takes it: each once, with [`OFFLINE_ACCESS`]. None if a scope
 /// has a character that RFC 6749 (3.3) does not allow, or if there is none.

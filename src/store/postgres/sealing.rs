@@ -14,10 +14,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretBox, SecretString, zeroize::Zeroize};
 
 use crate::error::{Error, Hint, Result};
+use crate::store::KEY_PREFIX;
 use crate::token::Fingerprint;
-
-/// The prefix of a key as text, so that people and secret scanners recognise one.
-const KEY_PREFIX: &str = "frkey_";
 
 /// The length of a key in bytes.
 const KEY_LENGTH: usize = 32;
