@@ -94,7 +94,7 @@ pub(crate) struct Counts {
     pub(crate) valid: i64,
     /// It has expired, or its expiry is not known.
     pub(crate) due: i64,
-    /// Their refresh token expires within a week.
+    /// Their refresh token expires within the time that was asked for.
     pub(crate) ending: i64,
     /// It has expired.
     pub(crate) ended: i64,

@@ -638,6 +638,39 @@ fn exec_becomes_the_command() {
 }
 
 #[test]
+fn exec_puts_the_token_into_the_variables_that_the_command_looks_at() {
+    let scene = Scene::new();
+    let shown = "printf '%s %s %s' \"$MINE\" \"$_2\" \"${FEISHU_USER_ACCESS_TOKEN-none}\"";
+    let run = scene.run(["exec", "--env", "MINE", "--env=_2", "--", "sh", "-c", shown]);
+    let token = scene.value("user_access_token");
+    assert_eq!(
+        run.stdout,
+        format!("{token} {token} none"),
+        "{}",
+        run.stderr
+    );
+    // Whatever else goes by that name: it was asked for.
+    let run = scene.run([
+        "exec",
+        "--env",
+        "FEISHU_REFRESH_TOKEN",
+        "--",
+        "printenv",
+        "FEISHU_REFRESH_TOKEN",
+    ]);
+    assert_eq!(run.token(), token);
+    // Nothing is spent for what is no variable, and what may be a token is not repeated.
+    for name in ["", "1A", "A-B", "MINE=u-secret", "A B"] {
+        let run = scene.run(["exec", "--min-ttl", "3h", "--env", name, "--", "true"]);
+        run.assert_failed(2, "is not the name of a variable");
+        assert!(!run.stderr.contains("secret"), "{}", run.stderr);
+    }
+    scene.run(["--env", "MINE"]).assert_failed(2, "--env");
+    assert_eq!(scene.server.requests().len(), 1);
+    scene.assert_sound();
+}
+
+#[test]
 fn signals_and_the_process_are_the_commands_own() {
     let scene = Scene::new();
     let mut program = scene.program();

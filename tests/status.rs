@@ -146,6 +146,61 @@ fn assert_schema(value: &Value, schema: &[(&str, &[&str])]) {
 }
 
 #[test]
+fn status_warns_of_refresh_tokens_that_end_soon() {
+    let scene = Scene::new();
+    scene.run(["--all"]);
+    let file = scene.text();
+    let section = |name: &str, hours| {
+        let end = Timestamp::now() + SignedDuration::from_hours(hours);
+        let mut text = scene.server.profile(name, "v1");
+        text.push_str(&format!("refresh_token_expires_at = {end}\n"));
+        text
+    };
+    scene.write(format!(
+        "{file}{}{}{}",
+        section("later", 47),
+        section("soon", 2),
+        scene.server.profile("unknown", "v1")
+    ));
+    scene.run(["status"]).assert_done();
+    scene.run(["status", "--warn-within", "1h"]).assert_done();
+    let run = scene.run(["status", "--warn-within", "48h"]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    let file = scene.file().display().to_string();
+    let warning = format!("the refresh tokens of [later], [soon] of {file} end within 2d\n");
+    assert!(run.stderr.contains(&warning), "{}", run.stderr);
+    let run = scene.run(["status", "--warn-within", "3h", "-o", "json"]);
+    assert!(run.stderr.contains("tokens of [soon] of"), "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), 4, "{}", run.stdout);
+    scene
+        .run(["status", "-p", "TOKEN", "--warn-within", "48h"])
+        .assert_done();
+
+    // What the hint says, typed, helps.
+    let run = scene.run(["status", "--warn-within", "3h"]);
+    let hint = run.stderr.split("hint: ").nth(1).unwrap();
+    let command = hint.split(" renews them").next().unwrap();
+    let words = command.strip_prefix("feishu-refresh ").unwrap();
+    scene.run(words.split(' ')).assert_done();
+    scene.run(["status", "--warn-within", "3h"]).assert_done();
+
+    // Beside one that cannot be refreshed at all.
+    scene.write(format!(
+        "{}[dead]\nrefresh_token =\napp_access_token = a\n{}",
+        scene.text(),
+        section("soon-again", 1)
+    ));
+    let run = scene.run(["status", "--warn-within", "3h"]);
+    assert_eq!(run.code, 4);
+    let both =
+        format!("[dead] of {file} cannot be refreshed; the refresh tokens of [soon-again] of");
+    assert!(run.stderr.contains(&both), "{}", run.stderr);
+    scene
+        .run(["--warn-within", "3h"])
+        .assert_failed(2, "--warn-within");
+}
+
+#[test]
 fn a_chinese_name_keeps_the_columns_of_the_table() {
     let scene = Scene::without_file();
     scene.write("[机器人]\nrefresh_token = ur-1\n[bot]\nrefresh_token = ur-2\n");

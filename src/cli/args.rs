@@ -19,7 +19,9 @@ use clap_complete::Shell;
 use secrecy::SecretString;
 
 use super::usage::usage_error;
-use super::values::{api_parser, duration, rate, retries, scope, secret, shell_command, timeout};
+use super::values::{
+    api_parser, duration, rate, retries, scope, secret, shell_command, timeout, variable,
+};
 use crate::error::Result;
 use crate::protocol::Api;
 use crate::refresh::Options;
@@ -78,12 +80,24 @@ pub(super) enum Task {
     /// secret and the hosts, if they come by flag.
     Login(LoginArguments),
     /// Show what the file holds and until when; sends nothing
-    Status,
+    Status {
+        /// End with code 4, too, where a refresh token ends within this time
+        ///
+        /// A token whose end is not known is not among them.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        warn_within: Option<Duration>,
+    },
     /// Run a command with a valid access token in its environment
     ///
     /// The token is in FEISHU_USER_ACCESS_TOKEN (115: OPEN115_ACCESS_TOKEN). It is refreshed first if
     /// less than five minutes are left, or what --min-ttl says. The exit code is the command's.
     Exec {
+        /// The variable for the token; several if given again
+        ///
+        /// Instead of FEISHU_USER_ACCESS_TOKEN (115: OPEN115_ACCESS_TOKEN), for commands that look elsewhere.
+        #[arg(long = "env", value_name = "NAME", value_parser = variable)]
+        variables: Vec<String>,
+
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,

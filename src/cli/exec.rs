@@ -43,20 +43,26 @@ pub(super) fn find(command: &[OsString], search_path: Option<&OsStr>) -> Result<
     )))
 }
 
-/// Becomes the command. Returns only if that fails.
-pub(super) fn replace(command: &[OsString], outcome: &Outcome) -> Error {
+/// Becomes the command, which finds the token in these variables; without any, in the usual one. Returns only if
+/// that fails.
+pub(super) fn replace(command: &[OsString], variables: &[String], outcome: &Outcome) -> Error {
     let Some((program, arguments)) = command.split_first() else {
         return Error::config("no command to run");
     };
+    let usual = [output::variable(outcome.api).to_owned()];
+    let variables = if variables.is_empty() {
+        &usual
+    } else {
+        variables
+    };
+    let token = outcome.access_token.expose_secret();
     let mut command = Command::new(program);
-    command.args(arguments).env(
-        output::variable(outcome.api),
-        outcome.access_token.expose_secret(),
-    );
     // What renews the login, or opens all of them, is not the command's.
     command
+        .args(arguments)
         .env_remove("FEISHU_REFRESH_TOKEN")
-        .env_remove("FEISHU_STORE_KEY");
+        .env_remove("FEISHU_STORE_KEY")
+        .envs(variables.iter().map(|variable| (variable, token)));
     let error = programs::turn_into(&mut command);
     let kind = if outcome.refreshed {
         // A wrong command, but a token was spent for it.

@@ -98,7 +98,7 @@ fn dispatch(
     let done = match asked.task() {
         Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
         Task::Refresh => main_job(&asked, &options, console, mask),
-        Task::Status => {
+        Task::Status { warn_within } => {
             let one = !is_for_all && asked.names_profile(console.env);
             profile.take_if(|_| !one);
             let form = match asked.output() {
@@ -108,17 +108,25 @@ fn dispatch(
                 },
             };
             let named = Some(options.profile.as_str()).filter(|_| one);
-            status::show(&options, named, is_for_all, form, console.stdout)
+            let warn_within = *warn_within;
+            status::show(
+                &options,
+                named,
+                is_for_all,
+                form,
+                warn_within,
+                console.stdout,
+            )
         }
         Task::Login(login) => login::run(login, &asked, &options, console, mask, report),
-        Task::Exec { command } => {
+        Task::Exec { variables, command } => {
             let path = (console.env)("PATH");
             exec::find(command, path.as_deref()).map_err(Error::before_sending)?;
             let mut program = Program::new(&asked, &options, mask);
             let result = refresh::run(&options, &mut program, Mask::shield_thread);
             let outcome = program.result(result)?;
             program.failure.map_or(Ok(()), Err)?;
-            Err(exec::replace(command, &outcome))
+            Err(exec::replace(command, variables, &outcome))
         }
         Task::Store { task } => store::run(task, &asked, &options, console),
         Task::Completions { .. } => Ok(()),

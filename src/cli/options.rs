@@ -190,7 +190,9 @@ impl Asked {
         }
         let message = match (self.task(), self.output.output) {
             (Task::Exec { .. }, Some(_)) => "exec has no output of its own",
-            (Task::Status, Some(Output::Env | Output::Github)) => "status can only give json",
+            (Task::Status { .. }, Some(Output::Env | Output::Github)) => {
+                "status can only give json"
+            }
             (Task::Login(_), _) if !matches!(self.server.api, None | Some(Api::V2 | Api::V3)) => {
                 let hint = Hint::fixed("leave out --api", "请去掉 --api");
                 let message = "login gives a v2 or v3 token pair only";

@@ -323,6 +323,7 @@ pub(super) struct Report {
 
 /// What hints tell a person to type.
 const LOGIN: &str = "feishu-refresh login";
+const ALL: &str = "feishu-refresh --all";
 const STORE: [&str; 2] = ["feishu-refresh store init", "feishu-refresh store import"];
 
 impl Report {
@@ -395,6 +396,8 @@ impl Report {
         let file = Some(repeated.file.as_str()).filter(|_| names_file);
         let login = format!("{LOGIN}{}{}", file.unwrap_or_default(), repeated.login);
         let words = words.replace(LOGIN, &login);
+        let all = format!("{ALL}{}{}", file.unwrap_or_default(), repeated.store);
+        let words = words.replace(ALL, &all);
         STORE.iter().fold(words, |words, command| {
             let whole = format!("{command}{}", repeated.store);
             words.replace(command, &whole)

@@ -7,8 +7,10 @@
 mod survey;
 
 use std::io::Write;
+use std::time::Duration;
 
 use super::output::print;
+use super::values::as_typed;
 #[cfg(feature = "postgres")]
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
@@ -32,29 +34,33 @@ use survey::{Keeper, Logins, Survey};
 ///
 /// # Errors
 /// [`Kind::Config`] if the file or the store cannot be read or understood, or has no login;
-/// [`Kind::Reauthorize`] if one of them cannot be refreshed.
+/// [`Kind::Reauthorize`] if one of them cannot be refreshed, or has a refresh token that ends within `warn_within`.
 pub(super) fn show(
     options: &Options,
     named: Option<&str>,
     all: bool,
     form: Form,
+    warn_within: Option<Duration>,
     stdout: &mut dyn Write,
 ) -> Result<()> {
-    let mut stuck = Stuck {
+    let warn_within = warn_within.unwrap_or_default();
+    let mut concerns = Concerns {
         is_named: named.is_some(),
-        ..Stuck::default()
+        warn_within,
+        ..Concerns::default()
     };
     match (&options.store, form) {
         (None, _) => {
             let (logins, keeper) = file(options, named)?;
-            let survey = Survey::of(options, logins, keeper)?;
-            stuck.add(&survey);
+            let survey = Survey::of(options, logins, keeper, warn_within)?;
+            concerns.add(&survey);
             print(stdout, &survey.shown(form))?;
         }
         (Some(database), Form::Table { .. }) if named.is_none() && !all => {
-            let counts = counts(database, options)?;
-            print(stdout, &counts.words(&database.shown()))?;
-            return counts.verdict(&database.shown());
+            let within = Some(warn_within).filter(|time| !time.is_zero());
+            let counts = counts(database, options, within.unwrap_or(A_WEEK))?;
+            print(stdout, &counts.words(&database.shown(), within))?;
+            return counts.verdict(&database.shown(), within);
         }
         (Some(database), _) => {
             // A table is as wide as its widest row.
@@ -63,50 +69,91 @@ pub(super) fn show(
                 Form::Table { .. } => i64::MAX,
             };
             pages(database, options, named, size, |logins, keeper| {
-                let survey = Survey::of(options, logins, keeper)?;
-                stuck.add(&survey);
+                let survey = Survey::of(options, logins, keeper, warn_within)?;
+                concerns.add(&survey);
                 print(stdout, &survey.shown(form))
             })?;
         }
     }
-    stuck.verdict(&options.keeper())
+    concerns.verdict(&options.keeper())
 }
 
 /// So many logins of a store are looked at together: what is known at once does not grow with it.
 const PAGE: i64 = 500;
 
-/// Those that cannot be refreshed.
+/// So long before its end a refresh token is counted, unless a person says otherwise.
+const A_WEEK: Duration = Duration::from_hours(7 * 24);
+
+/// The logins that a person must hear of.
 #[derive(Default)]
-struct Stuck {
-    count: usize,
-    /// The first of them.
-    names: Vec<String>,
+struct Concerns {
+    /// Cannot be refreshed.
+    stuck: Names,
+    /// Their refresh tokens end within `warn_within`.
+    ending: Names,
+    warn_within: Duration,
     needs_consent: bool,
     /// Whether hints to log in name the profile already.
     is_named: bool,
 }
 
+/// Logins for a message.
+#[derive(Default)]
+struct Names {
+    count: usize,
+    /// The first of them.
+    first: Vec<String>,
+}
+
 /// So many are named.
 const MOST_NAMED: usize = 20;
 
-impl Stuck {
+impl Names {
+    fn add(&mut self, profile: &str) {
+        self.count += 1;
+        if self.first.len() < MOST_NAMED {
+            self.first.push(format!("[{profile}]"));
+        }
+    }
+
+    fn words(&self) -> String {
+        let names = self.first.join(", ");
+        match self.count - self.first.len() {
+            0 => names,
+            more => format!("{names} and {more} more"),
+        }
+    }
+}
+
+impl Concerns {
     fn add(&mut self, survey: &Survey) {
-        for status in survey.profiles.iter().filter(|s| !s.next.can_work()) {
-            self.count += 1;
-            if self.names.len() < MOST_NAMED {
-                self.names.push(format!("[{}]", status.profile));
+        for status in &survey.profiles {
+            if !status.next.can_work() {
+                self.stuck.add(&status.profile);
+                let needs_consent =
+                    matches!(status.next, Next::NoToken | Next::Expired | Next::Refused);
+                self.needs_consent |= needs_consent;
+            } else if survey.ends_soon(status) {
+                self.ending.add(&status.profile);
             }
-            let needs_consent =
-                matches!(status.next, Next::NoToken | Next::Expired | Next::Refused);
-            self.needs_consent |= needs_consent;
         }
     }
 
     fn verdict(&self, keeper: &str) -> Result<()> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let hint = if self.needs_consent && self.is_named {
+        let stuck = match self.stuck.count {
+            0 => None,
+            _ => Some(format!(
+                "{} of {keeper} cannot be refreshed",
+                self.stuck.words()
+            )),
+        };
+        let ending = match self.ending.count {
+            0 => None,
+            _ => Some(ending_soon(&self.ending.words(), keeper, self.warn_within)),
+        };
+        let hint = if self.stuck.count == 0 {
+            renew_in_time(self.warn_within)
+        } else if self.needs_consent && self.is_named {
             Hint::fixed(
                 "have a user consent: feishu-refresh login (115: get a new refresh token as its documents say)",
                 "请由用户重新授权：feishu-refresh login（115：请按其文档重新获取 refresh_token）",
@@ -122,14 +169,30 @@ impl Stuck {
                 "请修正导致下次运行失败的问题",
             )
         };
-        let names = self.names.join(", ");
-        let more = match self.count - self.names.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let message = format!("{names}{more} of {keeper} cannot be refreshed");
-        Err(Error::new(Kind::Reauthorize, message).with_hint(hint))
+        verdict([stuck, ending], hint)
     }
+}
+
+/// What is wrong, if anything is.
+fn verdict(concerns: [Option<String>; 2], hint: Hint) -> Result<()> {
+    let concerns: Vec<String> = concerns.into_iter().flatten().collect();
+    if concerns.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Reauthorize, concerns.join("; ")).with_hint(hint))
+}
+
+fn ending_soon(whose: &str, keeper: &str, within: Duration) -> String {
+    let within = as_typed(within);
+    format!("the refresh tokens of {whose} of {keeper} end within {within}")
+}
+
+fn renew_in_time(within: Duration) -> Hint {
+    let command = format!("feishu-refresh --all --keep-alive {}", as_typed(within));
+    Hint::naming(
+        format!("{command} renews them in time; a nightly run that should have may be failing"),
+        format!("可及时刷新：{command}；若已有每夜的定时任务，它可能正在失败"),
+    )
 }
 
 /// The logins of a file.
@@ -176,9 +239,9 @@ fn pages(
 
 /// How many of a store's logins are in which state.
 #[cfg(feature = "postgres")]
-fn counts(database: &Database, options: &Options) -> Result<Counts> {
+fn counts(database: &Database, options: &Options, ending_within: Duration) -> Result<Counts> {
     let store = open(database, options)?;
-    let counts = Driver::default().run(store.counts())??;
+    let counts = Driver::default().run(store.counts(ending_within))??;
     if counts.all == 0 {
         return Err(no_login(store.shown()));
     }
@@ -207,20 +270,19 @@ fn pages(
 }
 
 #[cfg(not(feature = "postgres"))]
-fn counts(_: &Database, _: &Options) -> Result<Counts> {
+fn counts(_: &Database, _: &Options, _: Duration) -> Result<Counts> {
     Err(crate::store::no_postgres())
 }
 
 impl Counts {
-    fn words(&self, keeper: &str) -> String {
+    fn words(&self, keeper: &str, within: Option<Duration>) -> String {
         let keeper = printable(keeper);
+        let within = within.map_or_else(|| "a week".to_owned(), as_typed);
+        let ending = format!("to be refreshed within {within}: their refresh tokens end then");
         let lines = [
             (self.valid, "valid: their access tokens live"),
             (self.due, "due: their access tokens have ended, or may have"),
-            (
-                self.ending,
-                "to be refreshed within a week: their refresh tokens end then",
-            ),
+            (self.ending, &ending),
             (self.failing, "failed, and are tried again later"),
             (self.ended, "ended: a user must log in again"),
             (
@@ -236,17 +298,19 @@ impl Counts {
         text
     }
 
-    fn verdict(&self, keeper: &str) -> Result<()> {
-        let stuck = self.ended + self.refused + self.held;
-        if stuck == 0 {
-            return Ok(());
-        }
-        let message = format!("{stuck} logins of {keeper} cannot be refreshed");
-        Err(
-            Error::new(Kind::Reauthorize, message).with_hint(Hint::fixed(
+    fn verdict(&self, keeper: &str, within: Option<Duration>) -> Result<()> {
+        let count = self.ended + self.refused + self.held;
+        let stuck = (count > 0).then(|| format!("{count} logins of {keeper} cannot be refreshed"));
+        let within = within.filter(|_| self.ending > 0);
+        let ending =
+            within.map(|within| ending_soon(&format!("{} logins", self.ending), keeper, within));
+        let hint = match within {
+            Some(within) if count == 0 => renew_in_time(within),
+            _ => Hint::fixed(
                 "feishu-refresh status --all names them",
                 "可用 feishu-refresh status --all 查看",
-            )),
-        )
+            ),
+        };
+        verdict([stuck, ending], hint)
     }
 }

@@ -29,6 +29,16 @@ pub(super) fn shell_command(text: &str) -> Result<String, &'static str> {
         .ok_or("is empty: a variable in the script that calls may be unset")
 }
 
+/// The name of an environment variable, as shells know them.
+pub(super) fn variable(name: &str) -> Result<String, &'static str> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let starts_well = name.starts_with(|first: char| !first.is_ascii_digit());
+    let is_name = starts_well && name.bytes().all(is_word);
+    Some(name.to_owned())
+        .filter(|_| is_name)
+        .ok_or("is not the name of a variable; the token is its value")
+}
+
 pub(super) fn scope(text: &str) -> Result<String, &'static str> {
     protocol::scope(text).ok_or("not a list of scopes")
 }
@@ -54,6 +64,17 @@ pub(super) fn retries(text: &str) -> Result<u32, &'static str> {
 
 /// The units of a time span, in seconds.
 const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
+
+/// A time span in the largest unit that it is a whole number of.
+pub(super) fn as_typed(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let units = UNITS.iter().rev();
+    let mut whole = units.map(|(unit, length)| (seconds / length, unit));
+    whole.find(|(number, _)| number.fract() == 0.0).map_or_else(
+        || seconds.to_string(),
+        |(number, unit)| format!("{number}{unit}"),
+    )
+}
 
 /// A longer time span is a mistake.
 const YEAR: f64 = 365.0 * 86_400.0;

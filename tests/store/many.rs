@@ -584,6 +584,20 @@ fn status_counts_the_logins_of_a_store_or_tells_one_after_the_other() {
         run.stdout
     );
     assert_eq!(counts(&run), "9 3 2 1 0 0 0");
+    for (within, ending) in [("7d", 2), ("9d", 12), ("5d", 0)] {
+        let run = host.run(&shared, &["status", "--warn-within", within]);
+        let line = format!("{ending:>9}  to be refreshed within {within}: ");
+        assert!(run.stdout.contains(&line), "{}", run.stdout);
+        let warning = format!("the refresh tokens of {ending} logins of postgres://");
+        assert_eq!(run.stderr.contains(&warning), ending > 0, "{}", run.stderr);
+        assert_eq!(run.code, if ending > 0 { 4 } else { 0 });
+    }
+    let run = host.run(&shared, &["status", "--all", "--warn-within", "7d"]);
+    assert!(
+        run.stderr.contains("tokens of [p3], [p4] of"),
+        "{}",
+        run.stderr
+    );
     set(
         "'p6'",
         "refresh_expires_at = now() - interval '1 s', access_expires_at = NULL",

@@ -1,6 +1,7 @@
 //! The state of logins, for whoever looks: a table for people, one JSON object a line for programs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -76,6 +77,8 @@ pub(super) struct Survey {
     pub(super) profiles: Vec<Status>,
     keeper: Keeper,
     now: Timestamp,
+    /// So long before its end a refresh token is worth a warning.
+    warn_within: Duration,
 }
 
 /// What keeps the logins.
@@ -93,7 +96,12 @@ pub(super) enum Keeper {
 }
 
 impl Survey {
-    pub(super) fn of(options: &Options, logins: Logins, keeper: Keeper) -> Result<Self> {
+    pub(super) fn of(
+        options: &Options,
+        logins: Logins,
+        keeper: Keeper,
+        warn_within: Duration,
+    ) -> Result<Self> {
         let given = |profile: &str| {
             let mut given = options.given();
             // A token from outside is for one profile only.
@@ -121,7 +129,18 @@ impl Survey {
             profiles,
             keeper,
             now,
+            warn_within,
         })
+    }
+
+    /// Whether the refresh token ends within the time that a warning was asked for.
+    pub(super) fn ends_soon(&self, status: &Status) -> bool {
+        let token = status.refresh_token.as_ref();
+        token
+            .and_then(|held| held.expires_at)
+            .map(|end| self.seconds_until(end))
+            .and_then(|left| u64::try_from(left).ok())
+            .is_some_and(|left| Duration::from_secs(left) < self.warn_within)
     }
 
     pub(super) fn shown(&self, form: Form) -> String {
@@ -208,7 +227,10 @@ impl Survey {
             (printable(&status.profile), ""),
             (status.api.map_or("?", Api::name).to_owned(), ""),
             self.cell(status.access_token.as_ref()),
-            self.cell(status.refresh_token.as_ref()),
+            match self.cell(status.refresh_token.as_ref()) {
+                (text, GREEN) if self.ends_soon(status) => (text, YELLOW),
+                cell => cell,
+            },
             (words(&status.next), next),
         ]
     }

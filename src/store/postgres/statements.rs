@@ -141,13 +141,13 @@ pub(super) const LOOK_AT_SOME: &str = concat!(
      ORDER BY name LIMIT $2"
 );
 
-/// How many logins are in which state.
+/// How many logins are in which state. $1 seconds, within which a refresh token ends.
 pub(super) const COUNTS: &str = "SELECT count(*), \
        count(*) FILTER (WHERE state = 'live' AND access_expires_at > now()), \
        count(*) FILTER (WHERE state = 'live' AND COALESCE(access_expires_at <= now(), true) \
          AND COALESCE(refresh_expires_at > now(), true)), \
        count(*) FILTER (WHERE state = 'live' AND refresh_expires_at > now() \
-         AND refresh_expires_at <= now() + interval '7 days'), \
+         AND refresh_expires_at <= now() + make_interval(secs => $1)), \
        count(*) FILTER (WHERE state = 'live' AND refresh_expires_at <= now()), \
        count(*) FILTER (WHERE state = 'live' AND retry_at > now()), \
        count(*) FILTER (WHERE state = 'refused'), \

@@ -1,6 +1,6 @@
 //! The state of the logins of a store, for read-only use.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
@@ -64,15 +64,19 @@ impl PostgresStore {
         }
     }
 
-    /// How many logins are in which state.
+    /// How many logins are in which state; of how many the refresh token expires within this time.
     ///
     /// # Errors
     /// As of [`Self::survey`].
-    pub(crate) async fn counts(&self) -> Result<Counts> {
+    pub(crate) async fn counts(&self, ending_within: Duration) -> Result<Counts> {
         let link = &self.run.link;
         // A wrong key is reported.
         self.survey(None, None, SAMPLE).await?;
-        let (rows, _) = link.run(statements::COUNTS, &[], Instant::now()).await?;
+        let seconds = ending_within.as_secs_f64();
+        let seconds = [(&seconds as _, Type::FLOAT8)];
+        let (rows, _) = link
+            .run(statements::COUNTS, &seconds, Instant::now())
+            .await?;
         let number = |index| {
             let row = rows.first().ok_or_else(Trouble::no_tables)?;
             field::<i64>(row, index)
