@@ -92,9 +92,9 @@ pub(super) enum Task {
     /// The token is in FEISHU_USER_ACCESS_TOKEN (115: OPEN115_ACCESS_TOKEN). It is refreshed first if
     /// less than five minutes are left, or what --min-ttl says. The exit code is the command's.
     Exec {
-        /// The variable for the token; several if given again
+        /// The variable that gets the token [default: FEISHU_USER_ACCESS_TOKEN]
         ///
-        /// Instead of FEISHU_USER_ACCESS_TOKEN (115: OPEN115_ACCESS_TOKEN), for commands that look elsewhere.
+        /// For commands that look elsewhere. Give it again for more variables. (Default for 115: OPEN115_ACCESS_TOKEN.)
         #[arg(long = "env", value_name = "NAME", value_parser = variable)]
         variables: Vec<String>,
 

@@ -82,7 +82,7 @@ pub(super) fn show(
 const PAGE: i64 = 500;
 
 /// So long before its end a refresh token is counted, unless a person says otherwise.
-const A_WEEK: Duration = Duration::from_hours(7 * 24);
+const A_WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 /// The logins that a person must hear of.
 #[derive(Default)]
