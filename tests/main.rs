@@ -29,6 +29,7 @@
 //! - `standard`: an independent standard OAuth 2.0 server
 //! - `tls`: which certificates are trusted
 //! - `recipes`: the recipes of docs/recipes.md, run as they stand
+//! - `action`: the scripts of the GitHub Action, whatever `gh` does
 //! - `packaging`: what packages carry beside the program
 //! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and replicates as it should
 //! - `readme`: what the documents say about the tests
@@ -60,6 +61,8 @@
 )]
 #![allow(clippy::print_stdout, reason = "some tests measure")]
 
+#[cfg(unix)]
+mod action;
 mod addresses;
 mod app_token;
 mod bad_input;
