@@ -9,13 +9,17 @@ fn tests_in(folder: &Path, found: &mut Vec<String>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             tests_in(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let names = text
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix("fn "));
-            found.extend(names.filter_map(|name| Some(name.split_once('(')?.0.to_owned())));
+            continue;
         }
+        let start = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("rs") => "fn ",
+            Some("py") => "def ",
+            _ => continue,
+        };
+        let text = fs::read_to_string(&path).unwrap();
+        let names = text.lines().map(str::trim);
+        let names = names.filter_map(|line| line.strip_prefix(start));
+        found.extend(names.filter_map(|name| Some(name.split_once('(')?.0.to_owned())));
     }
 }
 
@@ -25,10 +29,12 @@ fn every_test_that_the_texts_name_exists() {
     let mut tests = Vec::new();
     tests_in(&root.join("tests"), &mut tests);
     tests_in(&root.join("src"), &mut tests);
+    tests_in(&root.join("python/tests"), &mut tests);
     for (text, at_least) in [
         ("README.md", 14),
         ("README.zh-CN.md", 14),
         ("docs/promises.md", 90),
+        ("docs/recipes.md", 3),
     ] {
         let named = named_in(&fs::read_to_string(root.join(text)).unwrap());
         assert!(named.len() >= at_least, "{text} names {named:?}");

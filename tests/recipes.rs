@@ -42,13 +42,12 @@ pub fn path(scene: &Scene) -> String {
         &format!("#!/bin/sh\nexec {program} \"$@\"\n"),
     );
     install(&bin, "curl", "#!/bin/sh\ncat > \"$HOME/curl-heard\"\n");
-    install(
-        &bin,
-        "gh",
-        "#!/bin/sh\necho \"$@\" > \"$HOME/gh-arguments\"; cat > \"$HOME/secret\"\n",
-    );
+    let lark = "#!/bin/sh\necho \"$LARKSUITE_CLI_APP_ID $LARKSUITE_CLI_USER_ACCESS_TOKEN\"\n";
+    install(&bin, "lark-cli", lark);
     // The uses that the recipes make of it.
-    let jq = "#!/bin/sh\ncase $* in '-er .refresh_token' | '-jer .refresh_token' | '-er .value') ;; *) exit 9 ;; esac\n\
+    let jq = "#!/bin/sh\ncase $* in '-jer .refresh_token' | '-er .value') ;;\n\
+              '-n --arg text '*' {msg_type: \"text\", content: {text: $text}}') printf %s \"$4\"; exit ;;\n\
+              *) exit 9 ;; esac\n\
               found=$(sed -n \"s/.*\\\"${2#.}\\\":\\\"\\([^\\\"]*\\)\\\".*/\\1/p\" | grep .) || exit\n\
               printf %s \"$found\"; [ \"$1\" = -jer ] || echo\n";
     install(&bin, "jq", jq);
@@ -71,14 +70,14 @@ fn the_recipes_for_shells_work() {
         shell.env("HOME", scene.folder());
         Run::of(shell.args(["-euc", script]).output().unwrap())
     };
-    for script in &blocks[..4] {
+    for script in &blocks[..5] {
         let run = shell(script);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{script}");
     }
     let token = scene.value("user_access_token");
-    let heard = fs::read_to_string(scene.folder().join("curl-heard")).unwrap();
+    let heard = || fs::read_to_string(scene.folder().join("curl-heard")).unwrap();
     assert_eq!(
-        heard,
+        heard(),
         format!("header = \"Authorization: Bearer {token}\"\n")
     );
     let seen = shell(&format!(
@@ -86,54 +85,30 @@ fn the_recipes_for_shells_work() {
         blocks[2]
     ));
     assert_eq!(seen.stdout, token);
+    let seen = shell(&blocks[4]);
+    assert_eq!(seen.stdout, format!("cli_a1b2c3d4e5f6 {token}\n"));
     // One rotation served them all.
     assert_eq!(scene.server.rotations(), 1);
-    scene.write(
-        scene
-            .text()
-            .replace("refresh_token = ", "refresh_token = \n; "),
-    );
-    let says = "a profile needs a person\n";
-    let run = shell(&blocks[3]);
-    assert!(run.stderr.ends_with(says), "{}", run.stderr);
-    // What else goes wrong is something else.
-    scene.write("no section");
-    let run = shell(&blocks[3]);
-    assert!(!run.stderr.ends_with(says), "{}", run.stderr);
-}
-
-/// A runner without a disk: each job has nothing but the secret.
-#[test]
-fn a_runner_without_a_disk_keeps_its_login_in_a_secret() {
-    let keep = blocks("sh").swap_remove(4);
-    let home = Scene::without_file();
-    let token = home.server.refresh_token_for("v2");
-    fs::write(home.folder().join("secret"), token).unwrap();
-    for job in 1..=3 {
-        let scene = Scene::without_file();
-        install(scene.folder(), "keep", &keep);
-        let mut program = scene.program();
-        program
-            .args(["-o", "github", "--on-refresh", "sh ./keep", "--base-url"])
-            .arg(home.server.base_url())
-            .env("PATH", path(&home))
-            .env("HOME", home.folder())
-            .env("GITHUB_OUTPUT", scene.folder().join("output"))
-            .env("FEISHU_API", "v2")
-            .env("FEISHU_APP_ID", APP_ID)
-            .env("FEISHU_APP_SECRET", APP_SECRET)
-            .env(
-                "FEISHU_REFRESH_TOKEN",
-                fs::read_to_string(home.folder().join("secret")).unwrap(),
-            );
-        let run = Run::of(program.output().unwrap());
-        assert_eq!(run.code, 0, "job {job}: {}", run.stderr);
-        let secret = fs::read_to_string(home.folder().join("secret")).unwrap();
-        assert!(home.server.is_live(&secret));
-        let arguments = fs::read_to_string(home.folder().join("gh-arguments")).unwrap();
-        assert_eq!(arguments, "secret set --env feishu FEISHU_REFRESH_TOKEN\n");
+    // A group hears of a login that dies soon, or has died, or cannot be read, by the bot's keyword.
+    let whole = scene.text();
+    let end = scene.value("refresh_token_expires_at");
+    let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(47)).to_string();
+    let dying = whole.replace(&end, &soon);
+    let dead = whole.replace("refresh_token = ", "refresh_token = \n; ");
+    for (text, says) in [
+        (dying.as_str(), "end within 2d"),
+        (&dead, "cannot be refreshed"),
+        ("no section", "line 1"),
+    ] {
+        scene.write(text);
+        let run = shell(&blocks[3]);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        let heard = heard();
+        assert!(
+            heard.starts_with("feishu-refresh: ") && heard.contains(says),
+            "{heard}"
+        );
     }
-    assert_eq!(home.server.rotations(), 3);
 }
 
 /// A job whose refresh token is in a variable, which it rewrites.
@@ -190,10 +165,7 @@ fn a_job_without_a_disk_rewrites_its_variable() {
 /// How programs in other languages call this one.
 #[test]
 fn the_recipes_for_programs_work() {
-    let languages = [
-        ("python", "python3", "-c", "print(feishu_token())"),
-        ("js", "node", "-e", "console.log(feishuToken())"),
-    ];
+    let languages = [("js", "node", "-e", "console.log(feishuToken())")];
     for (kind, interpreter, option, call) in languages {
         let blocks = blocks(kind);
         let [block] = blocks.as_slice() else {

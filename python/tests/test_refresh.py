@@ -12,7 +12,7 @@ from pathlib import Path
 
 import feishu_refresh
 import pytest
-from conftest import read
+from conftest import ROOT, read
 from feishu_refresh import Error, _program, refresh
 
 
@@ -172,6 +172,17 @@ def test_python_is_the_program_with_dash_m(server, folder):
     assert run("--version").stdout.startswith("feishu-refresh ")
     assert run().stdout.strip() == saved(folder, "user_access_token")
     assert run("--no-such-option").returncode == 2
+
+
+def test_the_recipes_for_python_work(folder):
+    blocks = (ROOT / "docs/recipes.md").read_text(encoding="utf-8").split("\n```python\n")[1:]
+    assert len(blocks) == 2, "a block is not tried"
+    for block in blocks:
+        block = block.split("\n```")[0]
+        run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (0, ""), block
+        told = saved(folder, "user_access_token") if "print" in block else ""
+        assert run.stdout.startswith(told)
 
 
 def test_a_program_that_is_not_there_is_an_error(folder, monkeypatch, capsys):
