@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import feishu_refresh
+from feishu_refresh._program import say
 
 
 def REFRESH_USER_ACCESS_TOKEN(
@@ -14,5 +13,5 @@ def REFRESH_USER_ACCESS_TOKEN(
     try:
         return feishu_refresh.refresh(app_access_token, refresh_token, config_file).access_token
     except feishu_refresh.Error as error:
-        print(error, file=sys.stderr)
+        say(f"{error}\n")
         return None
