@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Run, Scene, command};
+use crate::harness::{Run, Scene, command, send_signal};
 use crate::recipes::install;
 use crate::sandbox::{APP_ID, APP_SECRET, Fault};
 use crate::store::Shared;
@@ -22,7 +22,7 @@ const GH: &str = r#"#!/bin/sh
 [ "$1 $2" = 'secret set' ] || exit 9
 case $* in *'--repo me/mine'*) ;; *) exit 9 ;; esac
 echo "$*" >> "$GH_HOME/calls"
-case $(wc -l < "$GH_HOME/calls") in $GH_FAILS) echo 'HTTP 403: Resource not accessible' >&2; exit 1 ;; esac
+case $(($(wc -l < "$GH_HOME/calls"))) in $GH_FAILS) echo 'HTTP 403: Resource not accessible' >&2; exit 1 ;; esac
 cat > "$GH_HOME/$3"
 "#;
 
@@ -59,7 +59,7 @@ impl Runner {
     }
 
     /// The step that refreshes, with the inputs of a workflow that keeps this token in a secret.
-    fn refresh(&self, refresh_token: &str) -> Run {
+    fn step(&self, refresh_token: &str) -> Command {
         let inputs = [
             ("FEISHU_APP_ID", APP_ID),
             ("FEISHU_APP_SECRET", APP_SECRET),
@@ -76,8 +76,13 @@ impl Runner {
             ("GH_TOKEN", "gh-secret"),
         ];
         let mut shell = self.shell();
-        let shell = shell.arg(format!("{FOLDER}/refresh")).envs(inputs);
-        Run::of(shell.env("GH_FAILS", self.gh_fails).output().unwrap())
+        shell.arg(format!("{FOLDER}/refresh")).envs(inputs);
+        shell.env("GH_FAILS", self.gh_fails);
+        shell
+    }
+
+    fn refresh(&self, refresh_token: &str) -> Run {
+        Run::of(self.step(refresh_token).output().unwrap())
     }
 
     fn secret(&self, name: &str) -> Option<String> {
@@ -96,13 +101,13 @@ impl Runner {
         assert_eq!(self.scene.server.spent_seen(), 0);
     }
 
-    /// Types what the log says, as somebody who knows the app secret.
+    /// Pastes what the log says, as somebody who knows the app secret.
     fn repair(&self, log: &str) -> Run {
-        let from = log.find("printf 'app secret: '").expect(log);
-        let to = log[from..].find("\n\n").unwrap();
-        let commands = &log[from..from + to];
+        let from = log.find("\n(\n").expect(log);
+        let to = log.find("\n)\n").unwrap();
+        let pasted = format!("{}\n)\n{APP_SECRET}\n", &log[from..to]);
         let mut shell = self.shell();
-        shell.args(["-euc", commands]).env("GH_FAILS", "never");
+        shell.env("GH_FAILS", "never");
         let mut child = shell
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,7 +115,7 @@ impl Runner {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        std::io::Write::write_all(&mut stdin, format!("{APP_SECRET}\n").as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stdin, pasted.as_bytes()).unwrap();
         drop(stdin);
         Run::of(child.wait_with_output().unwrap())
     }
@@ -139,6 +144,8 @@ fn the_action_puts_the_successor_where_the_token_came_from() {
             .unwrap()
             .trim_end();
         assert!(runner.scene.server.gave(access_token));
+        assert_eq!(run.stderr, "");
+        assert_eq!(fs::read_dir(runner.path("temp")).unwrap().count(), 0);
         // The log has both tokens only where it is told to hide them.
         for secret in [access_token, runner.secret("MY_TOKEN").unwrap().trim_end()] {
             let shown = run.stdout.replace(&format!("::add-mask::{secret}\n"), "");
@@ -160,6 +167,13 @@ fn the_action_spends_nothing_if_the_secret_cannot_be_written() {
     assert!(runner.scene.server.is_live(&token));
     assert!(runner.scene.server.requests().is_empty());
 
+    // A dead token is told as such, and needs no repair.
+    let runner = Runner::new("never");
+    let run = runner.refresh("ur-of-nobody");
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(run.stdout.contains("On any machine: feishu-refresh login"));
+    assert_eq!(fs::read_dir(runner.path("temp")).unwrap().count(), 0);
+
     let run = runner.refresh("");
     assert_eq!(run.code, 3);
     assert!(
@@ -177,6 +191,9 @@ fn the_action_tries_again_before_it_gives_up() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(runner.calls(), 5);
     runner.assert_secret_lives();
+    // Until then, the log had to do.
+    let told = run.stderr.find("\n(\n").unwrap();
+    assert!(run.stderr[told..].contains("MY_TOKEN was written after all"));
 }
 
 #[test]
@@ -186,15 +203,55 @@ fn what_the_log_of_the_action_says_restores_the_secret() {
     assert_eq!(run.code, 7, "{}", run.stdout);
     assert_eq!(runner.secret("MY_TOKEN"), None);
     assert_eq!(runner.calls(), 5);
-    let rotated = runner.scene.server.rotations();
 
-    let repaired = runner.repair(&run.stdout);
-    assert_eq!(repaired.code, 0, "{}\n{}", run.stdout, repaired.stderr);
+    let repaired = runner.repair(&run.stderr);
+    assert_eq!(repaired.code, 0, "{}\n{}", run.stderr, repaired.stderr);
     runner.assert_secret_lives();
-    assert_eq!(runner.scene.server.rotations(), rotated);
     let last = fs::read_to_string(runner.path("gh/calls")).unwrap();
     let last = last.lines().last().unwrap();
     assert_eq!(last, "secret set MY_TOKEN --repo me/mine --env feishu");
+}
+
+/// A runner cancels a job by SIGINT and SIGTERM to the step, and kills it some seconds later.
+#[test]
+fn a_job_that_is_cancelled_during_the_refresh_leaves_the_pair_in_the_log() {
+    let runner = Runner::new("[!1]");
+    runner.scene.server.fail_next(Fault::Hold);
+    let token = runner.scene.server.refresh_token_for("v2");
+    let mut step = runner.step(&token);
+    let step = step.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let step = step.spawn().unwrap();
+    while runner.scene.server.requests().is_empty() {
+        std::thread::yield_now();
+    }
+    send_signal(&step, "INT");
+    send_signal(&step, "TERM");
+    runner.scene.server.release();
+    let run = Run::of(step.wait_with_output().unwrap());
+    assert_eq!(run.code, 7, "{}", run.stderr);
+    assert_eq!(runner.repair(&run.stderr).code, 0, "{}", run.stderr);
+    runner.assert_secret_lives();
+    assert_eq!(fs::read_dir(runner.path("temp")).unwrap().count(), 0);
+}
+
+/// Somebody types it although a later run has put another token there.
+#[test]
+fn what_the_log_of_the_action_says_overwrites_no_newer_token() {
+    let runner = Runner::new("[!1]");
+    let run = runner.refresh(&runner.scene.server.refresh_token_for("v2"));
+    assert_eq!(run.code, 7);
+    runner.repair(&run.stderr);
+    let second = Runner {
+        gh_fails: "never",
+        ..runner
+    };
+    let token = second.secret("MY_TOKEN").unwrap();
+    assert_eq!(second.refresh(token.trim_end()).code, 0);
+    fs::remove_dir_all(second.path("repair")).unwrap();
+    fs::create_dir(second.path("repair")).unwrap();
+    assert_ne!(second.repair(&run.stderr).code, 0);
+    let token = second.secret("MY_TOKEN").unwrap();
+    assert!(second.scene.server.is_live(token.trim_end()));
 }
 
 #[test]
@@ -256,13 +313,14 @@ fn the_action_installs_what_has_the_checksum() {
     fs::create_dir_all(&release).unwrap();
     let make = "name=feishu-refresh-1.2.3-x86_64-unknown-linux-musl; mkdir $name; \
         printf '#!/bin/sh\\necho it runs\\n' > $name/feishu-refresh; chmod +x $name/feishu-refresh; \
-        tar -czf $name.tar.gz $name; sha256sum ./*.tar.gz > SHA256SUMS; cat SHA256SUMS";
+        tar -czf $name.tar.gz $name; shasum -a 256 ./*.tar.gz > SHA256SUMS; cat SHA256SUMS";
     let mut shell = runner.shell();
     let shell = shell.args(["-euc", make]).current_dir(&release);
     let sums = Run::of(shell.output().unwrap());
     assert_eq!(sums.code, 0, "{}", sums.stderr);
     let sum = sums.stdout.split(' ').next().unwrap().to_owned();
 
+    let sum = sum.to_uppercase();
     for (sha256, version) in [(None, "v1.2.3"), (Some(sum.as_str()), "1.2.3")] {
         let run = install_step(&runner, sha256, version);
         assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
