@@ -304,6 +304,24 @@ fn wait_for(is_so: impl Fn() -> bool) {
     }
 }
 
+/// As in an image that has the program and nothing else.
+#[test]
+fn without_a_shell_a_command_is_refused_before_anything_is_spent() {
+    let scene = Scene::new();
+    let hide = "mount --bind /dev/null \"$(readlink -f /bin/sh)\" && exec \"$0\" --on-refresh true";
+    let mut unshare = command("unshare");
+    unshare.args(["-m", "bash", "-c", hide, PROGRAM]);
+    let output = unshare.current_dir(scene.folder()).output();
+    let run = output.ok().map(Run::of);
+    let Some(run) = run.filter(|run| !run.stderr.contains("Operation not permitted")) else {
+        eprintln!("skipped: this machine does not let a test hide the shell");
+        return;
+    };
+    run.assert_failed(3, "there is no /bin/sh here");
+    assert!(run.stderr.contains("nothing was sent"));
+    assert!(scene.server.requests().is_empty());
+}
+
 #[test]
 fn a_command_that_fails_is_told_and_the_token_printed() {
     let scene = Scene::new();

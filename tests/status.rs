@@ -184,6 +184,15 @@ fn status_warns_of_refresh_tokens_that_end_soon() {
     scene.run(words.split(' ')).assert_done();
     scene.run(["status", "--warn-within", "3h"]).assert_done();
 
+    // A host that came by flag belongs to it: elsewhere, the token would be a stranger's.
+    let host = ["--base-url", "https://example.com", "--ca-cert", "ca.pem"];
+    let run = scene.run(["status", "--warn-within", "50d"].iter().chain(&host));
+    let arguments = format!(
+        "feishu-refresh --all -c {file} --base-url https://example.com --ca-cert {} renews",
+        scene.folder().join("ca.pem").display()
+    );
+    assert!(run.stderr.contains(&arguments), "{}", run.stderr);
+
     // Beside one that cannot be refreshed at all.
     scene.write(format!(
         "{}[dead]\nrefresh_token =\napp_access_token = a\n{}",

@@ -11,6 +11,21 @@ use crate::platform::programs::{self, SHELL};
 use crate::refresh::{News, Options};
 use crate::store::file::HOLDERS;
 
+/// Looks whether a command could be run, before anything is spent.
+///
+/// # Errors
+/// [`Kind::Config`] if not.
+pub(super) fn check(command: Option<&str>) -> Result<()> {
+    if command.is_none() || programs::has_shell() {
+        return Ok(());
+    }
+    let message = format!("there is no {SHELL} here, which runs the --on-refresh command");
+    Err(Error::config(message).with_hint(Hint::fixed(
+        "use an image with a shell, or leave out --on-refresh",
+        "请使用带有 shell 的镜像，或去掉 --on-refresh",
+    )))
+}
+
 /// What runs a command for a pair that is saved.
 pub(super) fn work(command: &str, options: &Options, news: &News<'_>) -> AfterSave {
     let News { profile, .. } = *news;

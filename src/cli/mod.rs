@@ -86,6 +86,7 @@ fn dispatch(
         Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
     asked.check().map_err(Error::before_sending)?;
+    hook::check(asked.on_refresh()).map_err(Error::before_sending)?;
     if let Task::Completions { shell } = asked.task() {
         return output::print(console.stdout, &completions::script(*shell)).map(|()| 0);
     }

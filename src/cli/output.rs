@@ -396,7 +396,7 @@ impl Report {
         let file = Some(repeated.file.as_str()).filter(|_| names_file);
         let login = format!("{LOGIN}{}{}", file.unwrap_or_default(), repeated.login);
         let words = words.replace(LOGIN, &login);
-        let all = format!("{ALL}{}{}", file.unwrap_or_default(), repeated.store);
+        let all = format!("{ALL}{}{}", file.unwrap_or_default(), repeated.all);
         let words = words.replace(ALL, &all);
         STORE.iter().fold(words, |words, command| {
             let whole = format!("{command}{}", repeated.store);

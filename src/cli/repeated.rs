@@ -2,7 +2,7 @@
 //!
 //! Promise: no secret is repeated (P10). One that was given is asked for again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -24,6 +24,8 @@ pub(super) struct Repeated {
     pub(super) is_fresh: bool,
     /// What else `feishu-refresh login` needs.
     pub(super) login: String,
+    /// What `feishu-refresh --all` needs beside the file.
+    pub(super) all: String,
     /// What any command about the same store needs.
     pub(super) store: String,
 }
@@ -37,6 +39,18 @@ fn add(arguments: &mut String, option: &str, value: &str) {
         arguments.push_str(&format!(" {option}{}", quoted(value)));
     } else {
         arguments.push_str(&format!(" {option}…"));
+    }
+}
+
+/// Adds those that have a value.
+fn add_given(
+    arguments: &mut String,
+    options: impl IntoIterator<Item = (&'static str, Option<String>)>,
+) {
+    for (option, value) in options {
+        if let Some(value) = value {
+            add(arguments, option, &value);
+        }
     }
 }
 
@@ -61,6 +75,7 @@ impl Asked {
             file: self.file_argument(options, console),
             is_fresh: !has_place && !matches!(self.task(), Task::Login(_)),
             login: self.login_arguments(options, console),
+            all: self.all_arguments(options, console),
             store: self.store_arguments(options, console),
         }
     }
@@ -107,33 +122,47 @@ impl Asked {
         // With --paste, stdin is for the address.
         let secret = if pastes { "APP_SECRET" } else { "-" };
         let secret = Some(secret).filter(|_| asks_secret);
-        if self.server.lark && self.server.base_url.is_none() {
-            arguments.push_str(" --lark");
-        }
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| absolute(path));
-        let options = [
+        let app = [
             ("--app-id ", app_id.map(str::to_owned)),
             ("--app-secret ", secret.map(str::to_owned)),
-            (
-                "--base-url ",
-                without_secret(self.server.base_url.as_deref()),
-            ),
-            (
-                "--accounts-url ",
-                without_secret(self.server.accounts_url.as_deref()),
-            ),
-            ("--ca-cert ", path(&self.server.ca_cert)),
         ];
         let more = match self.task() {
             Task::Login(login) => self.consent_arguments(login),
             _ => Vec::new(),
         };
-        for (option, value) in options.into_iter().chain(more) {
-            if let Some(value) = value {
-                add(&mut arguments, option, &value);
-            }
-        }
+        let options = app.into_iter().chain(self.host_arguments()).chain(more);
+        add_given(&mut arguments, options);
         arguments
+    }
+
+    /// What a refresh of all logins must be given to send their tokens where this run would.
+    fn all_arguments(&self, options: &Options, console: &Console<'_>) -> String {
+        let mut arguments = self.store_arguments(options, console);
+        let token_url = without_secret(self.server.token_url.as_deref());
+        let hosts = self.host_arguments();
+        add_given(
+            &mut arguments,
+            hosts.into_iter().chain([("--token-url ", token_url)]),
+        );
+        arguments
+    }
+
+    /// Which hosts were named.
+    fn host_arguments(&self) -> [(&'static str, Option<String>); 4] {
+        let server = &self.server;
+        let lark = server.lark && server.base_url.is_none();
+        [
+            ("--lark", lark.then(String::new)),
+            ("--base-url ", without_secret(server.base_url.as_deref())),
+            (
+                "--accounts-url ",
+                without_secret(server.accounts_url.as_deref()),
+            ),
+            (
+                "--ca-cert ",
+                server.ca_cert.as_ref().map(|path| absolute(path)),
+            ),
+        ]
     }
 
     /// What else a login was given. Not --on-refresh: a command can hold a secret.

@@ -152,7 +152,7 @@ impl Concerns {
             _ => Some(ending_soon(&self.ending.words(), keeper, self.warn_within)),
         };
         let hint = if self.stuck.count == 0 {
-            renew_in_time(self.warn_within)
+            renew_in_time()
         } else if self.needs_consent && self.is_named {
             Hint::fixed(
                 "have a user consent: feishu-refresh login (115: get a new refresh token as its documents say)",
@@ -187,11 +187,11 @@ fn ending_soon(whose: &str, keeper: &str, within: Duration) -> String {
     format!("the refresh tokens of {whose} of {keeper} end within {within}")
 }
 
-fn renew_in_time(within: Duration) -> Hint {
-    let command = format!("feishu-refresh --all --keep-alive {}", as_typed(within));
-    Hint::naming(
-        format!("{command} renews them in time; a nightly run that should have may be failing"),
-        format!("可及时刷新：{command}；若已有每夜的定时任务，它可能正在失败"),
+/// They have not ended yet, so no person is needed.
+fn renew_in_time() -> Hint {
+    Hint::fixed(
+        "feishu-refresh --all renews them; a scheduled run that should have done so may be failing",
+        "可用 feishu-refresh --all 及时刷新；若已设定时任务，它可能一直在失败",
     )
 }
 
@@ -305,7 +305,7 @@ impl Counts {
         let ending =
             within.map(|within| ending_soon(&format!("{} logins", self.ending), keeper, within));
         let hint = match within {
-            Some(within) if count == 0 => renew_in_time(within),
+            Some(_) if count == 0 => renew_in_time(),
             _ => Hint::fixed(
                 "feishu-refresh status --all names them",
                 "可用 feishu-refresh status --all 查看",

@@ -110,6 +110,11 @@ fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
+/// Whether there is a shell: an image may have none.
+pub(crate) fn has_shell() -> bool {
+    is_program(Path::new(SHELL))
+}
+
 /// Whether a file can be started as a program.
 pub(crate) fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()

@@ -11,6 +11,11 @@ use super::signals::Mask;
 /// What runs a command line.
 pub(crate) const SHELL: &str = "cmd";
 
+/// Whether there is a shell: always.
+pub(crate) fn has_shell() -> bool {
+    true
+}
+
 /// Runs a command line in a shell, with this text on its stdin and its stdout on our stderr, and waits
 /// for its end. It gets the environment with one more variable.
 pub(crate) fn run_shell(
