@@ -228,10 +228,45 @@ fn a_job_that_is_cancelled_during_the_refresh_leaves_the_pair_in_the_log() {
     send_signal(&step, "TERM");
     runner.scene.server.release();
     let run = Run::of(step.wait_with_output().unwrap());
-    assert_eq!(run.code, 7, "{}", run.stderr);
+    assert_eq!(run.code, 128 + 15, "{}", run.stderr);
     assert_eq!(runner.repair(&run.stderr).code, 0, "{}", run.stderr);
     runner.assert_secret_lives();
     assert_eq!(fs::read_dir(runner.path("temp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_job_that_is_cancelled_before_the_refresh_spends_nothing() {
+    let runner = Runner::new("never");
+    install(
+        &runner.path("bin"),
+        "gh",
+        "#!/bin/sh\ntouch \"$GH_HOME/calls\"\nwhile [ ! -e \"$GH_HOME/go\" ]; do :; done\n",
+    );
+    let token = runner.scene.server.refresh_token_for("v2");
+    let mut step = runner.step(&token);
+    let step = step.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let step = step.spawn().unwrap();
+    while !runner.path("gh/calls").exists() {
+        std::thread::yield_now();
+    }
+    send_signal(&step, "INT");
+    fs::write(runner.path("gh/go"), "").unwrap();
+    let run = Run::of(step.wait_with_output().unwrap());
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert!(run.stdout.contains("cancelled; nothing was sent"));
+    assert!(runner.scene.server.requests().is_empty());
+}
+
+/// The vendor's own program, written in Go, does not die of an alarm.
+#[test]
+fn the_action_does_not_wait_for_a_gh_that_hangs() {
+    let runner = Runner::new("2");
+    let hang = GH.replace("exit 1 ;;", "trap '' ALRM; exec /bin/sleep 300 ;;");
+    install(&runner.path("bin"), "gh", &hang);
+    let run = runner.refresh(&runner.scene.server.refresh_token_for("v2"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("MY_TOKEN was written after all"));
+    runner.assert_secret_lives();
 }
 
 /// Somebody types it although a later run has put another token there.

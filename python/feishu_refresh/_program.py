@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired, call
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Optional, Union
 
 NAME = "feishu-refresh.exe" if os.name == "nt" else "feishu-refresh"
@@ -58,7 +58,7 @@ def main() -> int:
 
 def say(text: str) -> None:
     """Writes to sys.stderr, if that can be written."""
-    with suppress(AttributeError, OSError, ValueError):
+    with suppress(Exception):
         sys.stderr.write(text)
 
 
@@ -68,12 +68,15 @@ class Run(Thread):
     under_way: dict[object, Run] = {}
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        super().__init__()
+        super().__init__(daemon=False)
+        self.is_claimed = Lock()  # by its thread, or by who gives it up before that
         self.same = (os.getpid(), *os.stat(".")[1:3], *arguments, *environment.items())
         self.arguments, self.environment, self.signals = arguments, environment, list[int]()
         self.result: Union[tuple[bytes, bytes, int], Error, None] = None
 
     def run(self) -> None:
+        if not self.is_claimed.acquire(blocking=False):
+            return
         try:
             # With close_fds, Popen would wait for any process that another thread forks at this moment.
             command, has_ended = [path(), *self.arguments], False
@@ -91,6 +94,12 @@ class Run(Thread):
         except BaseException as error:
             self.result = not_started(error)
         Run.under_way.pop(self.same, None)
+
+    def interrupted(self, error: BaseException) -> BaseException:
+        # On Windows the console has told the program, and a signal of ours would kill it.
+        if os.name != "nt":
+            self.signals.append(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+        return error
 
 
 def not_started(error: BaseException) -> Error:
@@ -111,24 +120,24 @@ def run(arguments: list[str], secrets: dict[str, str]) -> dict[str, Any]:
         if shared is mine:
             mine.start()
     except BaseException as error:
-        # A signal; or there are no more threads, as in an interpreter that ends.
-        mine.result = not_started(error)
-        Run.under_way.pop(mine.same, None)
-        raised = None if isinstance(error, RuntimeError) else error
+        if mine.is_claimed.acquire(blocking=False):
+            # There are no more threads, as in an interpreter that ends; or a signal came first.
+            mine.result = not_started(error)
+            Run.under_way.pop(mine.same, None)
+            raised = None if isinstance(error, RuntimeError) else error
+        else:
+            raised = shared.interrupted(error)
     while shared.result is None:
         try:
             # Not a lock: it may stay locked if a signal interrupts the wait for it.
             time.sleep(0.005)
-        except BaseException as exception:
-            raised = exception
-            # On Windows the console has told the program, and a signal of ours would kill it.
-            if os.name != "nt":
-                shared.signals.append(signal.SIGINT if isinstance(raised, KeyboardInterrupt) else signal.SIGTERM)
+        except BaseException as error:
+            raised = shared.interrupted(error)
     if isinstance(shared.result, Error):
         raise raised or shared.result
     stdout, stderr, code = shared.result
     text = stderr.decode("utf-8", "replace")
-    told, mark, failure = text.rpartition('{"error":') if code != 0 and '{"error":' in text else (text, "", "")
+    told, mark, failure = text.rpartition('{"error":') if not stdout and '{"error":' in text else (text, "", "")
     if told and shared is mine:
         say(told)
     if raised is not None:
@@ -138,6 +147,6 @@ def run(arguments: list[str], secrets: dict[str, str]) -> dict[str, Any]:
         raise Error(*(fields.get(name) for name in Error.__dataclass_fields__))
     if code != 0 or not stdout:
         how, code = (f"by signal {-code}", 128 - code) if code < 0 else (f"with code {code}", code)
-        raise Error(f"feishu-refresh ended {how}, and did not say why", "unexpected", code)
+        raise Error(f"feishu-refresh ended {how}, and did not say why", "unexpected", code or 1)
     result: dict[str, Any] = json.loads(stdout)
     return result

@@ -1,5 +1,6 @@
 """What a Python program gets of the package: tokens, errors, and no login lost."""
 
+import io
 import os
 import pickle
 import signal
@@ -109,6 +110,35 @@ def test_ten_threads_share_one_new_token(server, folder):
     assert server.count("spent_tokens_sent") == 0
 
 
+def test_an_interrupt_while_the_thread_starts_waits_for_the_save(server, folder, monkeypatch):
+    start = _program.Run.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_program.Run, "start", interrupted)
+    before = saved(folder)
+    server.fail_next("delay")
+    with pytest.raises(KeyboardInterrupt):
+        refresh()
+    # Stopped before it was sent, or saved.
+    server.ask("settled")
+    assert server.is_live(saved(folder)) and _program.Run.under_way == {}, before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are Unix's")
+def test_a_failure_is_told_where_no_child_is_waited_for(folder):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(Error) as failure:
+            refresh(profile="nobody")
+        assert (failure.value.kind, failure.value.exit_code) == ("config", 3)
+        assert refresh().refreshed
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_what_cannot_be_said_costs_no_token(server, folder, monkeypatch):
     class Deaf:
         def write(self, _):
@@ -118,7 +148,7 @@ def test_what_cannot_be_said_costs_no_token(server, folder, monkeypatch):
         def write(self, text):
             refresh(min_ttl="10m")
 
-    for stderr in (None, Deaf(), Curious()):
+    for stderr in (None, Deaf(), Curious(), io.BytesIO()):
         monkeypatch.setattr(sys, "stderr", stderr)
         # With the warning that this token is spent now.
         assert refresh(refresh_token=server.login()).refreshed
