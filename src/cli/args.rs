@@ -8,6 +8,7 @@
 )]
 
 use std::ffi::OsString;
+use std::mem;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::usage::usage_error;
 use super::values::{
     api_parser, duration, rate, retries, scope, secret, shell_command, timeout, variable,
 };
-use crate::error::Result;
+use crate::error::Error;
 use crate::protocol::Api;
 use crate::refresh::Options;
 
@@ -51,7 +52,7 @@ A TOKEN, SECRET or TICKET of - is read from stdin.
 A DURATION is 90, 90s, 10m, 1h or 2d."
 )]
 pub(super) struct Asked {
-    #[command(subcommand)]
+    #[arg(skip)]
     pub(super) task: Option<Task>,
     #[command(flatten)]
     pub(super) tokens: TokenOptions,
@@ -419,6 +420,34 @@ pub(super) enum Parsed {
 
 /// The command line, as clap understands it.
 pub(super) fn understood() -> Command {
+    for_commands(Task::augment_subcommands(main_job()))
+}
+
+/// The same, but of the commands only the one that is typed: each gets a copy of every option, and that would be most
+/// of a start-up.
+fn typed(arguments: &[OsString]) -> Command {
+    let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let named = words
+        .take_while(|word| *word != "--")
+        .find(|word| Task::has_subcommand(word));
+    let Some(named) = named else {
+        return main_job();
+    };
+    let all = Task::augment_subcommands(Command::new(""));
+    let named = all.find_subcommand(named).cloned();
+    for_commands(main_job().subcommands(named))
+}
+
+/// Hands the options down to each command, which takes them all, but has the version of the program.
+fn for_commands(command: Command) -> Command {
+    command.mut_args(|option| {
+        let is_handed_down = option.get_id() != "version";
+        option.global(is_handed_down)
+    })
+}
+
+/// The command line without a command.
+fn main_job() -> Command {
     let told = |name, letter, action, help| {
         let option = Arg::new(name).long(name).short(letter).action(action);
         option.help(help).help_heading("Output")
@@ -427,7 +456,6 @@ pub(super) fn understood() -> Command {
     let version = "Print the version";
     Asked::command()
         .arg(told("help", 'h', ArgAction::Help, help))
-        .mut_args(|option| option.global(true))
         .arg(told("version", 'V', ArgAction::Version, version).hide_short_help(true))
 }
 
@@ -435,12 +463,23 @@ pub(super) fn understood() -> Command {
 ///
 /// # Errors
 /// [`crate::Kind::Usage`], in words that repeat no value.
-pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
-    let parse = |command: Command| {
-        let matches = command.try_get_matches_from(arguments);
-        matches.and_then(|matches| Asked::from_arg_matches(&matches))
+pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Error> {
+    let parse = |mut command: Command| -> Result<Asked, clap::Error> {
+        let matches = command.try_get_matches_from_mut(arguments);
+        // To take it apart would be for nothing: the program is about to do its work, and to end.
+        mem::forget(command);
+        let matches = matches?;
+        let mut asked = Asked::from_arg_matches(&matches)?;
+        if matches.subcommand_name().is_some() {
+            asked.task = Some(Task::from_arg_matches(&matches)?);
+        }
+        Ok(asked)
     };
-    let mut parsed = parse(understood());
+    let mut parsed = parse(typed(arguments));
+    if parsed.is_err() {
+        // What to suggest, only all that there is can tell.
+        parsed = parse(understood());
+    }
     if matches!(&parsed, Err(error) if error.kind() == ErrorKind::DisplayHelp) {
         // Only now: what is shown takes a fifth of a start-up.
         parsed = parse(super::help::shown());
