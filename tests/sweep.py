@@ -3,7 +3,7 @@
 shows what was lost. What may be lost is a reply that was not read, or not yet recorded; the trace
 of the dead run says which. Anything else that is lost, wrong or left behind makes the exit code 1.
 
-    cargo build --release && cargo build --release --example sandbox
+    cargo build --release && cargo build --example sandbox
     python3 tests/sweep.py                      # every call, once as a kill and as errors
     python3 tests/sweep.py --double             # and each of the next run's calls after each kill
     python3 tests/sweep.py --scenario rename --at fsync:signal=KILL:when=1 --at unlink:error=EIO:when=1
@@ -138,7 +138,7 @@ def main():
     parser.add_argument("--at", action="append", metavar="INJECTION", help="one trial, with this; once a run")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--binary", default=f"{target}/release/feishu-refresh")
-    parser.add_argument("--sandbox", default=f"{target}/release/examples/sandbox")
+    parser.add_argument("--sandbox", default=f"{target}/debug/examples/sandbox")
     options = parser.parse_args()
     names = options.scenario or [name for name in SCENARIOS if os.geteuid() == 0 or not SCENARIOS[name].user]
     own, is_bad = threading.local(), False
