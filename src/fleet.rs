@@ -150,7 +150,7 @@ fn work<S: ManyLogins>(
     events: mpsc::Sender<Event>,
 ) -> Result<Done> {
     let driver = Driver::default();
-    let hooks = Worker::start(shield)?;
+    let worker = Worker::start(shield)?;
     let pace = Pace::new(due, store.slots());
     let services = Services::new(options, Some(pace), shield);
     // Nothing is at risk while this waits for others.
@@ -167,7 +167,7 @@ fn work<S: ManyLogins>(
         options,
         due,
         services,
-        hooks,
+        worker,
         events,
         helper: RefCell::new(helper),
         owners: RefCell::default(),

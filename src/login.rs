@@ -22,12 +22,12 @@ use crate::client::Client;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::exchange;
-use crate::profile::{Given, LoginOrder, Origin, Setting, consent_api};
+use crate::profile::{LoginPlan, Origin, Overrides, Setting, consent_api};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Caller, Options, Outcome, Story, kept, save};
+use crate::refresh::{Hooks, Options, Outcome, Story, kept, save};
 use crate::store::{Claim, Reservation, Reserved, Store, Wanted, on_store};
 use failure::{check_whole, flawed, refused};
 
@@ -99,13 +99,13 @@ pub(crate) fn run(
     options: &Options,
     login: &LoginOptions,
     way: &mut dyn Way,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
     shield: fn(),
 ) -> Result<LoggedIn> {
     on_store!(options, shield, |store| {
         let attempt = Login::new(store, options, &login.settings, false, shield)
             .map_err(Error::before_sending)?;
-        attempt.ended(run_on(&attempt, login, way, caller))
+        attempt.ended(run_on(&attempt, login, way, hooks))
     })
 }
 
@@ -113,33 +113,33 @@ fn run_on<S: Store>(
     attempt: &Login<'_, S>,
     login: &LoginOptions,
     way: &mut dyn Way,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
 ) -> Result<Outcome> {
     let redirect_uri = login.redirect_uri.as_ref();
-    let redirect_uri = redirect_uri.or(attempt.order.redirect_uri.as_ref());
+    let redirect_uri = redirect_uri.or(attempt.plan.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
     way.prepare(redirect_uri)?;
-    attempt.try_room(caller)?;
+    attempt.try_room(hooks)?;
     let (verifier, state) = (random_text()?, random_text()?);
     let asked = Asked {
-        app_id: &attempt.order.app.id,
+        app_id: &attempt.plan.app.id,
         redirect_uri,
         scope: &attempt.scope,
         state: state.expose_secret(),
         challenge: &consent::challenge(&verifier),
     };
     let question = Question {
-        page: consent::page(&attempt.order.accounts, &asked),
+        page: consent::page(&attempt.plan.accounts, &asked),
         state,
-        app: attempt.order.app.clone(),
+        app: attempt.plan.app.clone(),
     };
     let grant = CodeGrant {
-        app: attempt.order.app.clone(),
+        app: attempt.plan.app.clone(),
         code: way.ask(&question)?,
         redirect_uri: redirect_uri.to_owned(),
         verifier,
     };
-    let result = attempt.spend(&grant, caller);
+    let result = attempt.spend(&grant, hooks);
     way.tell(result.is_ok());
     result
 }
@@ -147,10 +147,10 @@ fn run_on<S: Store>(
 /// A login under way.
 struct Login<'a, S> {
     options: &'a Options,
-    given: Given<'a>,
+    given: Overrides<'a>,
     store: S,
     driver: Driver,
-    order: LoginOrder,
+    plan: LoginPlan,
     client: Client,
     services: Services,
     /// What is asked for.
@@ -182,17 +182,17 @@ impl<'a, S: Store> Login<'a, S> {
         let snapshot = store.look(wanted, &driver)?;
         given.api = Some(consent_api(&snapshot, &given));
         let view = snapshot.with(given)?;
-        let order = view.login_order(by_device)?;
+        let plan = view.login_order(by_device)?;
         let settings = view.settings(settings)?;
-        if let Some(replaced @ (Api::V1 | Api::Oidc)) = order.replaced {
+        if let Some(replaced @ (Api::V1 | Api::Oidc)) = plan.replaced {
             log::warn!(
                 "{}: a login gives a pair of {}, in the place of one of {}; the Python program cannot go on with it",
-                order.subject,
-                order.api.name(),
+                plan.subject,
+                plan.api.name(),
                 replaced.name()
             );
         }
-        let client = Client::new(&order.address, &options.connection(shield))?;
+        let client = Client::new(&plan.address, &options.connection(shield))?;
         let scope = protocol::scope(options.scope.as_deref().unwrap_or(protocol::OFFLINE_ACCESS));
         let scope =
             scope.ok_or_else(|| Error::config("the scope given is not a list of scopes"))?;
@@ -201,7 +201,7 @@ impl<'a, S: Store> Login<'a, S> {
             given,
             store,
             driver,
-            order,
+            plan,
             client,
             services: Services::new(options, None, shield),
             scope,
@@ -228,20 +228,20 @@ impl<'a, S: Store> Login<'a, S> {
 
     /// Makes room once before a person is asked, and releases it: what would prevent a save
     /// is found out now.
-    fn try_room(&self, caller: &mut dyn Caller) -> Result<()> {
+    fn try_room(&self, hooks: &mut dyn Hooks) -> Result<()> {
         let tried = self.driver.run(async {
-            let room = self.room(caller).await;
+            let room = self.room(hooks).await;
             let tried = room.map(|room| drop(room.release()));
             self.store.give_back(&self.options.profile, None).await;
             self.store.close().await;
-            caller.deliver_signals();
+            hooks.deliver_signals();
             tried
         });
         tried.flatten()
     }
 
     /// Claims the login, and makes room for its new pair. Signals wait from then on.
-    async fn room(&self, caller: &mut dyn Caller) -> Result<<S::Claim as Claim>::Reservation> {
+    async fn room(&self, hooks: &mut dyn Hooks) -> Result<<S::Claim as Claim>::Reservation> {
         let story = Story {
             store: &self.store,
             wanted: Wanted {
@@ -253,8 +253,8 @@ impl<'a, S: Store> Login<'a, S> {
             services: &self.services,
             is_due: false,
         };
-        let claim = story.claim(caller).await?;
-        caller.defer_signals();
+        let claim = story.claim(hooks).await?;
+        hooks.defer_signals();
         match claim.reserve(&self.origin(), self.given, None).await? {
             Reserved::Room(room) => Ok(room),
             Reserved::Changed(_) => Err(Error::temporary("the file was changed just now")),
@@ -262,16 +262,16 @@ impl<'a, S: Store> Login<'a, S> {
     }
 
     /// Exchanges a code for the pair; again, if a failure passes.
-    fn spend(&self, grant: &CodeGrant, caller: &mut dyn Caller) -> Result<Outcome> {
+    fn spend(&self, grant: &CodeGrant, hooks: &mut dyn Hooks) -> Result<Outcome> {
         let judge = |response: &Response| protocol::code_reply(grant, response);
         let mut retries = Retries::new(self.options);
         let mut lost_before = false;
         loop {
             let done = self.exchange(
-                &grant.request(self.order.api),
+                &grant.request(self.plan.api),
                 &grant.secrets(),
                 judge,
-                caller,
+                hooks,
             )?;
             let mut refusal = match done {
                 Ok(outcome) => return Ok(outcome),
@@ -295,14 +295,14 @@ impl<'a, S: Store> Login<'a, S> {
         request: &Request,
         secrets: &Secrets<'_>,
         judge: impl Fn(&Response) -> Reply,
-        caller: &mut dyn Caller,
+        hooks: &mut dyn Hooks,
     ) -> Result<Result<Outcome, Refusal>> {
         let done = self.driver.run(async {
-            let done = self.exchange_in(request, secrets, judge, caller).await;
+            let done = self.exchange_in(request, secrets, judge, hooks).await;
             self.store.give_back(&self.options.profile, None).await;
             self.store.close().await;
             if let Ok(Err(_)) = &done {
-                caller.deliver_signals();
+                hooks.deliver_signals();
             }
             done
         });
@@ -314,9 +314,9 @@ impl<'a, S: Store> Login<'a, S> {
         request: &Request,
         secrets: &Secrets<'_>,
         judge: impl Fn(&Response) -> Reply,
-        caller: &mut dyn Caller,
+        hooks: &mut dyn Hooks,
     ) -> Result<Result<Outcome, Refusal>> {
-        let room = self.room(caller).await?;
+        let room = self.room(hooks).await?;
         self.has_sent.set(true);
         let sent_at = Timestamp::now();
         let judged = exchange::judged(&self.client, request, secrets, judge).await;
@@ -331,12 +331,12 @@ impl<'a, S: Store> Login<'a, S> {
                 return Ok(Err(refusal));
             }
         };
-        let complaint = flawed(&self.order, &rotation);
+        let complaint = flawed(&self.plan, &rotation);
         let tokens = tokens(rotation, sent_at);
         if let (Some(reply), Some(complaint)) = (&unread, &complaint) {
             return Err(kept(&room, reply, complaint));
         }
-        check_whole(&self.order, &tokens)?;
+        check_whole(&self.plan, &tokens)?;
         let received = Received {
             tokens,
             app_token: None,
@@ -344,12 +344,12 @@ impl<'a, S: Store> Login<'a, S> {
             complaint,
         };
         let origin = self.origin();
-        let saved = save(room, &origin, self.given, received, caller);
+        let saved = save(room, &origin, self.given, received, hooks);
         saved.await.map(Ok)
     }
 
     fn refused(&self, refusal: Refusal, lost_before: bool) -> Error {
-        refused(&self.client, &self.order, refusal, lost_before)
+        refused(&self.client, &self.plan, refusal, lost_before)
     }
 }
 

@@ -1,15 +1,15 @@
 //! What a login is: its keys, which source of a value wins, what is sent where, and what a reply changes. Knows no
 //! files: a store says what it holds ([`Snapshot`]), and keeps the result ([`Successor`]).
 //!
-//! [`Given`] came from outside, a [`View`] combines it with a snapshot, an [`Order`] is what one refresh sends,
+//! [`Overrides`] came from outside, a [`View`] combines it with a snapshot, a [`RefreshPlan`] is what one refresh sends,
 //! [`SpentTokens`] remembers which tokens no longer work.
 
 mod absent;
-mod given;
 #[cfg(feature = "postgres")]
 mod kept;
-pub(crate) mod order;
+mod overrides;
 mod place;
+pub(crate) mod plan;
 mod sense;
 pub(crate) mod settings;
 mod spent;
@@ -27,10 +27,10 @@ use secrecy::SecretString;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::Api;
 use crate::token::{Fingerprint, Tokens, is_plausible, later};
-pub(crate) use given::Given;
 #[cfg(feature = "postgres")]
 pub(crate) use kept::Kept;
-pub(crate) use order::{AppProof, LoginOrder, Order};
+pub(crate) use overrides::Overrides;
+pub(crate) use plan::{AppProof, LoginPlan, RefreshPlan};
 pub(crate) use settings::Setting;
 pub(crate) use spent::SpentTokens;
 pub(crate) use successor::{Origin, Successor};
@@ -123,7 +123,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if its api is not known.
-    pub(crate) fn with<'v>(&'v self, given: Given<'v>) -> Result<View<'v>> {
+    pub(crate) fn with<'v>(&'v self, given: Overrides<'v>) -> Result<View<'v>> {
         View::of(self, given)
     }
 

@@ -1,4 +1,4 @@
-//! The course of one refresh: claim, order, reserve, send, save, hand over. Read this file first.
+//! The course of one refresh: claim, plan, reserve, send, save, hand over. Read this file first.
 //!
 //! [`Story::tell`] runs it, for a single login and for one among many. The types carry its rules: only a claim can
 //! reserve, and only a reservation can save, once. Only [`attempts`] sends, and decides about retries; one round of the
@@ -20,7 +20,7 @@ use secrecy::SecretString;
 
 use crate::driver::Driver;
 use crate::error::{Error, Kind, Result};
-use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
 use crate::protocol::Api;
 use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted, on_store};
 use crate::token::{Tokens, later};
@@ -51,7 +51,7 @@ pub struct Outcome {
 
 /// What a refresh leaves to its caller. The program defers signals while a token is at risk (P6) and runs a command
 /// after the save; a library must not touch its caller's signals.
-pub(crate) trait Caller {
+pub(crate) trait Hooks {
     /// From now on, signals wait.
     fn defer_signals(&mut self);
     /// Those that waited take effect now, and later ones at once.
@@ -84,7 +84,7 @@ pub(crate) struct News<'n> {
 /// Does none of it.
 pub(crate) struct Library;
 
-impl Caller for Library {
+impl Hooks for Library {
     fn defer_signals(&mut self) {}
     fn deliver_signals(&mut self) {}
     fn saved<'a>(&'a mut self, _: News<'a>) -> Following<'a> {
@@ -121,10 +121,10 @@ impl<S: Store> Story<'_, S> {
         &self,
         claim: S::Claim,
         before: Option<&Snapshot>,
-        caller: &mut dyn Caller,
+        hooks: &mut dyn Hooks,
     ) -> Result<Outcome> {
         let mut attempts = Attempts::new(self.wanted.profile, self.options, self.services);
-        let told = self.tell_with(&mut attempts, claim, before, caller).await;
+        let told = self.tell_with(&mut attempts, claim, before, hooks).await;
         told.map_err(|error| {
             if attempts.has_sent() {
                 error
@@ -139,7 +139,7 @@ impl<S: Store> Story<'_, S> {
         attempts: &mut Attempts<'_>,
         mut claim: S::Claim,
         before: Option<&Snapshot>,
-        caller: &mut dyn Caller,
+        hooks: &mut dyn Hooks,
     ) -> Result<Outcome> {
         let given = self.wanted.given;
         loop {
@@ -158,16 +158,16 @@ impl<S: Store> Story<'_, S> {
                 continue;
             }
             let view = claim.snapshot().with(given)?;
-            let order = view.order().map_err(|error| attempts.remember(error))?;
-            let client = attempts.client(&order, claim.may_be_spent(order.fingerprint()))?;
-            if let Some(app) = attempts.app_to_ask(&order) {
+            let plan = view.plan().map_err(|error| attempts.remember(error))?;
+            let client = attempts.client(&plan, claim.may_be_spent(plan.fingerprint()))?;
+            if let Some(app) = attempts.app_to_ask(&plan) {
                 let pause = attempts
-                    .fetch(&client, &order, app, &mut claim, given)
+                    .fetch(&client, &plan, app, &mut claim, given)
                     .await?;
-                claim = self.next_turn(claim, pause, caller, attempts).await?;
+                claim = self.next_turn(claim, pause, hooks, attempts).await?;
                 continue;
             }
-            let turn = attempts.turn(&order).await?;
+            let turn = attempts.turn(&plan).await?;
             // The wait for the turn may have been long.
             if claim
                 .renew()
@@ -176,12 +176,12 @@ impl<S: Store> Story<'_, S> {
             {
                 continue;
             }
-            caller.defer_signals();
-            let origin = Origin::Refresh(&order.refresh_token);
-            let room = match claim.reserve(&origin, given, Some(&order)).await {
+            hooks.defer_signals();
+            let origin = Origin::Refresh(&plan.refresh_token);
+            let room = match claim.reserve(&origin, given, Some(&plan)).await {
                 Ok(Reserved::Room(room)) => room,
                 Ok(Reserved::Changed(changed)) => {
-                    caller.deliver_signals();
+                    hooks.deliver_signals();
                     claim = changed;
                     continue;
                 }
@@ -190,18 +190,18 @@ impl<S: Store> Story<'_, S> {
             if self.services.pace().is_some_and(Pace::is_closed) {
                 // A signal came while space was reserved: it takes effect first.
                 claim = room.release();
-                caller.deliver_signals();
+                hooks.deliver_signals();
                 continue;
             }
-            let refused = match attempts.spend(&client, &order).await {
+            let refused = match attempts.spend(&client, &plan).await {
                 Ok(Answer::Tokens(received)) => {
-                    let _turn = turn.filter(|_| caller.holds_up());
-                    return save(room, &origin, given, *received, caller).await;
+                    let _turn = turn.filter(|_| hooks.holds_up());
+                    return save(room, &origin, given, *received, hooks).await;
                 }
                 Ok(Answer::Again(pause)) => {
                     drop(turn);
                     claim = self
-                        .next_turn(room.release(), pause, caller, attempts)
+                        .next_turn(room.release(), pause, hooks, attempts)
                         .await?;
                     continue;
                 }
@@ -211,7 +211,7 @@ impl<S: Store> Story<'_, S> {
             drop(turn);
             let at_sending = room.snapshot().clone();
             claim = self
-                .look_before_ending(room.release(), &order, refused, caller)
+                .look_before_ending(room.release(), &plan, refused, hooks)
                 .await?;
             let view = claim.snapshot().with(given)?;
             if let Some(saved) = view.refreshed_since(&at_sending) {
@@ -222,14 +222,14 @@ impl<S: Store> Story<'_, S> {
 
     /// Claims the login. While the store exists only because this run made it, signals wait: none may leave an empty
     /// one behind.
-    pub(crate) async fn claim(&self, caller: &mut dyn Caller) -> Result<S::Claim> {
+    pub(crate) async fn claim(&self, hooks: &mut dyn Hooks) -> Result<S::Claim> {
         if self.store.must_be_made() {
-            caller.defer_signals();
+            hooks.defer_signals();
         }
         let deadline = self.options.lock_deadline();
         let claim = self.store.claim(self.wanted, deadline).await?;
         if !claim.has_made() {
-            caller.deliver_signals();
+            hooks.deliver_signals();
         }
         Ok(claim)
     }
@@ -242,13 +242,13 @@ impl<S: Store> Story<'_, S> {
     async fn look_before_ending(
         &self,
         mut claim: S::Claim,
-        order: &Order,
+        plan: &RefreshPlan,
         error: Error,
-        caller: &mut dyn Caller,
+        hooks: &mut dyn Hooks,
     ) -> Result<S::Claim> {
         // The error holds the only copy of an unsaved reply.
         let is_final = matches!(error.kind(), Kind::Temporary | Kind::Unsaved);
-        let has_login = !order.address.is_whole() && order.api != Api::Open115;
+        let has_login = !plan.address.is_whole() && plan.api != Api::Open115;
         let was_spent_before = error.is_of_dead_token() && !error.may_have_spent();
         if claim.has_made() && was_spent_before && has_login {
             return Err(error.with_hint(failure::FRESH_DISK));
@@ -256,10 +256,10 @@ impl<S: Store> Story<'_, S> {
         if claim.has_made() || is_final {
             return Err(error);
         }
-        let token = order.fingerprint();
+        let token = plan.fingerprint();
         let is_renewed = |claim: &S::Claim| {
             let now = claim.snapshot().with(self.wanted.given);
-            let now = now.and_then(|view| view.order());
+            let now = now.and_then(|view| view.plan());
             now.is_ok_and(|now| now.fingerprint() != token)
         };
         for pause in LOOKS_AFTER_REFUSAL {
@@ -287,7 +287,7 @@ impl<S: Store> Story<'_, S> {
             level,
             "{error}; another program has renewed the login meanwhile"
         );
-        caller.deliver_signals();
+        hooks.deliver_signals();
         Ok(claim)
     }
 
@@ -296,21 +296,21 @@ impl<S: Store> Story<'_, S> {
         &self,
         mut claim: S::Claim,
         pause: Duration,
-        caller: &mut dyn Caller,
+        hooks: &mut dyn Hooks,
         attempts: &Attempts<'_>,
     ) -> Result<S::Claim> {
         // Nothing is at risk until then.
         let next = if claim.has_made() {
             // Released, so that a signal leaves no reservation behind.
             drop(claim);
-            caller.deliver_signals();
+            hooks.deliver_signals();
             rest(pause).await;
-            self.claim(caller).await
+            self.claim(hooks).await
         } else {
             if !pause.is_zero() {
                 claim.rest(pause, attempts.is_in_doubt()).await;
             }
-            caller.deliver_signals();
+            hooks.deliver_signals();
             rest(pause).await;
             claim.look_again().await.map(|()| claim)
         };
@@ -325,9 +325,9 @@ impl<S: Store> Story<'_, S> {
 pub(crate) async fn save<R: Reservation>(
     room: R,
     origin: &Origin<'_>,
-    given: Given<'_>,
+    given: Overrides<'_>,
     received: Received,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
 ) -> Result<Outcome> {
     let complaint = match (received.unread, received.complaint) {
         (Some(reply), Some(complaint)) => Some(kept(&room, &reply, &complaint)),
@@ -346,7 +346,7 @@ pub(crate) async fn save<R: Reservation>(
     let makes_store = room.has_made() && is_rotated;
     let (api, tokens) = (successor.api, successor.tokens.clone());
     let takes_place = view.new_token().and(successor.held);
-    let saved = match room.save(successor, &*caller.hurry()).await {
+    let saved = match room.save(successor, &*hooks.hurry()).await {
         Ok(saved) => saved,
         Err(error) => return Err(weightier(error, complaint)),
     };
@@ -365,12 +365,12 @@ pub(crate) async fn save<R: Reservation>(
         tokens: &tokens,
         lock_name: saved.lock_name(),
     };
-    caller.saved(news).await;
+    hooks.saved(news).await;
     let outcome = outcome(saved.tokens().clone(), api, true);
     drop(saved);
     let is_unsaved = |complaint: &Error| complaint.kind() == Kind::Unsaved;
     if !complaint.as_ref().is_some_and(is_unsaved) {
-        caller.deliver_signals();
+        hooks.deliver_signals();
     }
     complaint.map_or(outcome, Err)
 }
@@ -407,16 +407,16 @@ async fn rest(pause: Duration) {
 }
 
 /// Does what the options ask, on this thread. `shield` is what each thread started here does first.
-pub(crate) fn run(options: &Options, caller: &mut dyn Caller, shield: fn()) -> Result<Outcome> {
+pub(crate) fn run(options: &Options, hooks: &mut dyn Hooks, shield: fn()) -> Result<Outcome> {
     on_store!(options, shield, |store| run_on(
-        &store, options, caller, shield
+        &store, options, hooks, shield
     ))
 }
 
 fn run_on<S: Store>(
     store: &S,
     options: &Options,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
     shield: fn(),
 ) -> Result<Outcome> {
     let given = options.given();
@@ -445,8 +445,8 @@ fn run_on<S: Store>(
         is_due: false,
     };
     let result = driver.run(async {
-        let told = match one.claim(caller).await {
-            Ok(claim) => one.tell(claim, before.as_ref(), caller).await,
+        let told = match one.claim(hooks).await {
+            Ok(claim) => one.tell(claim, before.as_ref(), hooks).await,
             Err(error) => Err(error.before_sending()),
         };
         // A pair that is saved nowhere is reported before anything else is waited for.

@@ -26,7 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Given, Order, Origin, Snapshot, Successor, View};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
 use crate::token::{Fingerprint, Tokens};
 
 /// The prefix of a store's key as text, so that people and secret scanners recognise one.
@@ -203,7 +203,7 @@ pub(crate) trait ManyLogins: Store {
     fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
 
     /// Does all waiting that must precede any risk, until `deadline`.
-    async fn begin(&self, given: Given<'_>, due: &Due, deadline: Instant) -> Result<()>;
+    async fn begin(&self, given: Overrides<'_>, due: &Due, deadline: Instant) -> Result<()>;
 
     /// Claims more of the due logins: a database at most `room` of them, a file all.
     async fn claim_more(&self, due: &Due, room: usize) -> Result<More<Self::Claim>>;
@@ -290,7 +290,7 @@ pub(crate) type Named<T> = (String, Result<T>);
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'w> {
     pub(crate) profile: &'w str,
-    pub(crate) given: Given<'w>,
+    pub(crate) given: Overrides<'w>,
     /// Whether the login may be missing, since a consent will create it.
     pub(crate) is_for_login: bool,
 }
@@ -334,7 +334,7 @@ pub(crate) trait Claim: Sized {
         Ok(true)
     }
 
-    /// Reserves space for what `origin` will bring. If the store no longer matches the order, nothing is reserved, and
+    /// Reserves space for what `origin` will bring. If the store no longer matches the plan, nothing is reserved, and
     /// the claim comes back with what the store says.
     ///
     /// # Errors
@@ -342,8 +342,8 @@ pub(crate) trait Claim: Sized {
     async fn reserve(
         self,
         origin: &Origin<'_>,
-        given: Given<'_>,
-        order: Option<&Order>,
+        given: Overrides<'_>,
+        plan: Option<&RefreshPlan>,
     ) -> Result<Reserved<Self>>;
 }
 

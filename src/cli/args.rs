@@ -1,4 +1,4 @@
-//! The command line: what can be typed ([`Asked`]). What it comes to is in `options.rs`.
+//! The command line: what can be typed ([`Cli`]). What it comes to is in `options.rs`.
 //!
 //! `-h` is one screen of 80 × 40 with what most runs need; `--help` tells all. All options are taken
 //! everywhere, so that one set of them serves for all commands.
@@ -44,14 +44,14 @@ Exit codes:
   3  input is missing or wrong; nothing was spent
   4  the server refuses this refresh token or user: feishu-refresh login
   5  temporary: run again later
-  6  rotated, but not saved where asked: see the message
+  6  rotated, but not saved where cli: see the message
   7  rotated and saved, but the --on-refresh command failed
 
 A flag beats its environment variable, which beats the file.
 A TOKEN, SECRET or TICKET of - is read from stdin.
 A DURATION is 90, 90s, 10m, 1h or 2d."
 )]
-pub(super) struct Asked {
+pub(super) struct Cli {
     #[arg(skip)]
     pub(super) task: Option<Task>,
     #[command(flatten)]
@@ -413,7 +413,7 @@ pub(super) enum Output {
 /// What a command line comes to.
 pub(super) enum Parsed {
     /// A run.
-    Run(Box<Asked>),
+    Run(Box<Cli>),
     /// A text that was asked for, like `--help`.
     Text(String),
 }
@@ -454,7 +454,7 @@ fn main_job() -> Command {
     };
     let help = "Print help: -h on one screen, --help in full";
     let version = "Print the version";
-    Asked::command()
+    Cli::command()
         .arg(told("help", 'h', ArgAction::Help, help))
         .arg(told("version", 'V', ArgAction::Version, version).hide_short_help(true))
 }
@@ -464,16 +464,16 @@ fn main_job() -> Command {
 /// # Errors
 /// [`crate::Kind::Usage`], in words that repeat no value.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Error> {
-    let parse = |mut command: Command| -> Result<Asked, clap::Error> {
+    let parse = |mut command: Command| -> Result<Cli, clap::Error> {
         let matches = command.try_get_matches_from_mut(arguments);
         // To take it apart would be for nothing: the program is about to do its work, and to end.
         mem::forget(command);
         let matches = matches?;
-        let mut asked = Asked::from_arg_matches(&matches)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
         if matches.subcommand_name().is_some() {
-            asked.task = Some(Task::from_arg_matches(&matches)?);
+            cli.task = Some(Task::from_arg_matches(&matches)?);
         }
-        Ok(asked)
+        Ok(cli)
     };
     let mut parsed = parse(typed(arguments));
     if parsed.is_err() {
@@ -485,7 +485,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Error> {
         parsed = parse(super::help::shown());
     }
     match parsed {
-        Ok(asked) => Ok(Parsed::Run(Box::new(asked))),
+        Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
         Err(error)
             if matches!(
                 error.kind(),

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::time::Instant;
 
-use super::args::{Asked, Output};
+use super::args::{Cli, Output};
 use super::bar::Bar;
 use super::output::{self, Report};
 use super::{Console, hook, log};
@@ -23,7 +23,7 @@ use crate::worker::no_thread;
 
 /// Refreshes all profiles; returns the exit code.
 pub(super) fn run(
-    asked: &Asked,
+    cli: &Cli,
     options: &Options,
     console: &mut Console<'_>,
     mask: &mut Mask,
@@ -31,13 +31,13 @@ pub(super) fn run(
 ) -> Result<u8> {
     let due = Due {
         min_ttl: options.min_ttl,
-        keep_alive: asked.keep_alive(),
+        keep_alive: cli.keep_alive(),
         begun: Instant::now(),
-        spacing: asked.spacing(),
+        spacing: cli.spacing(),
         max_wait: options.max_wait,
     };
-    let json = asked.output_given() == Some(Output::Json);
-    let is_watched = console.stderr_is_terminal && !asked.is_quiet() && !json;
+    let json = cli.output_given() == Some(Output::Json);
+    let is_watched = console.stderr_is_terminal && !cli.is_quiet() && !json;
     let mut board = Board {
         options,
         report,
@@ -56,7 +56,7 @@ pub(super) fn run(
     };
     let helper = Hands {
         gate: mask.gate(),
-        hook: asked.on_refresh().map(str::to_owned),
+        hook: cli.on_refresh().map(str::to_owned),
         options: options.clone(),
     };
     // The working thread lets them through until something is at stake.

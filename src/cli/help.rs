@@ -65,7 +65,7 @@ pub(crate) fn shown() -> Command {
                 .mut_arg("scope", |scope| {
                     let help = "What the token may do, beside offline_access";
                     let long = "What the token may do: scopes of the app, as the developer console names them, \
-                        separated by spaces. offline_access is always asked for. With that alone, the token opens \
+                        separated by spaces. offline_access is always cli for. With that alone, the token opens \
                         almost no API.\n\nExample: --scope \"task:task:read contact:user.base:readonly\"";
                     scope.help(help).long_help(long).hide_short_help(false)
                 })

@@ -23,7 +23,7 @@ static ROAD: Mutex<Road> = Mutex::new(Road::Straight);
 enum Road {
     Straight,
     /// By a thread of its own, once there is something to say.
-    Asked,
+    Cli,
     Thread(mpsc::Sender<Said>, JoinHandle<()>),
 }
 
@@ -37,7 +37,7 @@ enum Said {
 impl Road {
     /// Takes a line.
     fn say(&mut self, line: String) {
-        if let Road::Asked = self {
+        if let Road::Cli = self {
             let (sender, lines) = mpsc::channel::<Said>();
             let thread = thread::Builder::new().spawn(move || write_log(lines));
             *self = thread.map_or(Road::Straight, |thread| Road::Thread(sender, thread));
@@ -76,7 +76,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// From now on the log is written by a thread of its own, so that a stderr that nobody reads holds up
 /// nobody else.
 pub(super) fn from_a_thread() {
-    *locked(&ROAD) = Road::Asked;
+    *locked(&ROAD) = Road::Cli;
 }
 
 /// Waits until all that was said is written.

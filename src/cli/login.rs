@@ -9,7 +9,7 @@ use std::{mem, thread};
 
 use secrecy::SecretString;
 
-use super::args::{Asked, LoginArguments};
+use super::args::{Cli, LoginArguments};
 use super::output::{self, Report, Sink};
 use super::{Console, Program, has};
 use crate::error::{Error, Hint, Result};
@@ -28,18 +28,18 @@ const WAIT: Duration = Duration::from_secs(300);
 /// Gets the first pair in the way that was asked for, and says where it is.
 pub(super) fn run(
     way: &LoginArguments,
-    asked: &Asked,
+    cli: &Cli,
     options: &Options,
     console: &mut Console<'_>,
     mask: &mut Mask,
     report: &Report,
 ) -> Result<()> {
-    let sink = asked
+    let sink = cli
         .output_given()
         .map(|output| Sink::open(output, console.env));
     let sink = sink.transpose().map_err(Error::before_sending)?;
-    let login = asked.login_options(options);
-    let mut program = Program::new(asked, options, mask);
+    let login = cli.login_options(options);
+    let mut program = Program::new(cli, options, mask);
     if let Some(Sink::Github(_)) = sink {
         program.masks = Some(&mut *console.stdout);
     }
@@ -71,7 +71,7 @@ pub(super) fn run(
     if let Some(sink) = sink {
         sink.print(console.stdout, options, &outcome)?;
     }
-    if !asked.is_quiet() {
+    if !cli.is_quiet() {
         output::note_login(console.stderr, options, &outcome, &written, report);
     }
     failure.map_or(Ok(()), Err)

@@ -32,8 +32,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::refresh::{self, Caller, Following, News, Options};
-use args::{Asked, Output, Parsed, Task};
+use crate::refresh::{self, Following, Hooks, News, Options};
+use args::{Cli, Output, Parsed, Task};
 use output::{Report, Sink};
 use status::Form;
 
@@ -81,28 +81,28 @@ fn dispatch(
     profile: &mut Option<String>,
     report: &Report,
 ) -> Result<u8> {
-    let asked = match args::parse(arguments).map_err(Error::before_sending)? {
-        Parsed::Run(asked) => asked,
+    let cli = match args::parse(arguments).map_err(Error::before_sending)? {
+        Parsed::Run(cli) => cli,
         Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
-    asked.check().map_err(Error::before_sending)?;
-    hook::check(asked.on_refresh()).map_err(Error::before_sending)?;
-    if let Task::Completions { shell } = asked.task() {
+    cli.check().map_err(Error::before_sending)?;
+    hook::check(cli.on_refresh()).map_err(Error::before_sending)?;
+    if let Task::Completions { shell } = cli.task() {
         return output::print(console.stdout, &completions::script(*shell)).map(|()| 0);
     }
-    log::to_stderr(asked.verbosity());
-    let options = asked.options(console);
+    log::to_stderr(cli.verbosity());
+    let options = cli.options(console);
     let options = options.map_err(Error::before_sending)?;
-    let is_for_all = asked.is_for_all();
+    let is_for_all = cli.is_for_all();
     *profile = Some(options.profile.clone()).filter(|_| !is_for_all);
-    report.is_about(asked.repeated(&options, console));
-    let done = match asked.task() {
-        Task::Refresh if is_for_all => return fleet::run(&asked, &options, console, mask, report),
-        Task::Refresh => main_job(&asked, &options, console, mask),
+    report.is_about(cli.repeated(&options, console));
+    let done = match cli.task() {
+        Task::Refresh if is_for_all => return fleet::run(&cli, &options, console, mask, report),
+        Task::Refresh => main_job(&cli, &options, console, mask),
         Task::Status { warn_within } => {
-            let one = !is_for_all && asked.names_profile(console.env);
+            let one = !is_for_all && cli.names_profile(console.env);
             profile.take_if(|_| !one);
-            let form = match asked.output() {
+            let form = match cli.output() {
                 Output::Json => Form::Json,
                 _ => Form::Table {
                     has_colour: console.stdout_is_terminal && !has(console.env, "NO_COLOR"),
@@ -119,17 +119,17 @@ fn dispatch(
                 console.stdout,
             )
         }
-        Task::Login(login) => login::run(login, &asked, &options, console, mask, report),
+        Task::Login(login) => login::run(login, &cli, &options, console, mask, report),
         Task::Exec { variables, command } => {
             let path = (console.env)("PATH");
             exec::find(command, path.as_deref()).map_err(Error::before_sending)?;
-            let mut program = Program::new(&asked, &options, mask);
+            let mut program = Program::new(&cli, &options, mask);
             let result = refresh::run(&options, &mut program, Mask::shield_thread);
             let outcome = program.result(result)?;
             program.failure.map_or(Ok(()), Err)?;
             Err(exec::replace(command, variables, &outcome))
         }
-        Task::Store { task } => store::run(task, &asked, &options, console),
+        Task::Store { task } => store::run(task, &cli, &options, console),
         Task::Completions { .. } => Ok(()),
     };
     done.map(|()| 0)
@@ -142,13 +142,13 @@ fn has(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> bool {
 
 /// Refreshes, and prints the token in the form that was asked for.
 fn main_job(
-    asked: &Asked,
+    cli: &Cli,
     options: &Options,
     console: &mut Console<'_>,
     mask: &mut Mask,
 ) -> Result<()> {
-    let sink = Sink::open(asked.output(), console.env).map_err(Error::before_sending)?;
-    let mut program = Program::new(asked, options, mask);
+    let sink = Sink::open(cli.output(), console.env).map_err(Error::before_sending)?;
+    let mut program = Program::new(cli, options, mask);
     if let Sink::Github(_) = sink {
         program.masks = Some(&mut *console.stdout);
     }
@@ -156,7 +156,7 @@ fn main_job(
     let outcome = program.result(result)?;
     let failure = program.failure.take();
     sink.print(console.stdout, options, &outcome)?;
-    if console.stderr_is_terminal && !asked.is_quiet() {
+    if console.stderr_is_terminal && !cli.is_quiet() {
         output::note(console.stderr, options, &outcome);
     }
     failure.map_or(Ok(()), Err)
@@ -175,10 +175,10 @@ struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    fn new(asked: &'a Asked, options: &'a Options, mask: &'a mut Mask) -> Self {
+    fn new(cli: &'a Cli, options: &'a Options, mask: &'a mut Mask) -> Self {
         Program {
             mask,
-            hook: asked.on_refresh(),
+            hook: cli.on_refresh(),
             options,
             masks: None,
             failure: None,
@@ -194,7 +194,7 @@ impl<'a> Program<'a> {
     }
 }
 
-impl Caller for Program<'_> {
+impl Hooks for Program<'_> {
     fn defer_signals(&mut self) {
         self.mask.defer();
     }

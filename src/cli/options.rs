@@ -10,7 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Console;
-use super::args::{Asked, Output, StoreTask, Task};
+use super::args::{Cli, Output, StoreTask, Task};
 use super::output::say;
 use super::values::trimmed;
 use crate::error::{Error, Hint, Kind, Result};
@@ -43,7 +43,7 @@ fn text_from(env: Env<'_>, name: &str) -> Result<Option<String>> {
         .map_err(|_| Error::config(format!("{name} is not UTF-8 text")))
 }
 
-impl Asked {
+impl Cli {
     /// What stdout gets.
     pub(super) fn output(&self) -> Output {
         self.output.output.unwrap_or(Output::Token)

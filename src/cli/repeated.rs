@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::args::{Asked, LimitOptions, LoginArguments, Task};
+use super::args::{Cli, LimitOptions, LoginArguments, Task};
 use super::{Console, has};
 use crate::platform::programs::quoted;
 use crate::protocol::Address;
@@ -67,7 +67,7 @@ fn absolute(path: &Path) -> String {
     absolute.display().to_string()
 }
 
-impl Asked {
+impl Cli {
     /// What hints repeat of this command line.
     pub(super) fn repeated(&self, options: &Options, console: &Console<'_>) -> Repeated {
         let has_place = options.store.is_some() || options.config_file.exists();

@@ -4,13 +4,13 @@
 use std::io::Read;
 
 use super::Console;
-use super::args::{Asked, StoreTask};
+use super::args::{Cli, StoreTask};
 use crate::error::Result;
 use crate::refresh::Options;
 
 /// Does what was asked, and says what was done.
 #[cfg(not(feature = "postgres"))]
-pub(super) fn run(_: &StoreTask, _: &Asked, _: &Options, _: &mut Console<'_>) -> Result<()> {
+pub(super) fn run(_: &StoreTask, _: &Cli, _: &Options, _: &mut Console<'_>) -> Result<()> {
     Err(crate::store::no_postgres())
 }
 
@@ -18,7 +18,7 @@ pub(super) fn run(_: &StoreTask, _: &Asked, _: &Options, _: &mut Console<'_>) ->
 #[cfg(feature = "postgres")]
 pub(super) fn run(
     task: &StoreTask,
-    asked: &Asked,
+    cli: &Cli,
     options: &Options,
     console: &mut Console<'_>,
 ) -> Result<()> {
@@ -32,11 +32,11 @@ pub(super) fn run(
             let database = named(options)?;
             let settings = options.connection(Mask::shield_thread);
             let done = Driver::default().run(postgres::set_up(database, &settings))??;
-            tell(asked, console, &done);
+            tell(cli, console, &done);
             Ok(())
         }
-        StoreTask::Import { from: Some(_) } => import_line(asked, options, console),
-        StoreTask::Import { from: None } => import_file(asked, options, console),
+        StoreTask::Import { from: Some(_) } => import_line(cli, options, console),
+        StoreTask::Import { from: None } => import_file(cli, options, console),
     }
 }
 
@@ -71,18 +71,18 @@ fn opened(options: &Options) -> Result<PostgresStore> {
 }
 
 #[cfg(feature = "postgres")]
-fn tell(asked: &Asked, console: &mut Console<'_>, line: &str) {
-    if !asked.is_quiet() {
+fn tell(cli: &Cli, console: &mut Console<'_>, line: &str) {
+    if !cli.is_quiet() {
         say(console.stderr, line);
     }
 }
 
 /// Moves logins out of a file. One that cannot move does not stop the others.
 #[cfg(feature = "postgres")]
-fn import_file(asked: &Asked, options: &Options, console: &mut Console<'_>) -> Result<()> {
+fn import_file(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Result<()> {
     let store = opened(options)?;
     let file = FileStore::new(&options.config_file, Mask::shield_thread);
-    let only = Some(options.profile.as_str()).filter(|_| asked.names_profile(console.env));
+    let only = Some(options.profile.as_str()).filter(|_| cli.names_profile(console.env));
     let (mut moved, mut failed) = (0, None);
     let shown = (file.path().display().to_string(), store.shown().to_owned());
     let stderr = &mut *console.stderr;
@@ -99,7 +99,7 @@ fn import_file(asked: &Asked, options: &Options, console: &mut Console<'_>) -> R
             }
         };
         moved += 1;
-        if !asked.is_quiet() {
+        if !cli.is_quiet() {
             say(stderr, &line);
         }
     };
@@ -108,7 +108,7 @@ fn import_file(asked: &Asked, options: &Options, console: &mut Console<'_>) -> R
     match failed {
         Some(error) => Err(error),
         None if moved == 0 => {
-            tell(asked, console, &format!("{} has no login to move", shown.0));
+            tell(cli, console, &format!("{} has no login to move", shown.0));
             Ok(())
         }
         None => Ok(()),
@@ -121,7 +121,7 @@ const LONGEST_LINE: u64 = 4 << 20;
 
 /// Takes a sealed line from stdin.
 #[cfg(feature = "postgres")]
-fn import_line(asked: &Asked, options: &Options, console: &mut Console<'_>) -> Result<()> {
+fn import_line(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Result<()> {
     let store = opened(options)?;
     let mut text = String::new();
     let read = (&mut console.stdin)
@@ -141,6 +141,6 @@ fn import_line(asked: &Asked, options: &Options, console: &mut Console<'_>) -> R
             "that is a server's reply: put its refresh token into an INI file, and move it with store import -c FILE".to_owned()
         }
     };
-    tell(asked, console, &told);
+    tell(cli, console, &told);
     Ok(())
 }

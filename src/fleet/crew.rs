@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::profile::{Snapshot, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
-use crate::refresh::{Caller, Following, News, Options, Story, or_saved};
+use crate::refresh::{Following, Hooks, News, Options, Story, or_saved};
 use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted};
 use crate::token::Fingerprint;
 use crate::worker::Worker;
@@ -35,7 +35,7 @@ pub(super) struct Fleet<'f, S> {
     pub(super) due: &'f Due,
     pub(super) services: Services,
     /// Where the commands after a save run.
-    pub(super) hooks: Worker,
+    pub(super) worker: Worker,
     /// Where the result of each is reported.
     pub(super) events: mpsc::Sender<Event>,
     pub(super) helper: RefCell<&'f mut Box<dyn Helper>>,
@@ -279,7 +279,7 @@ impl<S> Member<'_, '_, S> {
     }
 }
 
-impl<S> Caller for Member<'_, '_, S> {
+impl<S> Hooks for Member<'_, '_, S> {
     fn defer_signals(&mut self) {
         self.has_stake(true);
     }
@@ -301,7 +301,7 @@ impl<S> Caller for Member<'_, '_, S> {
         Box::pin(async move {
             let work = self.fleet.helper.borrow_mut().after_save(&news);
             if let Some(work) = work {
-                let done = self.fleet.hooks.run(work).await;
+                let done = self.fleet.worker.run(work).await;
                 let lost = || Error::new(Kind::Hook, "the command after the save could not be run");
                 self.failure = done.unwrap_or_else(|| Err(lost())).err();
             }

@@ -14,7 +14,7 @@ use crate::error::{Error, Hint, Result};
 use crate::exchange;
 use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
 use crate::protocol::{Refusal, Reply, Verdict};
-use crate::refresh::{Caller, Options, Outcome};
+use crate::refresh::{Hooks, Options, Outcome};
 use crate::store::{Store, on_store};
 
 /// How much longer to wait once the server calls the asking too quick (RFC 8628, 3.5).
@@ -30,13 +30,13 @@ pub(crate) fn run(
     login: &LoginOptions,
     show: &mut dyn FnMut(&Prompt),
     wait: Option<Duration>,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
     shield: fn(),
 ) -> Result<LoggedIn> {
     on_store!(options, shield, |store| {
         let attempt = Login::new(store, options, &login.settings, true, shield)
             .map_err(Error::before_sending)?;
-        attempt.ended(run_on(&attempt, show, wait, caller, shield))
+        attempt.ended(run_on(&attempt, show, wait, hooks, shield))
     })
 }
 
@@ -44,19 +44,19 @@ fn run_on<S: Store>(
     attempt: &Login<'_, S>,
     show: &mut dyn FnMut(&Prompt),
     wait: Option<Duration>,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
     shield: fn(),
 ) -> Result<Outcome> {
-    let accounts = Client::new(&attempt.order.accounts, &attempt.options.connection(shield))?;
-    attempt.try_room(caller)?;
+    let accounts = Client::new(&attempt.plan.accounts, &attempt.options.connection(shield))?;
+    attempt.try_room(hooks)?;
     let prompt = prompt(attempt, &accounts)?;
     show(&prompt);
-    poll(attempt, prompt, wait, caller)
+    poll(attempt, prompt, wait, hooks)
 }
 
 /// Asks for what the user is to be shown.
 fn prompt<S>(attempt: &Login<'_, S>, accounts: &Client) -> Result<Prompt> {
-    let app = &attempt.order.app;
+    let app = &attempt.plan.app;
     let secrets = device::secrets(app);
     let send = |request: &_| {
         attempt.has_sent.set(true);
@@ -77,7 +77,7 @@ fn prompt<S>(attempt: &Login<'_, S>, accounts: &Client) -> Result<Prompt> {
             maybe_spent: false,
             ..refusal
         };
-        refused(accounts, &attempt.order, refusal, false)
+        refused(accounts, &attempt.plan, refusal, false)
     })
 }
 
@@ -86,14 +86,14 @@ fn poll<S: Store>(
     attempt: &Login<'_, S>,
     prompt: Prompt,
     wait: Option<Duration>,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
 ) -> Result<Outcome> {
     let life = Duration::from_secs(prompt.expires_in);
     let wait = wait.filter(|wait| *wait < life);
     let deadline = Instant::now() + wait.unwrap_or(life);
     let mut interval = Duration::from_secs(prompt.interval);
     let grant = DeviceGrant {
-        app: attempt.order.app.clone(),
+        app: attempt.plan.app.clone(),
         device_code: prompt.device_code,
     };
     let mut asked = false;
@@ -109,7 +109,7 @@ fn poll<S: Store>(
         }
         thread::sleep(pause);
         asked = true;
-        let (polled, refusal) = match ask(attempt, &grant, caller)? {
+        let (polled, refusal) = match ask(attempt, &grant, hooks)? {
             Ok(outcome) => return Ok(outcome),
             Err(unanswered) => unanswered,
         };
@@ -136,7 +136,7 @@ fn poll<S: Store>(
 fn ask<S: Store>(
     attempt: &Login<'_, S>,
     grant: &DeviceGrant,
-    caller: &mut dyn Caller,
+    hooks: &mut dyn Hooks,
 ) -> Result<Result<Outcome, (Option<Polled>, Refusal)>> {
     let polled = RefCell::new(None);
     let judge = |response: &_| match grant.polled(response) {
@@ -146,8 +146,8 @@ fn ask<S: Store>(
             Reply::Refused(not_yet())
         }
     };
-    let request = grant.request(attempt.order.api);
-    let done = attempt.exchange(&request, &grant.secrets(), judge, caller)?;
+    let request = grant.request(attempt.plan.api);
+    let done = attempt.exchange(&request, &grant.secrets(), judge, hooks)?;
     Ok(done.map_err(|refusal| (polled.into_inner(), refusal)))
 }
 

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, Result, ServerAnswer};
-use crate::profile::LoginOrder;
+use crate::profile::LoginPlan;
 use crate::protocol::consent::Denial;
 use crate::protocol::{Refusal, Rotation};
 use crate::refresh::failure;
 use crate::token::Tokens;
 
 /// The error for a reply with something wrong in it, if there is.
-pub(super) fn flawed(order: &LoginOrder, rotation: &Rotation) -> Option<Error> {
+pub(super) fn flawed(plan: &LoginPlan, rotation: &Rotation) -> Option<Error> {
     let flaws = rotation.flaws.join(", ");
     if flaws.is_empty() {
         return None;
     }
-    let subject = &order.subject;
+    let subject = &plan.subject;
     let saved = if rotation.refresh_token.is_some() {
         "the pair it gave was saved"
     } else {
@@ -31,8 +31,8 @@ pub(super) fn flawed(order: &LoginOrder, rotation: &Rotation) -> Option<Error> {
 }
 
 /// Refuses tokens that are no pair.
-pub(super) fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {
-    let subject = &order.subject;
+pub(super) fn check_whole(plan: &LoginPlan, tokens: &Tokens) -> Result<()> {
+    let subject = &plan.subject;
     if tokens.refresh_token.is_none() {
         let message =
             format!("{subject}: the consent brought no refresh token; nothing was changed");
@@ -48,7 +48,7 @@ pub(super) fn check_whole(order: &LoginOrder, tokens: &Tokens) -> Result<()> {
 /// that did not arrive.
 pub(super) fn refused(
     client: &Client,
-    order: &LoginOrder,
+    plan: &LoginPlan,
     refusal: Refusal,
     lost_before: bool,
 ) -> Error {
@@ -70,7 +70,7 @@ pub(super) fn refused(
     let server = failure::server_text(refusal.code, refusal.log_id.as_deref());
     let message = format!(
         "{}: {}: {what}{server}; {fate}",
-        order.subject,
+        plan.subject,
         client.host()
     );
     Error::new(kind, message)

@@ -39,12 +39,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What listens for the browser.
 pub(crate) struct Listener {
-    callers: Receiver<Caller>,
+    visitors: Receiver<Visitor>,
     path: String,
 }
 
 /// A browser that asked for something, with its GET request's target.
-struct Caller {
+struct Visitor {
     stream: Arc<TcpStream>,
     target: String,
 }
@@ -74,7 +74,7 @@ impl Listener {
                 "请使用 --paste，或使用已在应用中登记的本机地址，例如 http://localhost:8080/callback",
             )));
         };
-        let (sender, callers) = mpsc::channel();
+        let (sender, visitors) = mpsc::channel();
         let mut bound = false;
         let mut missing = None;
         for address in loopback.addresses {
@@ -97,7 +97,7 @@ impl Listener {
             return Err(taken(loopback.port, &error));
         }
         Ok(Listener {
-            callers,
+            visitors,
             path: loopback.path,
         })
     }
@@ -116,26 +116,26 @@ impl Listener {
         let mut told = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let caller = match self.callers.recv_timeout(left) {
-                Ok(caller) => caller,
+            let visitor = match self.visitors.recv_timeout(left) {
+                Ok(visitor) => visitor,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Err(too_late(wait));
                 }
             };
-            let (path, query) = caller
+            let (path, query) = visitor
                 .target
                 .split_once('?')
-                .unwrap_or((&caller.target, ""));
+                .unwrap_or((&visitor.target, ""));
             let answer = if path == self.path {
                 question.answer(query)
             } else {
                 Answer::Other
             };
             match answer {
-                Answer::Code(code) => return Ok((code, Browser(caller.stream))),
+                Answer::Code(code) => return Ok((code, Browser(visitor.stream))),
                 Answer::Denied(denial) => {
                     let page = pages::without_consent(&denial);
-                    let _ = reply_with(&caller.stream, page, &denial.words);
+                    let _ = reply_with(&visitor.stream, page, &denial.words);
                     return Err(denied(&denial));
                 }
                 Answer::WrongState => {
@@ -146,10 +146,10 @@ impl Listener {
                             "an answer with the wrong state came to the redirect URI: it does not count"
                         );
                     }
-                    let _ = reply(&caller.stream, &pages::WRONG_STATE);
+                    let _ = reply(&visitor.stream, &pages::WRONG_STATE);
                 }
                 Answer::Other => {
-                    let _ = reply(&caller.stream, &pages::NOT_FOUND);
+                    let _ = reply(&visitor.stream, &pages::NOT_FOUND);
                 }
             }
         }
@@ -158,14 +158,14 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        for late in self.callers.try_iter() {
+        for late in self.visitors.try_iter() {
             let _ = reply(&late.stream, &pages::LATE);
         }
     }
 }
 
 /// Hears every caller, each on a thread of its own.
-fn accept(socket: &TcpListener, callers: &Sender<Caller>, shield: fn()) {
+fn accept(socket: &TcpListener, visitors: &Sender<Visitor>, shield: fn()) {
     let mut open: VecDeque<Weak<TcpStream>> = VecDeque::new();
     for stream in socket.incoming() {
         let Ok(stream) = stream else {
@@ -180,10 +180,10 @@ fn accept(socket: &TcpListener, callers: &Sender<Caller>, shield: fn()) {
         {
             let _ = oldest.shutdown(Shutdown::Both);
         }
-        let callers = callers.clone();
+        let visitors = visitors.clone();
         spawn(shield, move || {
             // Nobody is left to hear of a connection that broke.
-            let _ = listen(&stream, &callers);
+            let _ = listen(&stream, &visitors);
         });
     }
 }
@@ -197,12 +197,12 @@ fn spawn(shield: fn(), work: impl FnOnce() + Send + 'static) {
 }
 
 /// Reads what a client wants, and passes on a GET request: only that can be the browser's answer.
-fn listen(stream: &Arc<TcpStream>, callers: &Sender<Caller>) -> io::Result<()> {
+fn listen(stream: &Arc<TcpStream>, visitors: &Sender<Visitor>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     match read_target(stream, Instant::now() + PATIENCE)? {
         Ok(target) => {
             let stream = Arc::clone(stream);
-            match callers.send(Caller { stream, target }) {
+            match visitors.send(Visitor { stream, target }) {
                 Ok(()) => Ok(()),
                 Err(late) => reply(&late.0.stream, &pages::LATE),
             }

@@ -3,7 +3,7 @@
 //! Promise: a host that only the store names gets secrets only from that store (P10). A checked-out
 //! file must not be able to pull a CI's secrets.
 
-use super::{Addresses, Given, LoginId, Profile};
+use super::{Addresses, LoginId, Overrides, Profile};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{Address, Api};
 
@@ -24,7 +24,7 @@ pub(super) enum Which {
 }
 
 impl Which {
-    pub(super) fn given<'g>(self, given: &Given<'g>) -> Option<&'g str> {
+    pub(super) fn given<'g>(self, given: &Overrides<'g>) -> Option<&'g str> {
         match self {
             Which::Base => given.base_url,
             Which::Accounts => given.accounts_url,
@@ -58,19 +58,19 @@ impl Which {
     }
 
     /// Whether it is said for this login and no other.
-    pub(super) fn is_said_for_this(self, profile: &Profile, given: &Given<'_>) -> bool {
+    pub(super) fn is_said_for_this(self, profile: &Profile, given: &Overrides<'_>) -> bool {
         let stored = self.stored(&profile.own).filter(|_| !given.lark);
         self.given(given).or(stored).is_some()
     }
 
     /// Whether it is said at all.
-    pub(super) fn is_said(self, profile: &Profile, given: &Given<'_>) -> bool {
+    pub(super) fn is_said(self, profile: &Profile, given: &Overrides<'_>) -> bool {
         let shared = self.stored(&profile.shared).filter(|_| !given.lark);
         self.is_said_for_this(profile, given) || shared.is_some()
     }
 
     /// Whether whoever started this run named the host.
-    fn is_given(address: &Address, given: &Given<'_>) -> bool {
+    fn is_given(address: &Address, given: &Overrides<'_>) -> bool {
         [Which::Base, Which::Accounts, Which::Token]
             .iter()
             .any(|which| {
@@ -83,7 +83,7 @@ impl Which {
     pub(super) fn of(
         self,
         profile: &Profile,
-        given: &Given<'_>,
+        given: &Overrides<'_>,
         api: Api,
     ) -> Result<Option<Place>> {
         if let Some(text) = self.given(given) {
@@ -123,7 +123,7 @@ impl Place {
     }
 
     /// The service of a login of this api.
-    pub(super) fn base(profile: &Profile, given: &Given<'_>, api: Api) -> Result<Self> {
+    pub(super) fn base(profile: &Profile, given: &Overrides<'_>, api: Api) -> Result<Self> {
         match Which::Base.of(profile, given, api)? {
             Some(base) => Ok(base),
             None => Place::vendors(api.vendor(given.lark).home()),

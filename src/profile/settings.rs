@@ -80,10 +80,14 @@ mod tests {
 
     use jiff::SignedDuration;
 
-    use super::super::{Addresses, Given, LoginId, Snapshot};
+    use super::super::{Addresses, LoginId, Overrides, Snapshot};
     use super::*;
 
-    fn written(own: Addresses, shared: Addresses, given: Given<'_>) -> Vec<(&'static str, String)> {
+    fn written(
+        own: Addresses,
+        shared: Addresses,
+        given: Overrides<'_>,
+    ) -> Vec<(&'static str, String)> {
         let snapshot = Snapshot {
             login: LoginId {
                 profile: "TOKEN".to_owned(),
@@ -106,11 +110,11 @@ mod tests {
 
     #[test]
     fn lark_is_written_as_its_hosts() {
-        let lark = Given {
+        let lark = Overrides {
             lark: true,
-            ..Given::default()
+            ..Overrides::default()
         };
-        let elsewhere = Given {
+        let elsewhere = Overrides {
             base_url: Some("https://feishu.example"),
             ..lark
         };

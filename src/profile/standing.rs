@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{AppProof, Given, Snapshot};
+use super::{AppProof, Overrides, Snapshot};
 use crate::error::{Error, Result};
 use crate::protocol::Api;
 use crate::token::Fingerprint;
@@ -64,7 +64,7 @@ impl Next {
 ///
 /// # Errors
 /// [`crate::Kind::Config`] if what was given makes no sense.
-pub(crate) fn status(snapshot: &Snapshot, given: Given<'_>, now: Timestamp) -> Result<Status> {
+pub(crate) fn status(snapshot: &Snapshot, given: Overrides<'_>, now: Timestamp) -> Result<Status> {
     given.check()?;
     let login = &snapshot.login;
     let fail = |error: &Error| {
@@ -96,11 +96,11 @@ pub(crate) fn status(snapshot: &Snapshot, given: Given<'_>, now: Timestamp) -> R
         api: Some(view.api()),
         access_token: access_token.map(|token| held(token, view.access_expires_at(now))),
         refresh_token: refresh_token.map(|token| held(token, view.refresh_expires_at(now))),
-        next: match view.order() {
+        next: match view.plan() {
             Err(_) if refresh_token.is_none() && given.refresh_token.is_none() => Next::NoToken,
             Err(error) => fail(&error),
             Ok(_) if has_ended && view.new_token().is_none() => Next::Expired,
-            Ok(order) if matches!(order.app, AppProof::Fetch { .. }) => Next::FetchAndRefresh,
+            Ok(plan) if matches!(plan.app, AppProof::Fetch { .. }) => Next::FetchAndRefresh,
             Ok(_) => Next::Refresh,
         },
     })

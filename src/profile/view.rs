@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::place::{Place, Which};
-use super::{Given, LoginId, Order, Pair, Profile, Snapshot, StatedApi};
+use super::{LoginId, Overrides, Pair, Profile, RefreshPlan, Snapshot, StatedApi};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, Vendor};
 use crate::token::{self, Fingerprint, Tokens};
@@ -24,13 +24,13 @@ const LONGEST_REFRESH: SignedDuration = SignedDuration::from_hours(366 * 24);
 #[derive(Clone, Copy)]
 pub(crate) struct View<'v> {
     snapshot: &'v Snapshot,
-    given: Given<'v>,
+    given: Overrides<'v>,
     /// The endpoint this login is refreshed at.
     api: Api,
 }
 
 impl<'v> View<'v> {
-    pub(super) fn of(snapshot: &'v Snapshot, given: Given<'v>) -> Result<Self> {
+    pub(super) fn of(snapshot: &'v Snapshot, given: Overrides<'v>) -> Result<Self> {
         Ok(View {
             snapshot,
             given,
@@ -42,7 +42,7 @@ impl<'v> View<'v> {
         self.snapshot
     }
 
-    pub(crate) fn given(&self) -> &Given<'v> {
+    pub(crate) fn given(&self) -> &Overrides<'v> {
         &self.given
     }
 
@@ -89,10 +89,10 @@ impl<'v> View<'v> {
         }
     }
 
-    /// Whether an order still holds: the refresh token that it sends is the one to send.
-    pub(crate) fn holds(&self, order: &Order) -> bool {
+    /// Whether a plan still holds: the refresh token that it sends is the one to send.
+    pub(crate) fn holds(&self, plan: &RefreshPlan) -> bool {
         let current = self.new_token().or(self.tokens().refresh_token.as_ref());
-        current.is_some_and(|current| token::same(current, &order.refresh_token))
+        current.is_some_and(|current| token::same(current, &plan.refresh_token))
     }
 
     /// The saved tokens, if the access token lives longer than `least` and nothing else is asked
@@ -102,7 +102,7 @@ impl<'v> View<'v> {
         let pair = &self.profile().pair;
         let token = pair.tokens.access_token.as_ref()?;
         let lasts = self.access_expires_at(now)?.duration_since(now) > least;
-        let without = Given {
+        let without = Overrides {
             api: None,
             ..self.given
         };
@@ -186,7 +186,7 @@ impl View<'_> {
     }
 }
 
-fn new_token<'v>(snapshot: &Snapshot, given: &Given<'v>) -> Option<&'v SecretString> {
+fn new_token<'v>(snapshot: &Snapshot, given: &Overrides<'v>) -> Option<&'v SecretString> {
     let given = given.refresh_token?;
     let Pair { tokens, spent, .. } = &snapshot.profile.pair;
     let own = tokens.refresh_token.as_ref();
@@ -196,7 +196,7 @@ fn new_token<'v>(snapshot: &Snapshot, given: &Given<'v>) -> Option<&'v SecretStr
 }
 
 /// The endpoint that a login is refreshed at: as was said; else as its token's form shows.
-fn api(snapshot: &Snapshot, given: &Given<'_>) -> Result<Api> {
+fn api(snapshot: &Snapshot, given: &Overrides<'_>) -> Result<Api> {
     let Snapshot { login, profile, .. } = snapshot;
     let stated = match (given.api, profile.pair.api) {
         (Some(api), _) | (None, StatedApi::Known(api)) => Some(api),
@@ -219,7 +219,7 @@ fn api(snapshot: &Snapshot, given: &Given<'_>) -> Result<Api> {
 }
 
 /// The endpoint that a user's consent is exchanged at.
-pub(crate) fn consent_api(snapshot: &Snapshot, given: &Given<'_>) -> Api {
+pub(crate) fn consent_api(snapshot: &Snapshot, given: &Overrides<'_>) -> Api {
     let takes_codes = |api: &Api| matches!(api, Api::V2 | Api::V3);
     let profile = &snapshot.profile;
     if Which::Token.is_said(profile, given) {
@@ -235,7 +235,7 @@ pub(crate) fn consent_api(snapshot: &Snapshot, given: &Given<'_>) -> Api {
 }
 
 /// Whether the service is Feishu's own.
-fn is_at_feishu(profile: &Profile, given: &Given<'_>) -> bool {
+fn is_at_feishu(profile: &Profile, given: &Overrides<'_>) -> bool {
     let base = Place::base(profile, given, Api::V1);
     base.is_ok_and(|base| base.address.vendor() == Some(Vendor::Feishu))
 }

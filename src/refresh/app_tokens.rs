@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Options;
 use super::retries::{self, Retries};
 use crate::error::{Error, Result};
-use crate::profile::Order;
+use crate::profile::RefreshPlan;
 use crate::protocol::{App, Refusal};
 use crate::token::{self, AppToken, Fingerprint};
 
@@ -44,11 +44,11 @@ impl AppTokens {
         }
     }
 
-    pub(super) fn of(&self, order: &Order, app: &App) -> Rc<Mutex<Known>> {
+    pub(super) fn of(&self, plan: &RefreshPlan, app: &App) -> Rc<Mutex<Known>> {
         let text = |secret: &SecretString| Fingerprint::of(secret).to_string();
         let ticket = app.ticket.as_ref().map(text).unwrap_or_default();
         let secret = text(&app.secret);
-        let address = order.address.to_string();
+        let address = plan.address.to_string();
         let key = [&address, &app.id, &secret, &ticket].map(String::as_str);
         let mut apps = self.apps.borrow_mut();
         let new = || {

@@ -18,7 +18,7 @@ use super::{Options, failure};
 use crate::client::{Client, Settings};
 use crate::error::{Error, Result};
 use crate::exchange::{self, Judged};
-use crate::profile::{AppProof, Given, Order};
+use crate::profile::{AppProof, Overrides, RefreshPlan};
 use crate::protocol::{
     Address, Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token,
 };
@@ -117,21 +117,21 @@ impl<'s> Attempts<'s> {
     }
 
     /// Learns from a refusal, or from its absence.
-    async fn learn(&self, order: &Order, refusal: Option<&Refusal>) {
+    async fn learn(&self, plan: &RefreshPlan, refusal: Option<&Refusal>) {
         if let Some(pace) = &self.services.pace {
-            pace.learn(self.login, order, refusal).await;
+            pace.learn(self.login, plan, refusal).await;
         }
     }
 
-    /// Waits until something may be sent for this order.
+    /// Waits until something may be sent for this plan.
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the server must not be asked any more.
-    pub(super) async fn turn(&self, order: &Order) -> Result<Option<Turn>> {
+    pub(super) async fn turn(&self, plan: &RefreshPlan) -> Result<Option<Turn>> {
         let Some(pace) = &self.services.pace else {
             return Ok(None);
         };
-        let turn = pace.turn(self.login, order, self.is_again()).await;
+        let turn = pace.turn(self.login, plan, self.is_again()).await;
         turn.map(Some).map_err(|error| self.remember(error))
     }
 
@@ -150,20 +150,20 @@ impl<'s> Attempts<'s> {
         self.retries.is_begun()
     }
 
-    /// The client for an order. `reply_lost` says whether an earlier run may have sent the token.
+    /// The client for a plan. `reply_lost` says whether an earlier run may have sent the token.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if the certificates to trust are not valid.
-    pub(super) fn client(&mut self, order: &Order, reply_lost: bool) -> Result<Client> {
+    pub(super) fn client(&mut self, plan: &RefreshPlan, reply_lost: bool) -> Result<Client> {
         if reply_lost {
-            self.maybe_spent = Some(order.fingerprint());
+            self.maybe_spent = Some(plan.fingerprint());
         }
-        if self.address.as_ref() != Some(&order.address) {
+        if self.address.as_ref() != Some(&plan.address) {
             // Another host needs its own token.
             self.app_token = None;
-            self.address = Some(order.address.clone());
+            self.address = Some(plan.address.clone());
         }
-        let client = self.services.client(&order.address);
+        let client = self.services.client(&plan.address);
         client.map_err(|error| self.remember(error))
     }
 
@@ -175,16 +175,16 @@ impl<'s> Attempts<'s> {
         }
     }
 
-    /// The app whose token must be fetched before an order can be sent.
-    pub(super) fn app_to_ask<'a>(&self, order: &'a Order) -> Option<&'a App> {
-        let is_needed = match &order.app {
+    /// The app whose token must be fetched before a plan can be sent.
+    pub(super) fn app_to_ask<'a>(&self, plan: &'a RefreshPlan) -> Option<&'a App> {
+        let is_needed = match &plan.app {
             AppProof::None | AppProof::App(_) | AppProof::PublicApp(_) => false,
             AppProof::Token { .. } => self.refused_app_token.is_some(),
             AppProof::Fetch { old, .. } => {
                 self.refused_app_token.is_some() || old.is_none() || self.app_refusal.is_none()
             }
         };
-        let app = order.app.renewable();
+        let app = plan.app.renewable();
         app.filter(|_| is_needed && self.app_token.is_none())
     }
 
@@ -192,12 +192,12 @@ impl<'s> Attempts<'s> {
     pub(super) async fn fetch(
         &mut self,
         client: &Client,
-        order: &Order,
+        plan: &RefreshPlan,
         app: &App,
         claim: &mut impl Claim,
-        given: Given<'_>,
+        given: Overrides<'_>,
     ) -> Result<Duration> {
-        let known = self.services.app_tokens.of(order, app);
+        let known = self.services.app_tokens.of(plan, app);
         let mut known = known.lock().await;
         if let Some(pause) = known.pause() {
             return Ok(pause);
@@ -206,8 +206,7 @@ impl<'s> Attempts<'s> {
             self.app_token = Some(token);
             return Ok(Duration::ZERO);
         }
-        let is_enough =
-            |refusal: &&Refusal| known.is_final() || self.can_do_without(order, refusal);
+        let is_enough = |refusal: &&Refusal| known.is_final() || self.can_do_without(plan, refusal);
         let refusal = match known.refusal().filter(is_enough) {
             Some(refusal) => {
                 // Asked for another login.
@@ -215,7 +214,7 @@ impl<'s> Attempts<'s> {
                 refusal.clone()
             }
             None => match self
-                .ask_for_app_token(client, order, app, claim, given)
+                .ask_for_app_token(client, plan, app, claim, given)
                 .await?
             {
                 Ok(token) => {
@@ -227,11 +226,11 @@ impl<'s> Attempts<'s> {
             },
         };
         self.app_refusal = Some(refusal.clone());
-        if self.can_do_without(order, &refusal) {
+        if self.can_do_without(plan, &refusal) {
             known.do_without(refusal);
             return Ok(Duration::ZERO);
         }
-        let words = |refusal| failure::no_app_token(client, order, refusal);
+        let words = |refusal| failure::no_app_token(client, plan, refusal);
         match known.pause_or_give_up(refusal, words) {
             Ok(pause) => Ok(pause),
             Err(error) => Err(self.remember(error)),
@@ -242,12 +241,12 @@ impl<'s> Attempts<'s> {
     async fn ask_for_app_token(
         &mut self,
         client: &Client,
-        order: &Order,
+        plan: &RefreshPlan,
         app: &App,
         claim: &mut impl Claim,
-        given: Given<'_>,
+        given: Overrides<'_>,
     ) -> Result<Result<AppToken, Refusal>> {
-        let turn = self.turn(order).await?;
+        let turn = self.turn(plan).await?;
         if turn.is_some()
             && let Some(token) = self.app_token_of_others(claim, given).await
         {
@@ -269,7 +268,7 @@ impl<'s> Attempts<'s> {
                 ..exchange::no_reply(lost, secrets)
             }),
         };
-        self.learn(order, asked.as_ref().err()).await;
+        self.learn(plan, asked.as_ref().err()).await;
         Ok(asked)
     }
 
@@ -277,12 +276,12 @@ impl<'s> Attempts<'s> {
     async fn app_token_of_others(
         &self,
         claim: &mut impl Claim,
-        given: Given<'_>,
+        given: Overrides<'_>,
     ) -> Option<AppToken> {
         claim.look_again().await.ok()?;
         let snapshot = claim.snapshot();
-        let order = snapshot.with(given).ok()?.order().ok()?;
-        let AppProof::Token { token, .. } = order.app else {
+        let plan = snapshot.with(given).ok()?.plan().ok()?;
+        let AppProof::Token { token, .. } = plan.app else {
             return None;
         };
         let refused = self.refused_app_token.as_ref();
@@ -294,8 +293,8 @@ impl<'s> Attempts<'s> {
     }
 
     /// Whether a token that is about to expire must do, as no other can be fetched.
-    fn can_do_without(&self, order: &Order, refusal: &Refusal) -> bool {
-        let has_old = matches!(order.app, AppProof::Fetch { old: Some(_), .. });
+    fn can_do_without(&self, plan: &RefreshPlan, refusal: &Refusal) -> bool {
+        let has_old = matches!(plan.app, AppProof::Fetch { old: Some(_), .. });
         let can = refusal.is_passing() && has_old && self.refused_app_token.is_none();
         if can {
             log::info!("no new app_access_token: the old one is about to expire, but will do");
@@ -304,30 +303,30 @@ impl<'s> Attempts<'s> {
     }
 
     /// Spends the refresh token.
-    pub(super) async fn spend(&mut self, client: &Client, order: &Order) -> Result<Answer> {
+    pub(super) async fn spend(&mut self, client: &Client, plan: &RefreshPlan) -> Result<Answer> {
         let grant = Grant {
-            refresh_token: order.refresh_token.clone(),
-            credentials: self.credentials(order),
-            scope: order.scope.clone(),
+            refresh_token: plan.refresh_token.clone(),
+            credentials: self.credentials(plan),
+            scope: plan.scope.clone(),
         };
         self.has_sent = true;
         let sent_at = Timestamp::now();
         let Judged { reply, unread } = exchange::judged(
             client,
-            &order.api.refresh_request(&grant),
+            &plan.api.refresh_request(&grant),
             &grant.secrets(),
-            |response| order.api.refresh_reply(&grant, response),
+            |response| plan.api.refresh_reply(&grant, response),
         )
         .await;
         let refusal = match reply {
             Reply::Rotated(rotation) => {
-                self.learn(order, None).await;
-                return Ok(self.received(client, order, rotation, unread, sent_at));
+                self.learn(plan, None).await;
+                return Ok(self.received(client, plan, rotation, unread, sent_at));
             }
             Reply::Refused(refusal) => refusal,
         };
-        self.learn(order, Some(&refusal)).await;
-        let is_renewable = order.app.renewable().is_some();
+        self.learn(plan, Some(&refusal)).await;
+        let is_renewable = plan.app.renewable().is_some();
         let refused = match grant.credentials {
             Credentials::AppToken(token) if is_renewable => Some(token),
             _ => None,
@@ -341,12 +340,12 @@ impl<'s> Attempts<'s> {
             self.app_token = None;
             return Ok(Answer::Again(Duration::ZERO));
         }
-        let token = order.fingerprint();
+        let token = plan.fingerprint();
         let lost_before = self.maybe_spent == Some(token);
         if refusal.maybe_spent {
             self.maybe_spent = Some(token);
         }
-        let words = |refusal| failure::refused(client, order, refusal, lost_before);
+        let words = |refusal| failure::refused(client, plan, refusal, lost_before);
         if let Some(reply) = unread {
             return Ok(Answer::Unread(reply, words(refusal)));
         }
@@ -354,9 +353,9 @@ impl<'s> Attempts<'s> {
     }
 
     /// What tells the server which app asks.
-    fn credentials(&self, order: &Order) -> Credentials {
+    fn credentials(&self, plan: &RefreshPlan) -> Credentials {
         let fetched = self.app_token.as_ref().map(|app| &app.token);
-        match &order.app {
+        match &plan.app {
             AppProof::None => Credentials::None,
             AppProof::App(app) => Credentials::App(app.clone()),
             AppProof::PublicApp(id) => Credentials::PublicApp(id.clone()),
@@ -373,15 +372,15 @@ impl<'s> Attempts<'s> {
     fn received(
         &mut self,
         client: &Client,
-        order: &Order,
+        plan: &RefreshPlan,
         rotation: Rotation,
         unread: Option<Vec<u8>>,
         sent_at: Timestamp,
     ) -> Answer {
-        let complaint = failure::flawed(client, order, &rotation);
+        let complaint = failure::flawed(client, plan, &rotation);
         let tokens = tokens(rotation, sent_at);
         if complaint.is_none() {
-            warn_of_old_token(order, tokens.refresh_token.as_ref());
+            warn_of_old_token(plan, tokens.refresh_token.as_ref());
         }
         Answer::Tokens(Box::new(Received {
             tokens,
@@ -407,11 +406,11 @@ impl<'s> Attempts<'s> {
     }
 }
 
-fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
-    let subject = &order.subject;
+fn warn_of_old_token(plan: &RefreshPlan, refresh_token: Option<&SecretString>) {
+    let subject = &plan.subject;
     match refresh_token {
         None => {
-            let scope = match order.api {
+            let scope = match plan.api {
                 Api::V2 | Api::V3 => {
                     " (v2 and v3 give one only where the user granted offline_access)"
                 }
@@ -419,7 +418,7 @@ fn warn_of_old_token(order: &Order, refresh_token: Option<&SecretString>) {
             };
             log::warn!("{subject}: the reply held no new refresh token: the old one stays{scope}");
         }
-        Some(token) if token::same(token, &order.refresh_token) => {
+        Some(token) if token::same(token, &plan.refresh_token) => {
             log::warn!("{subject}: the server gave the same refresh token again");
         }
         Some(_) => {}

@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::error::{Error, Hint, Kind, ServerAnswer};
-use crate::profile::Order;
+use crate::profile::RefreshPlan;
 use crate::protocol::{Authentication, Refusal, Rotation, Verdict};
 use crate::store::KeptReply;
 
@@ -50,7 +50,7 @@ const LOST: &str = "a reply may have been lost, and the refresh token spent";
 /// spent the token without our seeing the reply.
 pub(super) fn refused(
     client: &Client,
-    order: &Order,
+    plan: &RefreshPlan,
     refusal: Refusal,
     lost_before: bool,
 ) -> Error {
@@ -72,17 +72,17 @@ pub(super) fn refused(
     };
     let own = match refusal.verdict {
         // This program cannot ask for its consent.
-        Verdict::Reauthorize if order.address.is_whole() => Some(STANDARD_CONSENT),
+        Verdict::Reauthorize if plan.address.is_whole() => Some(STANDARD_CONSENT),
         // A lost reply matters more than the server's code.
         Verdict::Reauthorize if lost_before => None,
         Verdict::Temporary | Verdict::RateLimit if maybe_lost => None,
-        Verdict::AppToken if order.app.renewable().is_some() => Some(NOT_THIS_APP),
+        Verdict::AppToken if plan.app.renewable().is_some() => Some(NOT_THIS_APP),
         // The table's advice is for endpoints that take one.
-        Verdict::AppToken if order.api.authentication() != Authentication::AppToken => None,
+        Verdict::AppToken if plan.api.authentication() != Authentication::AppToken => None,
         _ => refusal.hint.cloned(),
     };
     let is_of_dead_token = refusal.is_of_dead_token;
-    let error = error(client, order, refusal, fate)
+    let error = error(client, plan, refusal, fate)
         .with_hint(own.unwrap_or(hint))
         .of_dead_token(is_of_dead_token);
     if maybe_lost {
@@ -93,7 +93,7 @@ pub(super) fn refused(
 }
 
 /// The error for an `app_access_token` that could not be fetched.
-pub(super) fn no_app_token(client: &Client, order: &Order, mut refusal: Refusal) -> Error {
+pub(super) fn no_app_token(client: &Client, plan: &RefreshPlan, mut refusal: Refusal) -> Error {
     let hint = match refusal.verdict {
         // No user or refresh token was involved, and no app token sent.
         Verdict::Reauthorize | Verdict::AppToken => {
@@ -104,7 +104,7 @@ pub(super) fn no_app_token(client: &Client, order: &Order, mut refusal: Refusal)
         _ => refusal.hint.cloned().unwrap_or(LOOK),
     };
     refusal.message = format!("cannot fetch an app_access_token: {}", refusal.message);
-    error(client, order, refusal, "the refresh token was not sent").with_hint(hint)
+    error(client, plan, refusal, "the refresh token was not sent").with_hint(hint)
 }
 
 /// What a verdict means for the run.
@@ -117,14 +117,14 @@ pub(crate) fn kind(verdict: Verdict) -> Kind {
     }
 }
 
-fn error(client: &Client, order: &Order, refusal: Refusal, fate: &str) -> Error {
+fn error(client: &Client, plan: &RefreshPlan, refusal: Refusal, fate: &str) -> Error {
     let what = &refusal.message;
     let wait = match refusal.wait {
         Some(wait) => format!("; it asks to wait {} s", wait.as_secs()),
         None => String::new(),
     };
     let server = server_text(refusal.code, refusal.log_id.as_deref());
-    let (subject, host) = (&order.subject, client.host());
+    let (subject, host) = (&plan.subject, client.host());
     let message = format!("{subject}: {host}: {what}{server}{wait}; {fate}");
     Error::new(kind(refusal.verdict), message).with_server(ServerAnswer {
         code: refusal.code,
@@ -146,7 +146,7 @@ pub(super) fn after_lost_reply(error: &Error) -> Error {
 }
 
 /// The error for a success reply with a flaw, if it has one.
-pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Option<Error> {
+pub(super) fn flawed(client: &Client, plan: &RefreshPlan, rotation: &Rotation) -> Option<Error> {
     if rotation.flaws.is_empty() {
         return None;
     }
@@ -160,7 +160,7 @@ pub(super) fn flawed(client: &Client, order: &Order, rotation: &Rotation) -> Opt
     let server = server_text(None, rotation.log_id.as_deref());
     let message = format!(
         "{}: {}: a success reply, but {flaws}{server}; {saved}",
-        order.subject,
+        plan.subject,
         client.host()
     );
     let answer = ServerAnswer {

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use secrecy::SecretString;
 
 use crate::client::Settings;
-use crate::profile::{Given, View};
+use crate::profile::{Overrides, View};
 use crate::protocol::Api;
 use crate::store::Database;
 use crate::token::Tokens;
@@ -119,8 +119,8 @@ impl Options {
     }
 
     /// What came from outside the file.
-    pub(crate) fn given(&self) -> Given<'_> {
-        Given {
+    pub(crate) fn given(&self) -> Overrides<'_> {
+        Overrides {
             app_access_token: self.app_access_token.as_ref(),
             refresh_token: self.refresh_token.as_ref(),
             app_id: self.app_id.as_deref(),

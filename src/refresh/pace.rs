@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
-use crate::profile::{AppProof, Order};
+use crate::profile::{AppProof, RefreshPlan};
 use crate::protocol::Refusal;
 use crate::store::{Due, MOST_REQUESTS, Slots};
 use crate::token::Fingerprint;
@@ -84,18 +84,23 @@ impl Pace {
         }
     }
 
-    /// Waits for the turn of a login's order; `is_again` if it was sent before.
+    /// Waits for the turn of a login's plan; `is_again` if it was sent before.
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the server must not be asked any more.
-    pub(super) async fn turn(&self, login: &str, order: &Order, is_again: bool) -> Result<Turn> {
-        let (lane, host) = (self.lane(order), self.host(order));
+    pub(super) async fn turn(
+        &self,
+        login: &str,
+        plan: &RefreshPlan,
+        is_again: bool,
+    ) -> Result<Turn> {
+        let (lane, host) = (self.lane(plan), self.host(plan));
         let (mut queue, mut kept) = (None, None);
         loop {
             if !self.is_free(&lane) {
                 kept = None;
             }
-            self.way_is_free(order, &lane, &host).await?;
+            self.way_is_free(plan, &lane, &host).await?;
             let slot = self.shared_slot(login).await?;
             if let Some(slot) = slot {
                 let wait = slot.saturating_sub(machine::uptime());
@@ -153,7 +158,7 @@ impl Pace {
     }
 
     /// Waits until sending is allowed.
-    async fn way_is_free(&self, order: &Order, lane: &Lane, host: &Host) -> Result<()> {
+    async fn way_is_free(&self, plan: &RefreshPlan, lane: &Lane, host: &Host) -> Result<()> {
         loop {
             let opened = self.opened.notified();
             if self.is_closed.get() {
@@ -161,22 +166,22 @@ impl Pace {
                 continue;
             }
             if host.silent.get() >= MOST_SILENT {
-                return Err(given_up(order));
+                return Err(given_up(plan));
             }
             let (held, now) = (lane.held_until.get(), Instant::now());
             if held <= now {
                 return Ok(());
             }
             if held - now > self.max_wait {
-                return Err(held_back(order, held - now));
+                return Err(held_back(plan, held - now));
             }
             sleep_until(held).await;
         }
     }
 
     /// Learns from the result of a login's request.
-    pub(super) async fn learn(&self, login: &str, order: &Order, refusal: Option<&Refusal>) {
-        let host = self.host(order);
+    pub(super) async fn learn(&self, login: &str, plan: &RefreshPlan, refusal: Option<&Refusal>) {
+        let host = self.host(plan);
         let silent = if refusal.is_none_or(|refusal| refusal.is_answer) {
             0
         } else {
@@ -185,7 +190,7 @@ impl Pace {
         host.silent.set(silent);
         let refusal = refusal.filter(|refusal| !refusal.is_of_one_login);
         if let Some(wait) = refusal.and_then(|refusal| refusal.wait) {
-            let lane = self.lane(order);
+            let lane = self.lane(plan);
             let until = Instant::now() + wait;
             lane.held_until.set(lane.held_until.get().max(until));
             if let Some(slots) = &self.slots {
@@ -222,7 +227,7 @@ impl Pace {
         self.opened.notify_waiters();
     }
 
-    fn host(&self, order: &Order) -> Rc<Host> {
+    fn host(&self, plan: &RefreshPlan) -> Rc<Host> {
         let mut hosts = self.hosts.borrow_mut();
         let new = || {
             Rc::new(Host {
@@ -230,10 +235,10 @@ impl Pace {
                 silent: Cell::new(0),
             })
         };
-        Rc::clone(hosts.entry(order.address.origin()).or_insert_with(new))
+        Rc::clone(hosts.entry(plan.address.origin()).or_insert_with(new))
     }
 
-    fn lane(&self, order: &Order) -> Rc<Lane> {
+    fn lane(&self, plan: &RefreshPlan) -> Rc<Lane> {
         let mut apps = self.apps.borrow_mut();
         let now = Instant::now();
         let new = || {
@@ -244,14 +249,14 @@ impl Pace {
                 held_until: Cell::new(now),
             })
         };
-        let key = (order.address.origin(), app(order));
+        let key = (plan.address.origin(), app(plan));
         Rc::clone(apps.entry(key).or_insert_with(new))
     }
 }
 
 /// What tells apps apart.
-fn app(order: &Order) -> String {
-    match &order.app {
+fn app(plan: &RefreshPlan) -> String {
+    match &plan.app {
         AppProof::None => String::new(),
         AppProof::App(app) | AppProof::Fetch { app, .. } => app.id.clone(),
         AppProof::PublicApp(id) => id.clone(),
@@ -262,18 +267,18 @@ fn app(order: &Order) -> String {
     }
 }
 
-fn given_up(order: &Order) -> Error {
+fn given_up(plan: &RefreshPlan) -> Error {
     let message = format!(
         "{}: its host has answered none of the last {MOST_SILENT} requests; nothing more was sent",
-        order.subject
+        plan.subject
     );
     Error::temporary(message).with_hint(Hint::fixed("run again later", "请稍后重试"))
 }
 
-fn held_back(order: &Order, wait: Duration) -> Error {
+fn held_back(plan: &RefreshPlan, wait: Duration) -> Error {
     let message = format!(
         "{}: the server has asked its app to wait {} s; nothing more was sent",
-        order.subject,
+        plan.subject,
         wait.as_secs()
     );
     Error::temporary(message).with_hint(Hint::fixed(

@@ -46,7 +46,7 @@ use super::{
 };
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Given, Order, Origin, Snapshot, Successor, check_name};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, check_name};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 #[cfg(feature = "postgres")]
@@ -232,7 +232,7 @@ impl ManyLogins for FileStore {
     }
 
     /// Locks the file: all its logins are this run's then.
-    async fn begin(&self, given: Given<'_>, due: &Due, deadline: Instant) -> Result<()> {
+    async fn begin(&self, given: Overrides<'_>, due: &Due, deadline: Instant) -> Result<()> {
         given.check()?;
         let saver = Worker::start(self.shield)?;
         let missing = Some(given.missing());
@@ -338,14 +338,14 @@ impl Claim for FileClaim {
     async fn reserve(
         mut self,
         origin: &Origin<'_>,
-        given: Given<'_>,
-        order: Option<&Order>,
+        given: Overrides<'_>,
+        plan: Option<&RefreshPlan>,
     ) -> Result<Reserved<Self>> {
         let had_company = self.had_company;
         self.look_again().await?;
         self.had_company = had_company;
         let view = self.snapshot.with(given)?;
-        if order.is_some_and(|order| !view.holds(order)) {
+        if plan.is_some_and(|plan| !view.holds(plan)) {
             return Ok(Reserved::Changed(self));
         }
         let profile = &self.snapshot.login.profile;

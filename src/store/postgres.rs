@@ -50,7 +50,7 @@ use super::{Due, ManyLogins, More, Named, Slots, Store, Wanted};
 use crate::client::Settings;
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Given, Snapshot, check_name};
+use crate::profile::{Overrides, Snapshot, check_name};
 use address::Address;
 use claim::PostgresClaim;
 use connection::Connector;
@@ -163,7 +163,7 @@ impl ManyLogins for PostgresStore {
         Ok(Vec::new())
     }
 
-    async fn begin(&self, _: Given<'_>, due: &Due, deadline: Instant) -> Result<()> {
+    async fn begin(&self, _: Overrides<'_>, due: &Due, deadline: Instant) -> Result<()> {
         self.run.begin_round(due, deadline).await
     }
 

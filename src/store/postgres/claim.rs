@@ -16,7 +16,7 @@ use super::saving::{Outcome, PutBack};
 use super::statements::{self, flag, text};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs::quoted;
-use crate::profile::{Given, Order, Origin, Snapshot, Successor};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor};
 use crate::store::{Claim, KeptReply, Reservation, Reserved, Saved, Wanted};
 use crate::token::{Fingerprint, Tokens, second};
 
@@ -305,11 +305,11 @@ impl Claim for PostgresClaim {
     async fn reserve(
         self,
         origin: &Origin<'_>,
-        given: Given<'_>,
-        order: Option<&Order>,
+        given: Overrides<'_>,
+        plan: Option<&RefreshPlan>,
     ) -> Result<Reserved<Self>> {
         let view = self.stored.snapshot.with(given)?;
-        if !self.covers_a_request() || order.is_some_and(|order| !view.holds(order)) {
+        if !self.covers_a_request() || plan.is_some_and(|plan| !view.holds(plan)) {
             return Ok(Reserved::Changed(self));
         }
         let facts = match origin {

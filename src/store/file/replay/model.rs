@@ -24,7 +24,7 @@ use super::super::sections::Text;
 use super::super::settle::Aim;
 use super::super::state::State as RealState;
 use super::*;
-use crate::profile::{Given, Origin};
+use crate::profile::{Origin, Overrides};
 use crate::protocol::Api;
 use crate::store::record::{self, Record};
 use crate::token::Tokens;
@@ -101,7 +101,7 @@ struct Rules {
 enum Kind {
     Refresh,
     /// With the last given `-r`.
-    Given,
+    Overrides,
     /// With an unknown `-r`.
     GivenNew,
     Login,
@@ -315,7 +315,7 @@ impl World {
             kind,
             given: self
                 .given
-                .filter(|_| matches!(kind, Kind::Given | Kind::GivenNew)),
+                .filter(|_| matches!(kind, Kind::Overrides | Kind::GivenNew)),
             phase: Phase::Begun,
             entries: Vec::new(),
             reply: None,
@@ -385,7 +385,7 @@ impl World {
         let text = Text::parse(place.file, text.as_bytes()).unwrap();
         let snapshot = text.snapshot(place).unwrap();
         let given = run.given.map(Token::secret);
-        let view = snapshot.with(Given {
+        let view = snapshot.with(Overrides {
             app_access_token: None,
             refresh_token: given.as_ref(),
             app_id: None,
@@ -733,7 +733,7 @@ impl World {
         match phase {
             None => {
                 steps.push(Step::Begin(Kind::Refresh));
-                steps.extend(self.given.map(|_| Step::Begin(Kind::Given)));
+                steps.extend(self.given.map(|_| Step::Begin(Kind::Overrides)));
                 steps.push(Step::Begin(Kind::GivenNew));
                 steps.push(Step::Begin(Kind::Login));
             }

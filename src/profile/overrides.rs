@@ -9,7 +9,7 @@ use crate::token;
 
 /// What came from outside the store, by flag, environment or a caller's argument.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Given<'a> {
+pub(crate) struct Overrides<'a> {
     pub(crate) app_access_token: Option<&'a SecretString>,
     pub(crate) refresh_token: Option<&'a SecretString>,
     pub(crate) app_id: Option<&'a str>,
@@ -23,7 +23,7 @@ pub(crate) struct Given<'a> {
     pub(crate) token_url: Option<&'a str>,
 }
 
-impl Given<'_> {
+impl Overrides<'_> {
     /// The endpoint, as far as what was given shows it.
     fn api(&self) -> Api {
         match (self.api, self.refresh_token) {

@@ -7,8 +7,8 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::given::more_than_a_token;
-use super::{Given, View, key};
+use super::overrides::more_than_a_token;
+use super::{Overrides, View, key};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Address, Api, App, Authentication};
 use crate::token::{Fingerprint, is_bare};
@@ -18,7 +18,7 @@ const APP_TOKEN_RESERVE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Everything one refresh sends, and where to.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct RefreshPlan {
     /// Whose refresh it is, for messages: the profile and its file.
     pub(crate) subject: String,
     pub(crate) api: Api,
@@ -29,7 +29,7 @@ pub(crate) struct Order {
     pub(crate) app: AppProof,
 }
 
-impl Order {
+impl RefreshPlan {
     /// The fingerprint of the token that it spends.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.refresh_token)
@@ -38,7 +38,7 @@ impl Order {
 
 /// What a login sends, and where to.
 #[derive(Debug)]
-pub(crate) struct LoginOrder {
+pub(crate) struct LoginPlan {
     /// Whose login it is, for messages.
     pub(crate) subject: String,
     /// v2 or v3.
@@ -85,7 +85,7 @@ impl AppProof {
 
 impl View<'_> {
     /// What to send, and where.
-    pub(crate) fn order(&self) -> Result<Order> {
+    pub(crate) fn plan(&self) -> Result<RefreshPlan> {
         let own = self.tokens().refresh_token.as_ref();
         let refresh_token = self.new_token().or(own);
         let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
@@ -94,7 +94,7 @@ impl View<'_> {
         self.check_refresh_token(refresh_token)?;
         let app = self.app_proof(self.snapshot().now())?;
         self.check_app_token(&app)?;
-        Ok(Order {
+        Ok(RefreshPlan {
             subject: self.login().to_string(),
             api: self.api(),
             address: self.address(&app)?,
@@ -120,9 +120,9 @@ impl View<'_> {
 
     /// What a login needs of the file. One by device shows the app's secret where consent is asked
     /// for, too.
-    pub(crate) fn login_order(&self, by_device: bool) -> Result<LoginOrder> {
+    pub(crate) fn login_order(&self, by_device: bool) -> Result<LoginPlan> {
         let held = self.tokens().refresh_token.is_some();
-        let without = Given {
+        let without = Overrides {
             api: None,
             ..*self.given()
         };
@@ -166,7 +166,7 @@ impl View<'_> {
                 accounts.check_trusted(self.login())?;
             }
         }
-        Ok(LoginOrder {
+        Ok(LoginPlan {
             subject: self.login().to_string(),
             api: self.api(),
             address: endpoint.address,
@@ -333,7 +333,7 @@ impl View<'_> {
             if !self.snapshot().others.is_empty() {
                 return error;
             }
-            let given = Given {
+            let given = Overrides {
                 api: Some(self.api()),
                 ..*self.given()
             };
