@@ -109,7 +109,7 @@ pub struct Error {
     message: String,
     hint: Option<Box<Hint>>,
     server: Option<Box<ServerAnswer>>,
-    unsaved: Option<Box<Unsaved>>,
+    unsaved: Option<Box<UnsavedTokens>>,
     may_have_spent: bool,
     is_of_dead_token: bool,
     #[source]
@@ -118,7 +118,7 @@ pub struct Error {
 
 /// A pair that no file took.
 #[derive(Debug)]
-struct Unsaved {
+struct UnsavedTokens {
     tokens: Tokens,
     /// The lines that a person must put into the file.
     lines: SecretString,
@@ -275,7 +275,7 @@ impl Error {
     }
 
     pub(crate) fn with_unsaved(mut self, tokens: Tokens, lines: SecretString) -> Self {
-        self.unsaved = Some(Box::new(Unsaved { tokens, lines }));
+        self.unsaved = Some(Box::new(UnsavedTokens { tokens, lines }));
         self
     }
 }

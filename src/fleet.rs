@@ -32,7 +32,7 @@ use crate::refresh::{Options, outcome};
 use crate::store::{Due, ManyLogins, Named, on_store};
 use crate::worker::{Worker, no_thread};
 use crew::Fleet;
-pub(crate) use terms::{AfterSave, Audience, Helper, Settled};
+pub(crate) use terms::{AfterSave, FleetHooks, ResultListener, Settled};
 use terms::{Done, Event, left_out};
 
 /// Refreshes all logins of a store that are due. Signals are deferred when this is called, and still when it returns if
@@ -43,9 +43,9 @@ use terms::{Done, Event, left_out};
 pub(crate) fn run(
     options: &Options,
     due: &Due,
-    helper: Box<dyn Helper>,
+    helper: Box<dyn FleetHooks>,
     shield: fn(),
-    audience: &mut dyn Audience,
+    audience: &mut dyn ResultListener,
 ) -> Result<()> {
     options.given().check().map_err(Error::before_sending)?;
     let before = on_store!(options, shield, |store| store.look_at_all());
@@ -108,7 +108,7 @@ pub(crate) fn run(
 
 type AllSettled = Vec<(String, Settled)>;
 
-fn tell(audience: &mut dyn Audience, all: AllSettled) {
+fn tell(audience: &mut dyn ResultListener, all: AllSettled) {
     audience.expect(all.len());
     for (index, (name, settled)) in all.into_iter().enumerate() {
         audience.settled(index, &name, settled);
@@ -146,7 +146,7 @@ fn work<S: ManyLogins>(
     options: &Options,
     due: &Due,
     shield: fn(),
-    helper: &mut Box<dyn Helper>,
+    helper: &mut Box<dyn FleetHooks>,
     events: mpsc::Sender<Event>,
 ) -> Result<Done> {
     let driver = Driver::default();

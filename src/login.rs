@@ -72,7 +72,7 @@ impl Question {
 }
 
 /// How a person is asked, and the answer comes back.
-pub(crate) trait Way {
+pub(crate) trait ConsentMethod {
     /// Waits for the code.
     ///
     /// # Errors
@@ -98,27 +98,27 @@ pub(crate) trait Way {
 pub(crate) fn run(
     options: &Options,
     login: &LoginOptions,
-    way: &mut dyn Way,
+    method: &mut dyn ConsentMethod,
     hooks: &mut dyn Hooks,
     shield: fn(),
 ) -> Result<LoggedIn> {
     on_store!(options, shield, |store| {
         let attempt = Login::new(store, options, &login.settings, false, shield)
             .map_err(Error::before_sending)?;
-        attempt.ended(run_on(&attempt, login, way, hooks))
+        attempt.ended(run_on(&attempt, login, method, hooks))
     })
 }
 
 fn run_on<S: Store>(
     attempt: &Login<'_, S>,
     login: &LoginOptions,
-    way: &mut dyn Way,
+    method: &mut dyn ConsentMethod,
     hooks: &mut dyn Hooks,
 ) -> Result<Outcome> {
     let redirect_uri = login.redirect_uri.as_ref();
     let redirect_uri = redirect_uri.or(attempt.plan.redirect_uri.as_ref());
     let redirect_uri = redirect_uri.map_or(REDIRECT_URI, String::as_str);
-    way.prepare(redirect_uri)?;
+    method.prepare(redirect_uri)?;
     attempt.try_room(hooks)?;
     let (verifier, state) = (random_text()?, random_text()?);
     let asked = Asked {
@@ -135,12 +135,12 @@ fn run_on<S: Store>(
     };
     let grant = CodeGrant {
         app: attempt.plan.app.clone(),
-        code: way.ask(&question)?,
+        code: method.ask(&question)?,
         redirect_uri: redirect_uri.to_owned(),
         verifier,
     };
     let result = attempt.spend(&grant, hooks);
-    way.tell(result.is_ok());
+    method.tell(result.is_ok());
     result
 }
 

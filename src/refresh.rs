@@ -58,7 +58,7 @@ pub(crate) trait Hooks {
     fn deliver_signals(&mut self);
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
-    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a>;
+    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a>;
     /// Tells whether a signal waits: then a failing save is not retried for long.
     fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
         Box::new(|| false)
@@ -73,7 +73,7 @@ pub(crate) trait Hooks {
 pub(crate) type Following<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// What a server gave and the store holds.
-pub(crate) struct News<'n> {
+pub(crate) struct SavedTokens<'n> {
     pub(crate) profile: &'n str,
     pub(crate) api: Api,
     pub(crate) tokens: &'n Tokens,
@@ -87,7 +87,7 @@ pub(crate) struct Library;
 impl Hooks for Library {
     fn defer_signals(&mut self) {}
     fn deliver_signals(&mut self) {}
-    fn saved<'a>(&'a mut self, _: News<'a>) -> Following<'a> {
+    fn saved<'a>(&'a mut self, _: SavedTokens<'a>) -> Following<'a> {
         Box::pin(async {})
     }
 }
@@ -359,7 +359,7 @@ pub(crate) async fn save<R: Reservation>(
             "{login}: the given refresh token is spent now, its successor is in {file}: keep that file"
         );
     }
-    let news = News {
+    let news = SavedTokens {
         profile: &snapshot.login.profile,
         api,
         tokens: &tokens,

@@ -15,9 +15,9 @@ use super::bar::Bar;
 use super::output::{self, Report};
 use super::{Console, hook, log};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::fleet::{self, AfterSave, Audience, Helper, Settled};
+use crate::fleet::{self, AfterSave, FleetHooks, ResultListener, Settled};
 use crate::platform::signals::{Gate, Mask};
-use crate::refresh::{News, Options};
+use crate::refresh::{Options, SavedTokens};
 use crate::store::Due;
 use crate::worker::no_thread;
 
@@ -38,7 +38,7 @@ pub(super) fn run(
     };
     let json = cli.output_given() == Some(Output::Json);
     let is_watched = console.stderr_is_terminal && !cli.is_quiet() && !json;
-    let mut board = Board {
+    let mut board = FleetReport {
         options,
         report,
         json,
@@ -54,7 +54,7 @@ pub(super) fn run(
         hints: Vec::new(),
         failures: Vec::new(),
     };
-    let helper = Hands {
+    let helper = ProgramHooks {
         gate: mask.gate(),
         hook: cli.on_refresh().map(str::to_owned),
         options: options.clone(),
@@ -87,14 +87,14 @@ pub(super) fn run(
 }
 
 /// The program's hands on the thread that works.
-struct Hands {
+struct ProgramHooks {
     gate: Gate,
     /// The command of `--on-refresh`.
     hook: Option<String>,
     options: Options,
 }
 
-impl Helper for Hands {
+impl FleetHooks for ProgramHooks {
     fn deliver_signals(&mut self) {
         self.gate.deliver();
     }
@@ -115,7 +115,7 @@ impl Helper for Hands {
         self.hook.is_some()
     }
 
-    fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave> {
+    fn after_save(&mut self, news: &SavedTokens<'_>) -> Option<AfterSave> {
         let command = self.hook.as_deref()?;
         Some(hook::work(command, &self.options, news))
     }
@@ -160,7 +160,7 @@ impl Counts {
 }
 
 /// Where it is all shown.
-struct Board<'b> {
+struct FleetReport<'b> {
     options: &'b Options,
     report: &'b Report,
     json: bool,
@@ -184,7 +184,7 @@ struct Board<'b> {
     failures: Vec<(usize, String, Error)>,
 }
 
-impl Audience for Board<'_> {
+impl ResultListener for FleetReport<'_> {
     fn expect(&mut self, all: usize) {
         self.results = (0..all).map(|_| None).collect();
         self.all = Some(all);
@@ -233,7 +233,7 @@ impl Audience for Board<'_> {
     }
 }
 
-impl Board<'_> {
+impl FleetReport<'_> {
     /// Prints what comes next in the order of the file.
     fn print_in_order(&mut self) {
         while self.results.front().is_some_and(Option::is_some) {

@@ -8,7 +8,7 @@ use super::output;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::fleet::AfterSave;
 use crate::platform::programs::{self, SHELL};
-use crate::refresh::{News, Options};
+use crate::refresh::{Options, SavedTokens};
 use crate::store::file::HOLDERS;
 
 /// Looks whether a command could be run, before anything is spent.
@@ -27,8 +27,8 @@ pub(super) fn check(command: Option<&str>) -> Result<()> {
 }
 
 /// What runs a command for a pair that is saved.
-pub(super) fn work(command: &str, options: &Options, news: &News<'_>) -> AfterSave {
-    let News { profile, .. } = *news;
+pub(super) fn work(command: &str, options: &Options, news: &SavedTokens<'_>) -> AfterSave {
+    let SavedTokens { profile, .. } = *news;
     let json = output::json(options, profile, news.api, news.tokens, true);
     let place = format!("[{profile}] of {}", options.keeper());
     let (command, lock_name) = (command.to_owned(), news.lock_name.clone());

@@ -17,45 +17,47 @@ pub(super) fn draw_over(bar: Option<Bar>) {
     *locked(&BAR) = bar;
 }
 
-/// The way of the log to stderr.
-static ROAD: Mutex<Road> = Mutex::new(Road::Straight);
+/// What writes the log to stderr.
+static WRITER: Mutex<LogWriter> = Mutex::new(LogWriter::Direct);
 
-enum Road {
-    Straight,
+enum LogWriter {
+    Direct,
     /// By a thread of its own, once there is something to say.
-    Cli,
-    Thread(mpsc::Sender<Said>, JoinHandle<()>),
+    ThreadLater,
+    Thread(mpsc::Sender<LogMessage>, JoinHandle<()>),
 }
 
-/// What goes that way.
-enum Said {
+/// What its thread is sent.
+enum LogMessage {
     Line(String),
     /// Somebody waits until all before it is written.
     Awaited(mpsc::Sender<()>),
 }
 
-impl Road {
+impl LogWriter {
     /// Takes a line.
     fn say(&mut self, line: String) {
-        if let Road::Cli = self {
-            let (sender, lines) = mpsc::channel::<Said>();
+        if let LogWriter::ThreadLater = self {
+            let (sender, lines) = mpsc::channel::<LogMessage>();
             let thread = thread::Builder::new().spawn(move || write_log(lines));
-            *self = thread.map_or(Road::Straight, |thread| Road::Thread(sender, thread));
+            *self = thread.map_or(LogWriter::Direct, |thread| {
+                LogWriter::Thread(sender, thread)
+            });
         }
         match self {
             // Whoever writes it writes no more: then it is said by nobody.
-            Road::Thread(sender, _) => drop(sender.send(Said::Line(line))),
+            LogWriter::Thread(sender, _) => drop(sender.send(LogMessage::Line(line))),
             _ => say(&mut io::stderr(), &line),
         }
     }
 }
 
-fn write_log(said: mpsc::Receiver<Said>) {
+fn write_log(said: mpsc::Receiver<LogMessage>) {
     Mask::shield_thread();
     for said in said {
         let line = match said {
-            Said::Line(line) => line,
-            Said::Awaited(who) => {
+            LogMessage::Line(line) => line,
+            LogMessage::Awaited(who) => {
                 let _ = who.send(());
                 continue;
             }
@@ -76,14 +78,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// From now on the log is written by a thread of its own, so that a stderr that nobody reads holds up
 /// nobody else.
 pub(super) fn from_a_thread() {
-    *locked(&ROAD) = Road::Cli;
+    *locked(&WRITER) = LogWriter::ThreadLater;
 }
 
 /// Waits until all that was said is written.
 pub(super) fn flush() {
     let (who, written) = mpsc::channel();
-    match &*locked(&ROAD) {
-        Road::Thread(sender, _) => drop(sender.send(Said::Awaited(who))),
+    match &*locked(&WRITER) {
+        LogWriter::Thread(sender, _) => drop(sender.send(LogMessage::Awaited(who))),
         _ => return,
     }
     let _ = written.recv();
@@ -91,8 +93,8 @@ pub(super) fn flush() {
 
 /// Waits until all of it is written, and goes back to the straight way.
 pub(super) fn end_thread() {
-    let road = mem::replace(&mut *locked(&ROAD), Road::Straight);
-    if let Road::Thread(sender, thread) = road {
+    let road = mem::replace(&mut *locked(&WRITER), LogWriter::Direct);
+    if let LogWriter::Thread(sender, thread) = road {
         drop(sender);
         let _ = thread.join();
     }
@@ -120,7 +122,7 @@ impl ::log::Log for StderrLog {
                 ""
             };
             let line = format!("{what}{}", record.args());
-            locked(&ROAD).say(line);
+            locked(&WRITER).say(line);
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Console, Program, has};
 use crate::error::{Error, Hint, Result};
 use crate::login::failure::{denied, too_late};
 use crate::login::listener::{Browser, Listener};
-use crate::login::{self, LoggedIn, Question, Way, pages};
+use crate::login::{self, ConsentMethod, LoggedIn, Question, pages};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
 use crate::protocol::consent::Answer;
@@ -27,7 +27,7 @@ const WAIT: Duration = Duration::from_secs(300);
 
 /// Gets the first pair in the way that was asked for, and says where it is.
 pub(super) fn run(
-    way: &LoginArguments,
+    arguments: &LoginArguments,
     cli: &Cli,
     options: &Options,
     console: &mut Console<'_>,
@@ -43,28 +43,35 @@ pub(super) fn run(
     if let Some(Sink::Github(_)) = sink {
         program.masks = Some(&mut *console.stdout);
     }
-    let wait = way.wait.unwrap_or(WAIT);
+    let wait = arguments.wait.unwrap_or(WAIT);
     let shield = Mask::shield_thread;
     let stderr = &mut *console.stderr;
-    let result = if way.device {
+    let result = if arguments.device {
         let mut show = |prompt: &_| show_prompt(stderr, prompt);
-        login::device::run(options, &login, &mut show, way.wait, &mut program, shield)
-    } else if way.paste {
-        let mut way = Paste {
+        login::device::run(
+            options,
+            &login,
+            &mut show,
+            arguments.wait,
+            &mut program,
+            shield,
+        )
+    } else if arguments.paste {
+        let mut method = Paste {
             stdin: mem::replace(&mut console.stdin, Box::new(io::empty())),
             stderr,
             wait,
         };
-        login::run(options, &login, &mut way, &mut program, shield)
+        login::run(options, &login, &mut method, &mut program, shield)
     } else {
-        let mut way = InBrowser {
+        let mut method = InBrowser {
             stderr,
             wait,
             has_browser: programs::has_browser(&|name| has(console.env, name)),
             listener: None,
             browser: None,
         };
-        login::run(options, &login, &mut way, &mut program, shield)
+        login::run(options, &login, &mut method, &mut program, shield)
     };
     let LoggedIn { outcome, written } = program.result(result)?;
     let failure = program.failure.take();
@@ -91,7 +98,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 /// Who pastes rubbish so often is no person.
 const MOST_TRIES: usize = 20;
 
-impl Way for Paste<'_> {
+impl ConsentMethod for Paste<'_> {
     fn ask(&mut self, question: &Question) -> Result<SecretString> {
         let mut say = |text: &str| {
             // A stderr that takes nothing is no reason to fail.
@@ -176,7 +183,7 @@ struct InBrowser<'a> {
     browser: Option<Browser>,
 }
 
-impl Way for InBrowser<'_> {
+impl ConsentMethod for InBrowser<'_> {
     fn prepare(&mut self, redirect_uri: &str) -> Result<()> {
         self.listener = Some(Listener::bind(redirect_uri, Mask::shield_thread)?);
         Ok(())

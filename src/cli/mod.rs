@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::refresh::{self, Following, Hooks, News, Options};
+use crate::refresh::{self, Following, Hooks, Options, SavedTokens};
 use args::{Cli, Output, Parsed, Task};
 use output::{Report, Sink};
 use status::Form;
@@ -220,7 +220,7 @@ impl Hooks for Program<'_> {
         })
     }
 
-    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a> {
+    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a> {
         let tokens = news.tokens;
         if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
             let secrets = [&tokens.access_token, &tokens.refresh_token];

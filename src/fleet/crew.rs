@@ -10,12 +10,12 @@ use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
-use super::terms::{Done, Event, Helper, Settled, left_out};
+use super::terms::{Done, Event, FleetHooks, Settled, left_out};
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Snapshot, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
-use crate::refresh::{Following, Hooks, News, Options, Story, or_saved};
+use crate::refresh::{Following, Hooks, Options, SavedTokens, Story, or_saved};
 use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted};
 use crate::token::Fingerprint;
 use crate::worker::Worker;
@@ -38,7 +38,7 @@ pub(super) struct Fleet<'f, S> {
     pub(super) worker: Worker,
     /// Where the result of each is reported.
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) helper: RefCell<&'f mut Box<dyn Helper>>,
+    pub(super) helper: RefCell<&'f mut Box<dyn FleetHooks>>,
     /// Which login owns each refresh token, where several hold the same one: the first.
     pub(super) owners: RefCell<HashMap<Fingerprint, String>>,
     /// How many logins are doing something that a signal must not interrupt.
@@ -297,7 +297,7 @@ impl<S> Hooks for Member<'_, '_, S> {
         self.fleet.helper.borrow().follows_saves()
     }
 
-    fn saved<'a>(&'a mut self, news: News<'a>) -> Following<'a> {
+    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a> {
         Box::pin(async move {
             let work = self.fleet.helper.borrow_mut().after_save(&news);
             if let Some(work) = work {

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::profile::Snapshot;
-use crate::refresh::{News, Options, Outcome, outcome};
+use crate::refresh::{Options, Outcome, SavedTokens, outcome};
 
 /// What became of one login.
 pub(crate) struct Settled {
@@ -26,7 +26,7 @@ impl From<Result<Outcome>> for Settled {
 }
 
 /// Receives the results of the logins. It may be as slow as it likes.
-pub(crate) trait Audience {
+pub(crate) trait ResultListener {
     /// The number of logins, and their order. Not called for a store without an order.
     fn expect(&mut self, all: usize);
     /// The result of one of them.
@@ -47,7 +47,7 @@ pub(super) enum Event {
 pub(crate) type AfterSave = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// What a caller may do on the working thread.
-pub(crate) trait Helper: Send {
+pub(crate) trait FleetHooks: Send {
     /// Signals that waited take effect now, on this thread.
     fn deliver_signals(&mut self);
     /// From now on, they wait again.
@@ -62,7 +62,7 @@ pub(crate) trait Helper: Send {
     /// Whether something is run after each save.
     fn follows_saves(&self) -> bool;
     /// Runs it; it may take long.
-    fn after_save(&mut self, news: &News<'_>) -> Option<AfterSave>;
+    fn after_save(&mut self, news: &SavedTokens<'_>) -> Option<AfterSave>;
 }
 
 /// The result for a login that is left out: its token is reported if it is known to be valid long enough.

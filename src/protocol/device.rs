@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::consent::Denial;
-use super::reply::{self, Body, Field, Form, Refusal, Reply, Said, seconds, secret};
+use super::reply::{self, Body, BodyMeaning, Field, Form, Refusal, Reply, seconds, secret};
 use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
 
 /// Defaults for what the reply does not say, in seconds.
@@ -183,7 +183,7 @@ const FORM: Form = Form {
 };
 
 /// As v2, but the error name takes precedence over its code.
-fn judge(body: &Body<'_>) -> Said {
+fn judge(body: &Body<'_>) -> BodyMeaning {
     let error = json::words(&body.fields, &["error"]);
     match codes::look_up_consent_error(&error) {
         Some(entry) => {
@@ -191,7 +191,7 @@ fn judge(body: &Body<'_>) -> Said {
                 &body.fields,
                 &["error_description", "msg", "message", "error"],
             );
-            Said::Error(entry, words)
+            BodyMeaning::Error(entry, words)
         }
         None => (oauth::FORM.judge)(body),
     }

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::json;
-use super::reply::{Body, Form, Said};
+use super::reply::{Body, BodyMeaning, Form};
 use super::{Credentials, Grant, Request};
 use crate::error::Hint;
 
@@ -53,12 +53,12 @@ pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
     }
 }
 
-fn judge(body: &Body<'_>) -> Said {
+fn judge(body: &Body<'_>) -> BodyMeaning {
     let message = json::words(&body.fields, &["msg", "message"]);
     match json::integer_in(&body.fields, "code") {
-        Some(0) => Said::Yes,
-        Some(code) => Said::Code(code, message),
-        None => Said::Neither(message),
+        Some(0) => BodyMeaning::Yes,
+        Some(code) => BodyMeaning::Code(code, message),
+        None => BodyMeaning::Neither(message),
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Reply`] says what it means. A reply is judged by the code in its body; by its HTTP status only
 //! where the body has none, so that a proxy's page is never taken for a verdict on the token.
 //!
-//! One file per system, each with a request and with what the system calls success or failure ([`reply::Said`]);
+//! One file per system, each with a request and with what the system calls success or failure ([`reply::BodyMeaning`]);
 //! [`reply`] does the rest, the same way for all, and [`secrets`] keeps what was sent out of what is shown. [`codes`]
 //! is the one table of codes, [`app_token`] requests what v1 and oidc need beforehand, [`consent`] and [`device`] a
 //! first pair.

@@ -8,7 +8,7 @@
 use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer};
 
-use super::reply::{Body, Form, Said, has};
+use super::reply::{Body, BodyMeaning, Form, has};
 use super::{Api, Credentials, Grant, Request, codes, json};
 use crate::error::Hint;
 
@@ -56,7 +56,7 @@ impl Serialize for Object<'_> {
     }
 }
 
-fn judge(body: &Body<'_>) -> Said {
+fn judge(body: &Body<'_>) -> BodyMeaning {
     let error = json::words(&body.fields, &["error"]);
     let words = json::words(&body.fields, &["error_description", "msg", "message"]);
     let message = match (error.is_empty(), words.is_empty()) {
@@ -67,13 +67,13 @@ fn judge(body: &Body<'_>) -> Said {
     let has_tokens = has(&body.tokens, "refresh_token") || has(&body.tokens, "access_token");
     let has_code = json::is_there(&body.fields, "code");
     match json::integer_in(&body.fields, "code") {
-        Some(0) if has_tokens => Said::Yes,
-        None if !has_code && body.is_success && has_tokens => Said::Yes,
-        Some(code) if code != 0 => Said::Code(code, message),
+        Some(0) if has_tokens => BodyMeaning::Yes,
+        None if !has_code && body.is_success && has_tokens => BodyMeaning::Yes,
+        Some(code) if code != 0 => BodyMeaning::Code(code, message),
         code => match (codes::look_up_error(&error), code) {
-            (Some(entry), _) => Said::Error(entry, message),
-            (None, Some(_)) => Said::Yes,
-            (None, None) => Said::Neither(message),
+            (Some(entry), _) => BodyMeaning::Error(entry, message),
+            (None, Some(_)) => BodyMeaning::Yes,
+            (None, None) => BodyMeaning::Neither(message),
         },
     }
 }

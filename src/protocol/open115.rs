@@ -7,7 +7,7 @@
 use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
 
-use super::reply::{Body, Form, Said, has};
+use super::reply::{Body, BodyMeaning, Form, has};
 use super::{Grant, Request, codes, json};
 
 pub(super) const FORM: Form = Form {
@@ -23,7 +23,7 @@ pub(super) fn request(grant: &Grant) -> Request {
     Request::form("/open/refreshToken", &[("refresh_token", token)])
 }
 
-fn judge(body: &Body<'_>) -> Said {
+fn judge(body: &Body<'_>) -> BodyMeaning {
     let codes = ["code", "errno"].map(|name| json::integer_in(&body.fields, name));
     let refusal = codes.into_iter().flatten().find(|code| *code != 0);
     let state = body.fields.get("state").and_then(|state| truth(state));
@@ -31,15 +31,15 @@ fn judge(body: &Body<'_>) -> Said {
     let has_tokens = has(&body.tokens, "refresh_token");
     match (refusal, state) {
         // It contradicts itself, and only a success brings tokens.
-        (None, Some(false)) if has_tokens => Said::Neither(message),
+        (None, Some(false)) if has_tokens => BodyMeaning::Neither(message),
         (Some(code), Some(true)) if has_tokens && codes::look_up(code).is_none() => {
-            Said::Neither(message)
+            BodyMeaning::Neither(message)
         }
-        (Some(code), _) => Said::Code(code, message),
-        (None, Some(true)) => Said::Yes,
-        (None, None) if codes.contains(&Some(0)) => Said::Yes,
-        (None, Some(false)) => Said::No(message),
-        (None, None) => Said::Neither(message),
+        (Some(code), _) => BodyMeaning::Code(code, message),
+        (None, Some(true)) => BodyMeaning::Yes,
+        (None, None) if codes.contains(&Some(0)) => BodyMeaning::Yes,
+        (None, Some(false)) => BodyMeaning::No(message),
+        (None, None) => BodyMeaning::Neither(message),
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) struct Refusal {
 }
 
 /// What a body means in its system.
-pub(super) enum Said {
+pub(super) enum BodyMeaning {
     /// Success.
     Yes,
     /// Failure, by a code.
@@ -111,7 +111,7 @@ pub(super) struct Body<'a> {
 /// The form of a system's replies.
 pub(super) struct Form {
     /// What a body means.
-    pub(super) judge: fn(&Body<'_>) -> Said,
+    pub(super) judge: fn(&Body<'_>) -> BodyMeaning,
     /// Whether tokens are under `data`.
     pub(super) in_data: bool,
     /// The name of the refresh token's lifetime.
@@ -159,18 +159,18 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
     };
     let has_any = has(tokens, "refresh_token") || has(tokens, "access_token");
     match said {
-        Said::Yes if !has_any && !json::is_there(tokens, "refresh_token") => {
+        BodyMeaning::Yes if !has_any && !json::is_there(tokens, "refresh_token") => {
             let what = "says success, but has no token";
             Reply::Refused(Refusal::unread(response, secrets, what, ""))
         }
-        Said::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
+        BodyMeaning::Yes => Reply::Rotated(rotation(response, secrets, tokens, form, flaws)),
         // Tokens, which only a success brings, must not be lost over a missing word.
-        Said::Neither(_) if body.is_success && has_any => {
+        BodyMeaning::Neither(_) if body.is_success && has_any => {
             flaws.push("it does not say success as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
         // A gateway may have its own word for success.
-        Said::Code(code, _)
+        BodyMeaning::Code(code, _)
             if codes::look_up(code).is_none()
                 && body.is_success
                 && has(tokens, "refresh_token") =>
@@ -178,14 +178,16 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
             flaws.push("it does not say success as documented");
             Reply::Rotated(rotation(response, secrets, tokens, form, flaws))
         }
-        Said::Code(code, message) => {
+        BodyMeaning::Code(code, message) => {
             Reply::Refused(Refusal::by_code(response, secrets, code, &message))
         }
-        Said::Error(entry, message) => {
+        BodyMeaning::Error(entry, message) => {
             Reply::Refused(Refusal::by_entry(response, secrets, Some(entry), &message))
         }
-        Said::No(message) => Reply::Refused(Refusal::by_entry(response, secrets, None, &message)),
-        Said::Neither(message) => {
+        BodyMeaning::No(message) => {
+            Reply::Refused(Refusal::by_entry(response, secrets, None, &message))
+        }
+        BodyMeaning::Neither(message) => {
             let what = "says neither success nor failure";
             Reply::Refused(Refusal::unread(response, secrets, what, &message))
         }

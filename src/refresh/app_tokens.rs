@@ -19,11 +19,11 @@ use crate::token::{self, AppToken, Fingerprint};
 /// What is known about each app's token.
 pub(super) struct AppTokens {
     retries: Retries,
-    apps: RefCell<HashMap<String, Rc<Mutex<Known>>>>,
+    apps: RefCell<HashMap<String, Rc<Mutex<KnownAppToken>>>>,
 }
 
 /// What is known about one app's token.
-pub(super) struct Known {
+pub(super) struct KnownAppToken {
     /// The last one fetched.
     token: Option<AppToken>,
     /// Whether it is the second one, because the server rejected the first.
@@ -44,7 +44,7 @@ impl AppTokens {
         }
     }
 
-    pub(super) fn of(&self, plan: &RefreshPlan, app: &App) -> Rc<Mutex<Known>> {
+    pub(super) fn of(&self, plan: &RefreshPlan, app: &App) -> Rc<Mutex<KnownAppToken>> {
         let text = |secret: &SecretString| Fingerprint::of(secret).to_string();
         let ticket = app.ticket.as_ref().map(text).unwrap_or_default();
         let secret = text(&app.secret);
@@ -52,7 +52,7 @@ impl AppTokens {
         let key = [&address, &app.id, &secret, &ticket].map(String::as_str);
         let mut apps = self.apps.borrow_mut();
         let new = || {
-            Rc::new(Mutex::new(Known {
+            Rc::new(Mutex::new(KnownAppToken {
                 token: None,
                 is_second: false,
                 refusal: None,
@@ -65,7 +65,7 @@ impl AppTokens {
     }
 }
 
-impl Known {
+impl KnownAppToken {
     /// How long it must not be requested.
     pub(super) fn pause(&self) -> Option<Duration> {
         let left = self.not_before?.checked_duration_since(Instant::now())?;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::app_tokens::AppTokens;
-use super::pace::{Pace, Turn};
+use super::pace::{Pace, SendPermit};
 use super::retries::{self, Retries};
 use super::{Options, failure};
 use crate::client::{Client, Settings};
@@ -127,7 +127,7 @@ impl<'s> Attempts<'s> {
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the server must not be asked any more.
-    pub(super) async fn turn(&self, plan: &RefreshPlan) -> Result<Option<Turn>> {
+    pub(super) async fn turn(&self, plan: &RefreshPlan) -> Result<Option<SendPermit>> {
         let Some(pace) = &self.services.pace else {
             return Ok(None);
         };

@@ -42,7 +42,7 @@ pub(crate) struct Pace {
     /// The longest wait that a server may ask for.
     max_wait: Duration,
     hosts: RefCell<HashMap<String, Rc<Host>>>,
-    apps: RefCell<HashMap<(String, String), Rc<Lane>>>,
+    apps: RefCell<HashMap<(String, String), Rc<AppPace>>>,
     is_closed: Rc<Cell<bool>>,
     opened: Notify,
 }
@@ -55,7 +55,7 @@ struct Host {
 }
 
 /// The lane of one app on one host.
-struct Lane {
+struct AppPace {
     /// First requests queue here.
     queue: Mutex<()>,
     /// When the next may be sent.
@@ -67,7 +67,7 @@ struct Lane {
 }
 
 /// The right to send one request.
-pub(super) struct Turn {
+pub(super) struct SendPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -93,7 +93,7 @@ impl Pace {
         login: &str,
         plan: &RefreshPlan,
         is_again: bool,
-    ) -> Result<Turn> {
+    ) -> Result<SendPermit> {
         let (lane, host) = (self.lane(plan), self.host(plan));
         let (mut queue, mut kept) = (None, None);
         loop {
@@ -139,7 +139,7 @@ impl Pace {
             // Counted from when it is really sent: a late one must not come close to the next.
             lane.last.set(now);
             lane.next.set(lane.next.get().max(now + self.spacing));
-            return Ok(Turn { _permit: permit });
+            return Ok(SendPermit { _permit: permit });
         }
     }
 
@@ -153,12 +153,12 @@ impl Pace {
         }
     }
 
-    fn is_free(&self, lane: &Lane) -> bool {
+    fn is_free(&self, lane: &AppPace) -> bool {
         !self.is_closed.get() && lane.held_until.get() <= Instant::now()
     }
 
     /// Waits until sending is allowed.
-    async fn way_is_free(&self, plan: &RefreshPlan, lane: &Lane, host: &Host) -> Result<()> {
+    async fn way_is_free(&self, plan: &RefreshPlan, lane: &AppPace, host: &Host) -> Result<()> {
         loop {
             let opened = self.opened.notified();
             if self.is_closed.get() {
@@ -238,11 +238,11 @@ impl Pace {
         Rc::clone(hosts.entry(plan.address.origin()).or_insert_with(new))
     }
 
-    fn lane(&self, plan: &RefreshPlan) -> Rc<Lane> {
+    fn lane(&self, plan: &RefreshPlan) -> Rc<AppPace> {
         let mut apps = self.apps.borrow_mut();
         let now = Instant::now();
         let new = || {
-            Rc::new(Lane {
+            Rc::new(AppPace {
                 queue: Mutex::new(()),
                 next: Cell::new(now),
                 last: Cell::new(now.checked_sub(self.spacing).unwrap_or(now)),

@@ -132,7 +132,7 @@ impl FileStore {
             return Err(io::does_not_exist(&self.path, io::MISSING));
         }
         let text = Text::parse(&self.path, &bytes.unwrap_or_default())?;
-        let aim = settle::Aim {
+        let aim = settle::DesiredText {
             file: &self.path,
             entries: &entries,
             given: None,

@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use super::file::{Emptying, FileStore};
-use super::postgres::{Found, Luggage, PostgresStore};
+use super::postgres::{Found, ImportedLogin, PostgresStore};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Overrides, Snapshot};
 use crate::token::Fingerprint;
@@ -106,11 +106,11 @@ async fn go_on(
     Ok(Some(Moved::Now))
 }
 
-fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<Luggage> {
+fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<ImportedLogin> {
     let view = snapshot.with(Overrides::default())?;
     // Nobody could fix it in the store.
     view.check_own_token()?;
-    Ok(Luggage {
+    Ok(ImportedLogin {
         api: view.api(),
         tokens: view.tokens().clone(),
         kept: view.kept()?,

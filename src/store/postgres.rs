@@ -55,7 +55,7 @@ use address::Address;
 use claim::PostgresClaim;
 use connection::Connector;
 use link::Link;
-pub(crate) use moving::{Found, Line, Luggage, sealed_line};
+pub(crate) use moving::{Found, ImportedLogin, Line, sealed_line};
 use run::Run;
 use sealing::Keys;
 

@@ -280,7 +280,12 @@ impl Document {
 
     /// Where a person would put the missing key `changes[index]`: after the nearest key before it in `changes`, else
     /// before the nearest after it, else after the section's last pair.
-    fn spot_for(&self, section: usize, changes: &[(&str, String)], index: usize) -> Spot<'_> {
+    fn spot_for(
+        &self,
+        section: usize,
+        changes: &[(&str, String)],
+        index: usize,
+    ) -> InsertionPoint<'_> {
         let find = |(key, _): &(&str, String)| self.pair_in(section, key);
         let mut pairs = self.layout.pairs_of(section).iter();
         let before = changes[..index].iter().rev().find_map(find);
@@ -291,7 +296,7 @@ impl Document {
             (None, None) => pairs.next_back(),
         };
         let model = above.or(after);
-        Spot {
+        InsertionPoint {
             at: above.map_or(self.layout.sections[section].end, |pair| pair.end),
             indent: model.map_or("", |pair| &self.text[pair.indent.clone()]),
             separator: model.map_or(" = ".to_owned(), |pair| self.separator_like(pair)),
@@ -353,7 +358,7 @@ impl Document {
 }
 
 /// Where and how a missing key is added.
-struct Spot<'a> {
+struct InsertionPoint<'a> {
     at: usize,
     indent: &'a str,
     separator: String,

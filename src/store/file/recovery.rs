@@ -16,7 +16,7 @@ use super::memory;
 use super::patience::Patience;
 use super::replay::{Entry, Source};
 use super::sections::{self, Place, Text};
-use super::settle::{Aim, Settled};
+use super::settle::{DesiredText, Settled};
 use super::state::State;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
@@ -108,7 +108,7 @@ impl State {
     /// Restores to the file what dead runs left, and what an old copy removed.
     fn put_back(&mut self, file: &Path, disk: &mut Disk, given: GivenToken<'_>) -> Result<()> {
         let entries = self.entries.clone();
-        let aim = Aim {
+        let aim = DesiredText {
             file,
             entries: &entries,
             given,
@@ -147,7 +147,7 @@ impl State {
             return Ok(());
         };
         let entries = self.entries.clone();
-        let aim = Aim {
+        let aim = DesiredText {
             file,
             entries: &entries,
             given: None,
@@ -165,7 +165,7 @@ impl State {
     }
 
     /// Restores what dead runs left, with space reserved for it.
-    fn settle_leftovers(&mut self, aim: &Aim<'_>, disk: &mut Disk) -> Result<Settled> {
+    fn settle_leftovers(&mut self, aim: &DesiredText<'_>, disk: &mut Disk) -> Result<Settled> {
         let bytes = self.text.document.text().len() as u64 + self.spare;
         disk.reserve(bytes)?;
         let opened = match self.journals.last() {

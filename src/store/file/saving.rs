@@ -7,7 +7,7 @@ use super::disk::Disk;
 use super::journal::Journal;
 use super::replay::Entry;
 use super::sections::{self, Place, Text};
-use super::settle::Aim;
+use super::settle::DesiredText;
 use super::state::State;
 use crate::error::Result;
 use crate::profile::Successor;
@@ -36,7 +36,7 @@ pub(super) struct Saved {
 impl Job {
     /// Applies the journal to the file.
     pub(super) fn run(mut self) -> Saved {
-        let aim = Aim {
+        let aim = DesiredText {
             file: &self.file,
             entries: &self.entries,
             given: None,

@@ -16,7 +16,7 @@ use crate::token::Fingerprint;
 const MOST_ROUNDS: usize = 5;
 
 /// What the file should say.
-pub(super) struct Aim<'a> {
+pub(super) struct DesiredText<'a> {
     /// The path, as messages show it.
     pub(super) file: &'a Path,
     pub(super) entries: &'a [Entry],
@@ -48,7 +48,7 @@ impl Settled {
     }
 }
 
-impl Aim<'_> {
+impl DesiredText<'_> {
     /// Reads the file, adds what it lacks, and reads it back, until it lacks nothing. Leaves the file's text in `text`.
     ///
     /// # Errors

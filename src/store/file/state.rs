@@ -16,7 +16,7 @@ use super::legacy::Rescue;
 use super::memory;
 use super::replay::{Entry, Source};
 use super::sections::{Place, Text};
-use super::settle::Aim;
+use super::settle::DesiredText;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Origin, Snapshot, Successor};
 use crate::protocol::Api;
@@ -334,7 +334,7 @@ impl State {
             return true;
         }
         let (journal, entries) = (self.journals.last().cloned(), self.entries.clone());
-        let aim = Aim {
+        let aim = DesiredText {
             file,
             entries: &entries,
             given: None,

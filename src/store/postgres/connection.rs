@@ -45,7 +45,7 @@ pub(super) struct Connector {
 /// A connection to a database whose tables this program knows.
 pub(super) struct Connection {
     client: Client,
-    carrier: Carrier,
+    carrier: ConnectionTask,
     /// How far the database's clock is ahead of this machine's.
     pub(super) clock_ahead: SignedDuration,
     /// Identifies this store, whatever its address.
@@ -55,9 +55,9 @@ pub(super) struct Connection {
 
 /// The task that drives a connection. It ends when its client is dropped, or this is: a server that is gone would keep
 /// it for long.
-pub(super) struct Carrier(JoinHandle<()>);
+pub(super) struct ConnectionTask(JoinHandle<()>);
 
-impl Drop for Carrier {
+impl Drop for ConnectionTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -83,7 +83,7 @@ impl Connector {
     }
 
     /// Connects to the first writable host, whatever tables it has.
-    pub(super) async fn connect_to_set_up(&self) -> Result<(Client, Carrier), Trouble> {
+    pub(super) async fn connect_to_set_up(&self) -> Result<(Client, ConnectionTask), Trouble> {
         self.first_that(async |(client, carrier), host| {
             let asked = client.query_typed(schema::IS_READ_ONLY, &[]);
             let rows = in_time(asked, host).await?;
@@ -98,7 +98,7 @@ impl Connector {
 
     async fn first_that<T>(
         &self,
-        accept: impl AsyncFn((Client, Carrier), &str) -> Result<T, Trouble>,
+        accept: impl AsyncFn((Client, ConnectionTask), &str) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let mut trouble: Option<Trouble> = None;
         for host in &self.address.hosts {
@@ -148,7 +148,7 @@ impl Connector {
         host: &Host,
         ip: Option<IpAddr>,
         shown: &str,
-    ) -> Result<(Client, Carrier), Trouble> {
+    ) -> Result<(Client, ConnectionTask), Trouble> {
         let mut config = tokio_postgres::Config::new();
         let known = self.address.config_for(host);
         if let Some(user) = known.get_user() {
@@ -223,7 +223,7 @@ impl Connector {
     /// A connection whose database is writable, and has the tables that this program knows.
     async fn known(
         &self,
-        (client, carrier): (Client, Carrier),
+        (client, carrier): (Client, ConnectionTask),
         host: &str,
     ) -> Result<Connection, Trouble> {
         let before = Timestamp::now();
@@ -272,13 +272,13 @@ impl Connection {
     }
 }
 
-fn carry<S, T>(connection: tokio_postgres::Connection<S, T>) -> Carrier
+fn carry<S, T>(connection: tokio_postgres::Connection<S, T>) -> ConnectionTask
 where
     tokio_postgres::Connection<S, T>: Future<Output = Result<(), tokio_postgres::Error>>,
     S: Send + 'static,
     T: Send + 'static,
 {
-    Carrier(tokio::spawn(async move {
+    ConnectionTask(tokio::spawn(async move {
         // The running statement reports what went wrong.
         let _ = connection.await;
     }))

@@ -18,7 +18,7 @@ use crate::protocol::Api;
 use crate::token::{ExposeSecret, Fingerprint, SecretString, Tokens, later};
 
 /// A login that comes from a file.
-pub(crate) struct Luggage {
+pub(crate) struct ImportedLogin {
     pub(crate) api: Api,
     pub(crate) tokens: Tokens,
     pub(crate) kept: Kept,
@@ -69,7 +69,7 @@ impl Run {
     pub(crate) async fn hold(
         &self,
         name: &str,
-        luggage: &Luggage,
+        luggage: &ImportedLogin,
         known: &[Fingerprint],
         deadline: Instant,
     ) -> Result<Found> {
@@ -98,7 +98,7 @@ impl Run {
     async fn try_to_hold(
         &self,
         name: &str,
-        luggage: &Luggage,
+        luggage: &ImportedLogin,
         known: &[Fingerprint],
     ) -> Result<bool, Trouble> {
         let kept = &luggage.kept;

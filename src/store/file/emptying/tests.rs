@@ -6,7 +6,7 @@ use std::fs;
 
 use super::super::document::Document;
 use super::super::replay::Entry;
-use super::super::settle::Aim;
+use super::super::settle::DesiredText;
 use super::*;
 use crate::profile::Successor;
 use crate::protocol::Api;
@@ -142,7 +142,7 @@ fn a_done_pair_heals_an_old_copy_and_never_fills_the_emptied_section() {
     pair.spent = vec![print("ur-0")];
     (pair.predecessor, pair.held) = (Some(print("ur-0")), Some(print("ur-0")));
     let entries = [Entry::new(pair.into(), Source::Done)];
-    let aim = Aim {
+    let aim = DesiredText {
         file,
         entries: &entries,
         given: None,

@@ -1,7 +1,7 @@
 //! Replay against a model: runs, kills, and unrelated programs, in every order to a depth, and at random beyond.
 //!
 //! [`World`] is a file, a journal, a state folder's memory, and a server that knows which token is valid. A run goes
-//! through it as [`State`] does on a disk, around the real [`Aim::replay`], [`Successor::of`] and [`State::spent`]. The
+//! through it as [`State`] does on a disk, around the real [`DesiredText::replay`], [`Successor::of`] and [`State::spent`]. The
 //! server's knowledge, not the records' own, says what must hold: see [`World::check_change`], [`World::check_pairs`]
 //! and the checks in [`World::answer`].
 //!
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::sections::Text;
-use super::super::settle::Aim;
+use super::super::settle::DesiredText;
 use super::super::state::State as RealState;
 use super::*;
 use crate::profile::{Origin, Overrides};
@@ -212,8 +212,8 @@ fn hash_entries(entries: &[Entry], state: &mut impl Hasher) {
     }
 }
 
-fn aim(entries: &[Entry], given: Option<Token>) -> Aim<'_> {
-    Aim {
+fn aim(entries: &[Entry], given: Option<Token>) -> DesiredText<'_> {
+    DesiredText {
         file: Path::new("FILE"),
         entries,
         given: given.map(|token| (PROFILE, token.print())),
@@ -514,7 +514,7 @@ impl World {
         }
     }
 
-    /// As [`Aim::settle`] does; none if it is killed.
+    /// As [`DesiredText::settle`] does; none if it is killed.
     fn settle(
         &mut self,
         entries: &[Entry],

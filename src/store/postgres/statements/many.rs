@@ -5,26 +5,26 @@ pub(in super::super) const BEGAN: &str = "SELECT clock_timestamp() - make_interv
 
 /// A way of being due: its condition, and the order in which an index has the logins. $1 seconds that an access token
 /// must be valid to be left out, $2 the same for a refresh token, $3 when this run began.
-struct Way {
+struct DueRule {
     is_due: &'static str,
     order: &'static str,
 }
 
-const BY_ACCESS_TOKEN: Way = Way {
+const BY_ACCESS_TOKEN: DueRule = DueRule {
     is_due: "retry_at IS NULL \
         AND COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1)",
     order: "COALESCE(access_expires_at, '-infinity')",
 };
-const BY_REFRESH_TOKEN: Way = Way {
+const BY_REFRESH_TOKEN: DueRule = DueRule {
     is_due: "retry_at IS NULL \
         AND COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2)",
     order: "COALESCE(refresh_expires_at, '-infinity')",
 };
-const BY_AGE: Way = Way {
+const BY_AGE: DueRule = DueRule {
     is_due: "retry_at IS NULL",
     order: "COALESCE(refreshed_at, '-infinity')",
 };
-const AGAIN: Way = Way {
+const AGAIN: DueRule = DueRule {
     is_due: "retry_at <= now() AND ($1 IS NULL AND $2 IS NULL \
         OR COALESCE(access_expires_at, '-infinity') < now() + make_interval(secs => $1) \
         OR COALESCE(refresh_expires_at, '-infinity') < now() + make_interval(secs => $2))",
@@ -46,20 +46,20 @@ pub(in super::super) struct ManyStatements {
 }
 
 impl ManyStatements {
-    /// The statements for logins that are due in these ways, and sealed with one of these keys.
+    /// The statements for logins that are due by these rules, and sealed with one of these keys.
     pub(in super::super) fn new(
         by_access_token: bool,
         by_refresh_token: bool,
         key_ids: &[&str],
     ) -> Self {
-        let mut ways = Vec::new();
+        let mut rules = Vec::new();
         // An expired refresh token costs more than an expired access token.
-        ways.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
-        ways.extend(by_access_token.then_some(BY_ACCESS_TOKEN));
-        if ways.is_empty() {
-            ways.push(BY_AGE);
+        rules.extend(by_refresh_token.then_some(BY_REFRESH_TOKEN));
+        rules.extend(by_access_token.then_some(BY_ACCESS_TOKEN));
+        if rules.is_empty() {
+            rules.push(BY_AGE);
         }
-        ways.push(AGAIN);
+        rules.push(AGAIN);
         let app = "COALESCE(a.app_id, '')";
         let service = "COALESCE(a.service, '')";
         let is_foreign = format!(
@@ -67,8 +67,13 @@ impl ManyStatements {
                AND left(refresh_token, 8) <> ALL ('{{{}}}'), false)",
             key_ids.join(",")
         );
-        let due = due(&ways, [app, service], &format!(" AND NOT {is_foreign}"), "");
-        let foreign = self::due(&ways, [app, service], &format!(" AND {is_foreign}"), "");
+        let due = due(
+            &rules,
+            [app, service],
+            &format!(" AND NOT {is_foreign}"),
+            "",
+        );
+        let foreign = self::due(&rules, [app, service], &format!(" AND {is_foreign}"), "");
         let foreign = format!(
             "SELECT foreign_logins.name \
              FROM (SELECT app_id, service FROM feishu_refresh.app UNION ALL SELECT NULL, NULL) a \
@@ -84,7 +89,7 @@ impl ManyStatements {
              WHERE due.logins > 0 ORDER BY random()"
         );
         let also = format!(" AND NOT {is_foreign} AND ($11 IS NULL OR EXISTS (SELECT FROM turn))");
-        let due = self::due(&ways, ["$7", "$8"], &also, "FOR UPDATE SKIP LOCKED");
+        let due = self::due(&rules, ["$7", "$8"], &also, "FOR UPDATE SKIP LOCKED");
         let lease = lease!(
             "$5",
             "$9",
@@ -120,8 +125,8 @@ const DURABLY: &str = durably!();
 /// The names of an app's due logins. $1 to $3 as for a way, $4 how many are wanted, $5 the run, $6 its logins in
 /// progress. Each part reads one index, from its beginning to the first that is not due. A lease of this run that it
 /// does not know about is from a claim whose answer was lost.
-fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> String {
-    let part = |Way { is_due, order }: &Way| {
+fn due(rules: &[DueRule], [app, service]: [&str; 2], also: &str, lock: &str) -> String {
+    let part = |DueRule { is_due, order }: &DueRule| {
         format!(
             "SELECT name FROM (SELECT name FROM feishu_refresh.login \
                WHERE COALESCE(app_id, '') = {app} AND COALESCE(service, '') = {service} AND state = 'live' \
@@ -130,7 +135,7 @@ fn due(ways: &[Way], [app, service]: [&str; 2], also: &str, lock: &str) -> Strin
                ORDER BY {order} LIMIT $4 {lock}) AS part"
         )
     };
-    let parts: Vec<String> = ways.iter().map(part).collect();
+    let parts: Vec<String> = rules.iter().map(part).collect();
     format!(
         "SELECT name FROM ({}) AS parts LIMIT $4",
         parts.join(" UNION ALL ")
