@@ -257,6 +257,22 @@ fn a_job_that_is_cancelled_before_the_refresh_spends_nothing() {
     assert!(runner.scene.server.requests().is_empty());
 }
 
+/// On a runner of one's own the disk stays: it has the only copy then.
+#[test]
+fn what_could_not_be_told_stays_on_the_disk() {
+    let runner = Runner::new("[!1]");
+    // The trial takes two calls, one each way.
+    let openssl = "#!/bin/sh\necho >> \"$GH_HOME/sealed\"\n\
+        [ $(($(wc -l < \"$GH_HOME/sealed\"))) -le 2 ] && exec /usr/bin/openssl \"$@\"\nexit 1\n";
+    install(&runner.path("bin"), "openssl", openssl);
+    let run = runner.refresh(&runner.scene.server.refresh_token_for("v2"));
+    assert_ne!(run.code, 0, "{}", run.stderr);
+    let folder = fs::read_dir(runner.path("temp")).unwrap().next().unwrap();
+    let text = fs::read_to_string(folder.unwrap().path().join("feishu-config.ini")).unwrap();
+    let token = crate::harness::value_in(&text, "refresh_token");
+    assert!(runner.scene.server.is_live(&token));
+}
+
 /// The vendor's own program, written in Go, does not die of an alarm.
 #[test]
 fn the_action_does_not_wait_for_a_gh_that_hangs() {

@@ -77,6 +77,7 @@ class Run(Thread):
     def run(self) -> None:
         if not self.is_claimed.acquire(blocking=False):
             return
+        process: Optional[Popen[bytes]] = None
         try:
             # With close_fds, Popen would wait for any process that another thread forks at this moment.
             command, has_ended = [path(), *self.arguments], False
@@ -92,7 +93,8 @@ class Run(Thread):
                     while self.signals:
                         process.send_signal(self.signals.pop())
         except BaseException as error:
-            self.result = not_started(error)
+            lost = Error(f"feishu-refresh was lost sight of: {error}; it may have refreshed", "unexpected", 1)
+            self.result = not_started(error) if process is None else lost
         Run.under_way.pop(self.same, None)
 
     def interrupted(self, error: BaseException) -> BaseException:
