@@ -3,7 +3,7 @@
 
 use clap::{Arg, Command};
 
-use super::args::understood;
+use super::parse::understood;
 
 /// The options of the main job that mean nothing to a command: its help does not show them.
 const MEANINGLESS: [(&str, &[&str]); 3] = [

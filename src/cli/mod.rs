@@ -17,6 +17,7 @@ mod log;
 mod login;
 mod options;
 mod output;
+mod parse;
 mod repeated;
 mod status;
 mod store;
@@ -33,8 +34,9 @@ use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
 use crate::refresh::{self, Following, Hooks, Options, SavedTokens};
-use args::{Cli, Output, Parsed, Task};
+use args::{Cli, Output, Task};
 use output::{Report, Sink};
+use parse::Parsed;
 use status::Form;
 
 /// The world around a run, so that a run can be had in any.
@@ -81,7 +83,7 @@ fn dispatch(
     profile: &mut Option<String>,
     report: &Report,
 ) -> Result<u8> {
-    let cli = match args::parse(arguments).map_err(Error::before_sending)? {
+    let cli = match parse::parse(arguments).map_err(Error::before_sending)? {
         Parsed::Run(cli) => cli,
         Parsed::Text(text) => return output::print(console.stdout, &text).map(|()| 0),
     };
