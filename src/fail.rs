@@ -36,17 +36,6 @@ mod armed {
         }
     }
 
-    impl Injected for crate::client::SendError {
-        fn injected(name: &str) -> Self {
-            crate::client::SendError {
-                message: format!("fail point {name}"),
-                maybe_sent: true,
-                cause: crate::client::Cause::Passing,
-                partial: None,
-            }
-        }
-    }
-
     /// Whether a point is reached for the first time.
     fn is_first(name: &str) -> bool {
         static PASSED: Mutex<Vec<String>> = Mutex::new(Vec::new());

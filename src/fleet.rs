@@ -25,11 +25,13 @@ use tokio::sync::Notify;
 
 use crate::driver::Driver;
 use crate::error::{Error, Kind, Result};
-use crate::profile::Snapshot;
+use crate::profile::{Snapshot, View};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
 use crate::refresh::{Options, outcome};
-use crate::store::{Due, ManyLogins, Named, on_store};
+use crate::store::Named;
+use crate::store::many::{Due, ManyLogins};
+use crate::store::open::on_store;
 use crate::worker::{Worker, no_thread};
 use crew::Fleet;
 pub(crate) use terms::{AfterSave, FleetHooks, ResultListener, Settled};
@@ -119,7 +121,7 @@ fn tell(audience: &mut dyn ResultListener, all: AllSettled) {
 fn all_left_out(logins: &[Named<Snapshot>], options: &Options, due: &Due) -> Option<AllSettled> {
     let settled = |(name, snapshot): &Named<Snapshot>| {
         let snapshot = snapshot.as_ref().ok()?;
-        let view = snapshot.with(options.given()).ok()?;
+        let view = View::of(snapshot, options.given()).ok()?;
         due.leaves_out(&view)
             .then(|| (name.clone(), left_out(snapshot, options)))
     };
@@ -130,7 +132,7 @@ fn all_left_out(logins: &[Named<Snapshot>], options: &Options, due: &Due) -> Opt
 /// The same, if the tokens of all of them are still valid.
 fn all_valid(logins: &[Named<Snapshot>], options: &Options) -> Option<AllSettled> {
     let settled = |(name, snapshot): &Named<Snapshot>| {
-        let view = snapshot.as_ref().ok()?.with(options.given()).ok()?;
+        let view = View::of(snapshot.as_ref().ok()?, options.given()).ok()?;
         let tokens = view.lasting(SignedDuration::ZERO)?;
         let outcome = outcome(tokens.clone(), view.api(), false);
         Some((name.clone(), outcome.into()))

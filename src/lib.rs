@@ -106,7 +106,7 @@ pub use error::{Error, Hint, Kind, Result, ServerAnswer};
 pub use protocol::Api;
 use refresh::Library;
 pub use refresh::{Options, Outcome};
-pub use store::Database;
+pub use store::database::Database;
 pub use token::{ExposeSecret, SecretString, Tokens};
 
 /// Renews the `user_access_token` of `[TOKEN]` in `config_file`, and returns the new one.

@@ -22,13 +22,14 @@ use crate::client::Client;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::exchange;
-use crate::profile::{LoginPlan, Origin, Overrides, Setting, consent_api};
+use crate::profile::{LoginPlan, Origin, Overrides, Setting, View, consent_api};
 use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
 use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
 use crate::refresh::{Hooks, Options, Outcome, Story, kept, save};
-use crate::store::{Claim, Reservation, Reserved, Store, Wanted, on_store};
+use crate::store::open::on_store;
+use crate::store::{Claim, Reservation, Reserved, Store, Wanted};
 use failure::{check_whole, flawed, refused};
 
 /// What the documents use, and the Python package.
@@ -181,8 +182,8 @@ impl<'a, S: Store> Login<'a, S> {
         };
         let snapshot = store.look(wanted, &driver)?;
         given.api = Some(consent_api(&snapshot, &given));
-        let view = snapshot.with(given)?;
-        let plan = view.login_order(by_device)?;
+        let view = View::of(&snapshot, given)?;
+        let plan = view.login_plan(by_device)?;
         let settings = view.settings(settings)?;
         if let Some(replaced @ (Api::V1 | Api::Oidc)) = plan.replaced {
             log::warn!(

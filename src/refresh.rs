@@ -22,7 +22,8 @@ use crate::driver::Driver;
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
 use crate::protocol::Api;
-use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted, on_store};
+use crate::store::open::on_store;
+use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
 use crate::token::{Tokens, later};
 use attempts::{Answer, Attempts, Received, Services};
 pub use options::Options;
@@ -143,7 +144,7 @@ impl<S: Store> Story<'_, S> {
     ) -> Result<Outcome> {
         let given = self.wanted.given;
         loop {
-            let view = claim.snapshot().with(given)?;
+            let view = View::of(claim.snapshot(), given)?;
             let before = before.filter(|_| claim.had_company());
             let shared = before.and_then(|before| view.refreshed_since(before));
             let lasting = || self.options.lasting(&view).filter(|_| !self.is_due);
@@ -157,7 +158,7 @@ impl<S: Store> Story<'_, S> {
             {
                 continue;
             }
-            let view = claim.snapshot().with(given)?;
+            let view = View::of(claim.snapshot(), given)?;
             let plan = view.plan().map_err(|error| attempts.remember(error))?;
             let client = attempts.client(&plan, claim.may_be_spent(plan.fingerprint()))?;
             if let Some(app) = attempts.app_to_ask(&plan) {
@@ -213,7 +214,7 @@ impl<S: Store> Story<'_, S> {
             claim = self
                 .look_before_ending(room.release(), &plan, refused, hooks)
                 .await?;
-            let view = claim.snapshot().with(given)?;
+            let view = View::of(claim.snapshot(), given)?;
             if let Some(saved) = view.refreshed_since(&at_sending) {
                 return outcome(saved.clone(), view.api(), false);
             }
@@ -258,7 +259,7 @@ impl<S: Store> Story<'_, S> {
         }
         let token = plan.fingerprint();
         let is_renewed = |claim: &S::Claim| {
-            let now = claim.snapshot().with(self.wanted.given);
+            let now = View::of(claim.snapshot(), self.wanted.given);
             let now = now.and_then(|view| view.plan());
             now.is_ok_and(|now| now.fingerprint() != token)
         };
@@ -334,7 +335,7 @@ pub(crate) async fn save<R: Reservation>(
         (_, complaint) => complaint,
     };
     let snapshot = room.snapshot().clone();
-    let view = snapshot.with(given)?;
+    let view = View::of(&snapshot, given)?;
     let tokens = received.tokens.by_clock(snapshot.clock_ahead);
     let mut successor = Successor::of(&view, origin, &room.spent(), tokens);
     successor.app_token = received.app_token;
@@ -428,7 +429,9 @@ fn run_on<S: Store>(
         is_for_login: false,
     };
     let before = store.look(wanted, &driver).ok();
-    let view = before.as_ref().and_then(|before| before.with(given).ok());
+    let view = before
+        .as_ref()
+        .and_then(|before| View::of(before, given).ok());
     // No lock, no TLS, and for a file no waiting: this runs before every call of an API.
     if let Some(view) = &view
         && let Some(tokens) = options.lasting(view)

@@ -8,163 +8,25 @@
 //!
 //! The types enforce the order: only a store gives a claim, only a claim a reservation.
 
+pub(crate) mod database;
 pub(crate) mod file;
 #[cfg(feature = "postgres")]
 pub(crate) mod import;
+pub(crate) mod many;
+pub(crate) mod notes;
+pub(crate) mod open;
 mod places;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 mod record;
 
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use jiff::{SignedDuration, Timestamp};
-use secrecy::{ExposeSecret, SecretString};
 
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor};
 use crate::token::{Fingerprint, Tokens};
-
-/// The prefix of a store's key as text, so that people and secret scanners recognise one.
-pub(crate) const KEY_PREFIX: &str = "frkey_";
-
-/// A PostgreSQL database that keeps logins, and what their secrets are sealed with.
-#[derive(Debug, Clone)]
-pub struct Database {
-    pub(crate) address: SecretString,
-    pub(crate) keys: SecretString,
-}
-
-impl Database {
-    /// The database at `address`, in libpq's form (`postgres://user@host/db`), with
-    /// the keys that `feishu-refresh store key` prints: one or several, separated by white space; the
-    /// first seals, all open.
-    pub fn new(address: impl Into<SecretString>, keys: impl Into<SecretString>) -> Self {
-        Database {
-            address: address.into(),
-            keys: keys.into(),
-        }
-    }
-
-    /// The address without its password.
-    pub(crate) fn shown(&self) -> String {
-        shown(self.address.expose_secret().trim())
-    }
-}
-
-/// A run, and a time.
-#[derive(Debug, Clone)]
-pub(crate) struct Mention {
-    /// Host and process, for display.
-    pub(crate) by: String,
-    pub(crate) at: Timestamp,
-}
-
-/// What the server said about a stored token.
-#[derive(Debug, Clone)]
-pub(crate) struct Refused {
-    pub(crate) at: Timestamp,
-    pub(crate) words: String,
-}
-
-/// What a store knows about a login besides its values.
-#[derive(Debug)]
-pub(crate) struct Notes {
-    pub(crate) name: String,
-    /// The lease's holder, and its end.
-    pub(crate) lease: Option<Mention>,
-    pub(crate) refused: Option<Refused>,
-    /// Who sent a token last, and when.
-    pub(crate) sender: Option<Mention>,
-    /// Whether the server calls its token dead.
-    pub(crate) is_dead: bool,
-    /// Whether it is being moved from a file.
-    pub(crate) is_held: bool,
-}
-
-/// How many logins of a store are in which state.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    pub(crate) all: i64,
-    /// Their access token is valid.
-    pub(crate) valid: i64,
-    /// It has expired, or its expiry is not known.
-    pub(crate) due: i64,
-    /// Their refresh token expires within the time that was asked for.
-    pub(crate) ending: i64,
-    /// It has expired.
-    pub(crate) ended: i64,
-    /// They failed, and are tried again later.
-    pub(crate) failing: i64,
-    /// The server calls their token dead.
-    pub(crate) refused: i64,
-    /// They are being moved from a file.
-    pub(crate) held: i64,
-}
-
-/// A database's address without secrets. Anything else is not shown.
-pub(crate) fn shown(url: &str) -> String {
-    let is_one = |(scheme, _): &(&str, &str)| matches!(*scheme, "postgres" | "postgresql");
-    let Some((scheme, rest)) = url.split_once("://").filter(is_one) else {
-        return "the store".to_owned();
-    };
-    // Everything up to the first @ may be credentials.
-    let (user, place) = match rest.split_once('@') {
-        Some((user, place)) => (user.split(':').next().unwrap_or_default(), place),
-        None => ("", rest),
-    };
-    let at = if user.is_empty() { "" } else { "@" };
-    let (place, query) = place.split_once('?').unwrap_or((place, ""));
-    if place.contains('@') {
-        return format!("{scheme}://…");
-    }
-    let is_secret = |pair: &&str| pair.starts_with("password=") || pair.starts_with("sslpassword=");
-    let query: Vec<&str> = query.split('&').filter(|pair| !is_secret(pair)).collect();
-    let query = query.join("&");
-    let mark = if query.is_empty() { "" } else { "?" };
-    format!("{scheme}://{user}{at}{place}{mark}{query}")
-}
-
-/// Does something with the store that the options name.
-macro_rules! on_store {
-    ($options:expr, $shield:expr, |$store:ident| $work:expr) => {
-        match &$options.store {
-            None => {
-                let $store = crate::store::file::FileStore::new(&$options.config_file, $shield);
-                $work
-            }
-            #[cfg(feature = "postgres")]
-            Some(database) => {
-                let settings = $options.connection($shield);
-                let $store = crate::store::postgres::PostgresStore::open(
-                    database,
-                    &settings,
-                    $options.lock_timeout,
-                    $options.refresh_token.as_ref(),
-                )
-                .map_err(crate::error::Error::before_sending)?;
-                $work
-            }
-            #[cfg(not(feature = "postgres"))]
-            Some(_) => Err(crate::store::no_postgres().before_sending()),
-        }
-    };
-}
-pub(crate) use on_store;
-
-/// The error for a store that this program was built without.
-#[cfg(not(feature = "postgres"))]
-pub(crate) fn no_postgres() -> Error {
-    let message = "this program was built without PostgreSQL";
-    Error::config(message).with_hint(Hint::fixed(
-        "build it with the feature postgres, or omit --store and FEISHU_STORE",
-        "请启用 postgres 特性重新编译，或去掉 --store 与 FEISHU_STORE",
-    ))
-}
 
 /// A place that keeps logins.
 pub(crate) trait Store {
@@ -193,95 +55,6 @@ pub(crate) trait Store {
     /// Closes its connections.
     async fn close(&self) {}
 }
-
-/// A store that gives many logins to one run.
-pub(crate) trait ManyLogins: Store {
-    /// Whether it gives all its logins at once, in an order that people know.
-    const HAS_ORDER: bool;
-
-    /// What it says about all logins that have a refresh token, in its order. None if it has no order.
-    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
-
-    /// Does all waiting that must precede any risk, until `deadline`.
-    async fn begin(&self, given: Overrides<'_>, due: &Due, deadline: Instant) -> Result<()>;
-
-    /// Claims more of the due logins: a database at most `room` of them, a file all.
-    async fn claim_more(&self, due: &Due, room: usize) -> Result<More<Self::Claim>>;
-
-    /// Releases all that this run still holds: it is about to end.
-    async fn give_all_back(&self) {}
-
-    /// The pace that all runs share, if they do.
-    fn slots(&self) -> Option<Rc<dyn Slots>> {
-        None
-    }
-}
-
-/// How many requests to one host may be in progress.
-pub(crate) const MOST_REQUESTS: usize = 16;
-
-/// Which logins a run over many logins refreshes, and how fast.
-pub(crate) struct Due {
-    /// Those whose access token is not valid for longer than this;
-    pub(crate) min_ttl: Option<Duration>,
-    /// and those whose refresh token is not. Without both, all.
-    pub(crate) keep_alive: Option<Duration>,
-    /// A store shared by many runs leaves out what was refreshed since then.
-    pub(crate) begun: Instant,
-    /// The time between two requests to one app.
-    pub(crate) spacing: Duration,
-    /// The longest wait that a server may ask for.
-    pub(crate) max_wait: Duration,
-}
-
-impl Due {
-    /// Whether a login is valid long enough, so that it is left out.
-    pub(crate) fn leaves_out(&self, view: &View<'_>) -> bool {
-        let (min_ttl, keep_alive) = (self.min_ttl.map(signed), self.keep_alive.map(signed));
-        (min_ttl.is_some() || keep_alive.is_some())
-            && min_ttl.is_none_or(|least| view.lasting(least).is_some())
-            && keep_alive.is_none_or(|least| view.is_alive_for(least))
-    }
-}
-
-fn signed(time: Duration) -> SignedDuration {
-    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
-}
-
-/// What a run over many logins does next.
-pub(crate) enum More<C> {
-    /// These logins are next.
-    Logins(Vec<Named<Next<C>>>),
-    /// None yet, but perhaps after this time.
-    Later(Duration),
-    /// No more.
-    Nothing,
-}
-
-/// What is next for a login.
-pub(crate) enum Next<C> {
-    Refresh(C),
-    /// It is valid long enough.
-    LeftOut(Box<Snapshot>),
-}
-
-/// A pace that runs on many hosts share.
-pub(crate) trait Slots {
-    /// When the next request for a login's app may go out, by [`machine::uptime`]; none if there is no pace for it. Two
-    /// are `spacing` apart; an error if the app is held for longer than `max_wait`.
-    ///
-    /// [`machine::uptime`]: crate::platform::machine::uptime
-    fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a>;
-
-    /// The server wants no request for a login's app for this long.
-    fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a>;
-}
-
-/// A pending slot.
-pub(crate) type Slot<'a> = Pin<Box<dyn Future<Output = Result<Option<Duration>>> + 'a>>;
-
-/// A pending hold.
-pub(crate) type Held<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// A login's name, and the result of reading it.
 pub(crate) type Named<T> = (String, Result<T>);

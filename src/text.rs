@@ -1,4 +1,4 @@
-//! Makes text from outside fit for a terminal, a log and a shell.
+//! Text for people: what came from outside made fit for a terminal, a log and a shell; a time span in words.
 
 /// One line without control characters or characters that reorder or hide text.
 pub(crate) fn printable(text: &str) -> String {
@@ -20,6 +20,17 @@ pub(crate) fn shortened(text: &str, longest: usize) -> String {
 /// Quotes a text as one word of a shell command line.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A time span in its two largest units.
+pub(crate) fn span(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0 | 1, hours, minutes) => format!("{hours} h {} min", minutes % 60),
+        (days, ..) => format!("{days} days"),
+    }
 }
 
 fn is_invisible(c: char) -> bool {

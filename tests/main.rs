@@ -33,6 +33,7 @@
 //! - `packaging`: what packages carry beside the program
 //! - `postgres`: the PostgreSQL that tests run against: that it starts, dies and replicates as it should
 //! - `readme`: what the documents say about the tests
+//! - `shape`: what the code imports
 //! - `documented`: the command lines that the documents show: that they can be read, and work
 //! - `sandbox_lines`: the lines that the sandbox prints to be typed
 //! - `login`: the first pair, from a user's consent
@@ -107,6 +108,7 @@ mod sandbox_lines;
 mod scripts;
 mod secrets;
 mod sense;
+mod shape;
 mod standard;
 mod status;
 #[cfg(unix)]

@@ -12,13 +12,14 @@ use std::time::Instant;
 
 use super::args::{Cli, Output};
 use super::bar::Bar;
+use super::console::Console;
 use super::output::{self, Report};
-use super::{Console, hook, log};
+use super::{hook, log};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::fleet::{self, AfterSave, FleetHooks, ResultListener, Settled};
 use crate::platform::signals::{Gate, Mask};
 use crate::refresh::{Options, SavedTokens};
-use crate::store::Due;
+use crate::store::many::Due;
 use crate::worker::no_thread;
 
 /// Refreshes all profiles; returns the exit code.

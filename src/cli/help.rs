@@ -3,7 +3,7 @@
 
 use clap::{Arg, Command};
 
-use super::parse::understood;
+use super::command::whole;
 
 /// The options of the main job that mean nothing to a command: its help does not show them.
 const MEANINGLESS: [(&str, &[&str]); 3] = [
@@ -39,7 +39,7 @@ const MEANINGLESS: [(&str, &[&str]); 3] = [
 
 /// The command line, as help, completions and man pages show it.
 pub(crate) fn shown() -> Command {
-    let command = understood();
+    let command = whole();
     let options = command
         .get_arguments()
         .filter(|option| option.is_global_set());
@@ -65,7 +65,7 @@ pub(crate) fn shown() -> Command {
                 .mut_arg("scope", |scope| {
                     let help = "What the token may do, beside offline_access";
                     let long = "What the token may do: scopes of the app, as the developer console names them, \
-                        separated by spaces. offline_access is always cli for. With that alone, the token opens \
+                        separated by spaces. offline_access is always asked for. With that alone, the token opens \
                         almost no API.\n\nExample: --scope \"task:task:read contact:user.base:readonly\"";
                     scope.help(help).long_help(long).hide_short_help(false)
                 })
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn all_that_is_said_to_mean_nothing_exists() {
-        let command = understood();
+        let command = whole();
         for (name, ids) in MEANINGLESS {
             assert!(command.find_subcommand(name).is_some(), "{name}");
             for id in ids {

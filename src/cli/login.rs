@@ -10,8 +10,9 @@ use std::{mem, thread};
 use secrecy::SecretString;
 
 use super::args::{Cli, LoginArguments};
+use super::console::{Console, has};
 use super::output::{self, Report, Sink};
-use super::{Console, Program, has};
+use super::program::Program;
 use crate::error::{Error, Hint, Result};
 use crate::login::failure::{denied, too_late};
 use crate::login::listener::{Browser, Listener};

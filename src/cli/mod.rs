@@ -8,7 +8,9 @@
 
 mod args;
 mod bar;
+mod command;
 pub(crate) mod completions;
+mod console;
 mod exec;
 mod fleet;
 pub(crate) mod help;
@@ -18,44 +20,26 @@ mod login;
 mod options;
 mod output;
 mod parse;
+mod program;
 mod repeated;
 mod status;
 mod store;
 mod usage;
 mod values;
 
-use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::refresh::{self, Following, Hooks, Options, SavedTokens};
+use crate::refresh::{self, Options};
 use args::{Cli, Output, Task};
+pub use console::Console;
+use console::has;
 use output::{Report, Sink};
 use parse::Parsed;
+use program::Program;
 use status::Form;
-
-/// The world around a run, so that a run can be had in any.
-pub struct Console<'a> {
-    /// Looks up an environment variable.
-    pub env: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Where a secret given as `-` is read from.
-    pub stdin: Box<dyn Read + Send>,
-    /// Whether a person types there.
-    pub stdin_is_terminal: bool,
-    /// For the token.
-    pub stdout: &'a mut dyn Write,
-    /// For people.
-    pub stderr: &'a mut dyn Write,
-    /// Whether a person is watching stdout.
-    pub stdout_is_terminal: bool,
-    /// Whether a person is watching stderr.
-    pub stderr_is_terminal: bool,
-}
 
 /// Runs the program once; returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
@@ -137,11 +121,6 @@ fn dispatch(
     done.map(|()| 0)
 }
 
-/// Whether an environment variable is set and not empty.
-fn has(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> bool {
-    env(name).is_some_and(|value| !value.is_empty())
-}
-
 /// Refreshes, and prints the token in the form that was asked for.
 fn main_job(
     cli: &Cli,
@@ -162,79 +141,4 @@ fn main_job(
         output::note(console.stderr, options, &outcome);
     }
     failure.map_or(Ok(()), Err)
-}
-
-/// What the program does for a refresh at its turning points.
-struct Program<'a> {
-    mask: &'a mut Mask,
-    /// The command of `--on-refresh`.
-    hook: Option<&'a str>,
-    options: &'a Options,
-    /// Where GitHub's runner learns which words to hide, before the command can show them.
-    masks: Option<&'a mut dyn Write>,
-    /// How that command failed.
-    failure: Option<Error>,
-}
-
-impl<'a> Program<'a> {
-    fn new(cli: &'a Cli, options: &'a Options, mask: &'a mut Mask) -> Self {
-        Program {
-            mask,
-            hook: cli.on_refresh(),
-            options,
-            masks: None,
-            failure: None,
-        }
-    }
-
-    /// Passes on what a run came to. A command that failed beside a worse failure is mentioned.
-    fn result<T>(&self, result: Result<T>) -> Result<T> {
-        if let (Err(_), Some(failure)) = (&result, &self.failure) {
-            ::log::warn!("{failure}");
-        }
-        result
-    }
-}
-
-impl Hooks for Program<'_> {
-    fn defer_signals(&mut self) {
-        self.mask.defer();
-    }
-
-    fn deliver_signals(&mut self) {
-        // A failure is told before a signal counts.
-        if self.failure.is_none() {
-            self.mask.deliver();
-        }
-    }
-
-    fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
-        let (gate, waits) = (self.mask.gate(), Arc::new(AtomicBool::new(false)));
-        let is_watched = Cell::new(false);
-        // The thread that looks out for signals is only for saves that fail.
-        Box::new(move || {
-            if !is_watched.replace(true) {
-                let waits = Arc::clone(&waits);
-                // Without a thread, a signal waits until the save is given up.
-                let _ = gate.watch(Box::new(move || waits.store(true, Ordering::Relaxed)));
-            }
-            waits.load(Ordering::Relaxed)
-        })
-    }
-
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a> {
-        let tokens = news.tokens;
-        if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
-            let secrets = [&tokens.access_token, &tokens.refresh_token];
-            for secret in secrets.into_iter().flatten() {
-                // Whether stdout takes anything, the result will show.
-                let _ = masks.write_all(output::masked(secret).as_bytes());
-            }
-            let _ = masks.flush();
-        }
-        if let Some(command) = self.hook {
-            self.failure = hook::work(command, self.options, &news)().err();
-        }
-        Box::pin(async {})
-    }
 }

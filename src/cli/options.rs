@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Console;
 use super::args::{Cli, Output, StoreTask, Task};
+use super::console::Console;
 use super::output::say;
 use super::values::trimmed;
 use crate::error::{Error, Hint, Kind, Result};
@@ -19,7 +19,7 @@ use crate::platform::files;
 use crate::profile::key;
 use crate::protocol::Api;
 use crate::refresh::Options;
-use crate::store::{Database, KEY_PREFIX};
+use crate::store::database::{Database, KEY_PREFIX};
 
 /// Both documented limits, 50 requests a second and 1,000 a minute, are respected with one each 62 ms: one each 60
 /// would be the limit itself.

@@ -12,13 +12,12 @@ use serde::Serialize;
 
 use super::args::Output;
 use super::repeated::Repeated;
-use super::status::span;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::files;
 use crate::profile::key;
 use crate::protocol::{Api, OFFLINE_ACCESS};
 use crate::refresh::{Options, Outcome};
-use crate::text::{printable, quoted};
+use crate::text::{printable, quoted, span};
 use crate::token::Tokens;
 
 /// Begins every line for people: in a log there are others around it.

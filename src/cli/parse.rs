@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::mem;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Subcommand};
+use clap::{Command, FromArgMatches};
 
 use super::args::{Cli, Task};
 use super::usage::usage_error;
+use super::{command, help};
 use crate::error::Error;
 
 /// What a command line comes to.
@@ -18,47 +19,6 @@ pub(super) enum Parsed {
     Run(Box<Cli>),
     /// A text that was asked for, like `--help`.
     Text(String),
-}
-
-/// The command line, as clap understands it.
-pub(super) fn understood() -> Command {
-    for_commands(Task::augment_subcommands(main_job()))
-}
-
-/// The same, but of the commands only the one that is typed: each gets a copy of every option, and that would be most
-/// of a start-up.
-fn typed(arguments: &[OsString]) -> Command {
-    let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
-    let named = words
-        .take_while(|word| *word != "--")
-        .find(|word| Task::has_subcommand(word));
-    let Some(named) = named else {
-        return main_job();
-    };
-    let all = Task::augment_subcommands(Command::new(""));
-    let named = all.find_subcommand(named).cloned();
-    for_commands(main_job().subcommands(named))
-}
-
-/// Hands the options down to each command, which takes them all, but has the version of the program.
-fn for_commands(command: Command) -> Command {
-    command.mut_args(|option| {
-        let is_handed_down = option.get_id() != "version";
-        option.global(is_handed_down)
-    })
-}
-
-/// The command line without a command.
-fn main_job() -> Command {
-    let told = |name, letter, action, help| {
-        let option = Arg::new(name).long(name).short(letter).action(action);
-        option.help(help).help_heading("Output")
-    };
-    let help = "Print help: -h on one screen, --help in full";
-    let version = "Print the version";
-    Cli::command()
-        .arg(told("help", 'h', ArgAction::Help, help))
-        .arg(told("version", 'V', ArgAction::Version, version).hide_short_help(true))
 }
 
 /// Reads a command line.
@@ -77,14 +37,14 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Error> {
         }
         Ok(cli)
     };
-    let mut parsed = parse(typed(arguments));
+    let mut parsed = parse(command::typed(arguments));
     if parsed.is_err() {
         // What to suggest, only all that there is can tell.
-        parsed = parse(understood());
+        parsed = parse(command::whole());
     }
     if matches!(&parsed, Err(error) if error.kind() == ErrorKind::DisplayHelp) {
         // Only now: what is shown takes a fifth of a start-up.
-        parsed = parse(super::help::shown());
+        parsed = parse(help::shown());
     }
     match parsed {
         Ok(cli) => Ok(Parsed::Run(Box::new(cli))),

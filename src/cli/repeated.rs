@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::args::{Cli, LimitOptions, LoginArguments, Task};
-use super::{Console, has};
+use super::console::{Console, has};
 use crate::platform::programs::quoted;
 use crate::protocol::Address;
 use crate::refresh::Options;

@@ -18,16 +18,17 @@ use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::signals::Mask;
 use crate::profile::standing::Next;
 use crate::refresh::Options;
-#[cfg(feature = "postgres")]
-use crate::store::Notes;
+use crate::store::database::Database;
 use crate::store::file::FileStore;
+use crate::store::notes::Counts;
+#[cfg(feature = "postgres")]
+use crate::store::notes::Notes;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
-use crate::store::{Counts, Database};
 use crate::text::printable;
+pub(super) use survey::Form;
 #[cfg(feature = "postgres")]
 use survey::no_login;
-pub(super) use survey::{Form, span};
 use survey::{Keeper, Logins, Survey};
 
 /// Shows one profile, or all that there are; of a store in words, without `all`, only counts.
@@ -266,12 +267,12 @@ fn pages(
     _: i64,
     _: impl FnMut(Logins, Keeper) -> Result<()>,
 ) -> Result<()> {
-    Err(crate::store::no_postgres())
+    Err(crate::store::open::no_postgres())
 }
 
 #[cfg(not(feature = "postgres"))]
 fn counts(_: &Database, _: &Options, _: Duration) -> Result<Counts> {
-    Err(crate::store::no_postgres())
+    Err(crate::store::open::no_postgres())
 }
 
 impl Counts {

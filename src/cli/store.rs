@@ -3,15 +3,15 @@
 #[cfg(feature = "postgres")]
 use std::io::Read;
 
-use super::Console;
 use super::args::{Cli, StoreTask};
+use super::console::Console;
 use crate::error::Result;
 use crate::refresh::Options;
 
 /// Does what was asked, and says what was done.
 #[cfg(not(feature = "postgres"))]
 pub(super) fn run(_: &StoreTask, _: &Cli, _: &Options, _: &mut Console<'_>) -> Result<()> {
-    Err(crate::store::no_postgres())
+    Err(crate::store::open::no_postgres())
 }
 
 /// Does what was asked, and says what was done.
@@ -46,7 +46,7 @@ use {
     crate::driver::Driver,
     crate::error::{Error, Hint},
     crate::platform::signals::Mask,
-    crate::store::Database,
+    crate::store::database::Database,
     crate::store::file::FileStore,
     crate::store::import::{Moved, import},
     crate::store::postgres::{self, Line, PostgresStore, schema, sealed_line, sealing},

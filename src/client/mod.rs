@@ -79,6 +79,18 @@ pub(crate) struct SendError {
     pub(crate) partial: Option<Response>,
 }
 
+#[cfg(feature = "fail-points")]
+impl crate::fail::Injected for SendError {
+    fn injected(name: &str) -> Self {
+        SendError {
+            message: format!("fail point {name}"),
+            maybe_sent: true,
+            cause: Cause::Passing,
+            partial: None,
+        }
+    }
+}
+
 impl Client {
     /// A client for the service at this address.
     ///

@@ -12,11 +12,12 @@ use tokio::sync::Notify;
 
 use super::terms::{Done, Event, FleetHooks, Settled, left_out};
 use crate::error::{Error, Kind, Result};
-use crate::profile::{Snapshot, twin};
+use crate::profile::{Snapshot, View, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
 use crate::refresh::{Following, Hooks, Options, SavedTokens, Story, or_saved};
-use crate::store::{Claim, Due, ManyLogins, More, Named, Next, Wanted};
+use crate::store::many::{Due, ManyLogins, More, Next};
+use crate::store::{Claim, Named, Wanted};
 use crate::token::Fingerprint;
 use crate::worker::Worker;
 
@@ -214,7 +215,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
         let settled = Settled::from(or_saved(
             told,
-            snapshot.with(given).ok().as_ref(),
+            View::of(&snapshot, given).ok().as_ref(),
             self.options,
         ));
         Settled {

@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::profile::Snapshot;
+use crate::profile::{Snapshot, View};
 use crate::refresh::{Options, Outcome, SavedTokens, outcome};
 
 /// What became of one login.
@@ -67,7 +67,7 @@ pub(crate) trait FleetHooks: Send {
 
 /// The result for a login that is left out: its token is reported if it is known to be valid long enough.
 pub(super) fn left_out(snapshot: &Snapshot, options: &Options) -> Settled {
-    let view = snapshot.with(options.given());
+    let view = View::of(snapshot, options.given());
     let lasting = view.ok().and_then(|view| {
         let tokens = options.lasting(&view)?;
         outcome(tokens.clone(), view.api(), false).ok()

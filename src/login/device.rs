@@ -15,7 +15,8 @@ use crate::exchange;
 use crate::protocol::device::{self, DeviceGrant, Polled, Prompt};
 use crate::protocol::{Refusal, Reply, Verdict};
 use crate::refresh::{Hooks, Options, Outcome};
-use crate::store::{Store, on_store};
+use crate::store::Store;
+use crate::store::open::on_store;
 
 /// How much longer to wait once the server calls the asking too quick (RFC 8628, 3.5).
 const SLOWER: Duration = Duration::from_secs(5);

@@ -7,8 +7,10 @@ pub(crate) mod signals;
 
 // Only Linux reserves space without writing it, mounts files, and reports attributes by statx.
 #[cfg(target_os = "linux")]
-#[path = "unix/linux.rs"]
-mod kernel;
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as kernel;
 #[cfg(not(target_os = "linux"))]
-#[path = "unix/other.rs"]
-mod kernel;
+mod other;
+#[cfg(not(target_os = "linux"))]
+use other as kernel;

@@ -1,6 +1,7 @@
 //! The words for a login that a file does not have: those that it has come first.
 
-use super::{LoginId, Snapshot};
+use super::login_id::LoginId;
+use super::snapshot::Snapshot;
 use crate::error::{Error, Hint};
 
 /// How alike two names must be, from 0 to 1, for one to be a slip of the other.

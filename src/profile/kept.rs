@@ -2,7 +2,8 @@
 
 use secrecy::SecretString;
 
-use super::{Addresses, Profile, View};
+use super::values::{Addresses, Profile};
+use super::view::View;
 use crate::error::Result;
 use crate::protocol::Vendor;
 

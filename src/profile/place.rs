@@ -3,7 +3,9 @@
 //! Promise: a host that only the store names gets secrets only from that store (P10). A checked-out
 //! file must not be able to pull a CI's secrets.
 
-use super::{Addresses, LoginId, Overrides, Profile};
+use super::login_id::LoginId;
+use super::overrides::Overrides;
+use super::values::{Addresses, Profile};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{Address, Api};
 

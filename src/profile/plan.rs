@@ -7,11 +7,12 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::overrides::more_than_a_token;
-use super::{Overrides, View, key};
+use super::key;
+use super::overrides::{Overrides, more_than_a_token};
+use super::view::View;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Address, Api, App, Authentication};
-use crate::token::{Fingerprint, is_bare};
+use crate::token::{self, Fingerprint, is_bare};
 
 /// An app token with less left than this is not used if another can be had.
 const APP_TOKEN_RESERVE: SignedDuration = SignedDuration::from_mins(5);
@@ -33,6 +34,12 @@ impl RefreshPlan {
     /// The fingerprint of the token that it spends.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.refresh_token)
+    }
+
+    /// Whether it still holds: the refresh token that it sends is the one to send.
+    pub(crate) fn holds(&self, view: &View<'_>) -> bool {
+        let current = view.token_to_send();
+        current.is_some_and(|current| token::same(current, &self.refresh_token))
     }
 }
 
@@ -86,8 +93,7 @@ impl AppProof {
 impl View<'_> {
     /// What to send, and where.
     pub(crate) fn plan(&self) -> Result<RefreshPlan> {
-        let own = self.tokens().refresh_token.as_ref();
-        let refresh_token = self.new_token().or(own);
+        let refresh_token = self.token_to_send();
         let refresh_token = refresh_token.ok_or_else(|| self.missing(key::REFRESH_TOKEN))?;
         self.check_bare(key::REFRESH_TOKEN, refresh_token)?;
         self.check_unspent(refresh_token)?;
@@ -120,13 +126,15 @@ impl View<'_> {
 
     /// What a login needs of the file. One by device shows the app's secret where consent is asked
     /// for, too.
-    pub(crate) fn login_order(&self, by_device: bool) -> Result<LoginPlan> {
+    pub(crate) fn login_plan(&self, by_device: bool) -> Result<LoginPlan> {
         let held = self.tokens().refresh_token.is_some();
         let without = Overrides {
             api: None,
             ..*self.given()
         };
-        let replaced = self.snapshot().with(without).ok().map(|view| view.api());
+        let replaced = View::of(self.snapshot(), without)
+            .ok()
+            .map(|view| view.api());
         let replaced = replaced.filter(|_| held);
         if replaced == Some(Api::Open115) {
             let message = format!(

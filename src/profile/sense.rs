@@ -5,7 +5,9 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AppProof, View, key};
+use super::key;
+use super::plan::AppProof;
+use super::view::View;
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{Api, Shape};
 

@@ -2,8 +2,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::key;
 use super::place::Which;
-use super::{Profile, View, key};
+use super::values::Profile;
+use super::view::View;
 use crate::error::Result;
 use crate::protocol::Vendor;
 
@@ -80,7 +82,8 @@ mod tests {
 
     use jiff::SignedDuration;
 
-    use super::super::{Addresses, LoginId, Overrides, Snapshot};
+    use super::super::values::Addresses;
+    use super::super::{LoginId, Overrides, Snapshot};
     use super::*;
 
     fn written(
@@ -103,7 +106,7 @@ mod tests {
             clock_ahead: SignedDuration::ZERO,
             spent_by: Arc::default(),
         };
-        let settings = snapshot.with(given).unwrap().settings(&KEYS).unwrap();
+        let settings = View::of(&snapshot, given).unwrap().settings(&KEYS).unwrap();
         let text = |(key, value): Setting| (key, value.expose_secret().to_owned());
         settings.into_iter().map(text).collect()
     }

@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{AppProof, Overrides, Snapshot};
+use super::overrides::Overrides;
+use super::plan::AppProof;
+use super::snapshot::Snapshot;
+use super::view::View;
 use crate::error::{Error, Result};
 use crate::protocol::Api;
 use crate::token::Fingerprint;
@@ -74,7 +77,7 @@ pub(crate) fn status(snapshot: &Snapshot, given: Overrides<'_>, now: Timestamp) 
         Next::Fail(why.unwrap_or(&message).to_owned())
     };
     let profile = login.profile.clone();
-    let view = match snapshot.with(given) {
+    let view = match View::of(snapshot, given) {
         Ok(view) => view,
         Err(error) => {
             return Ok(Status {

@@ -4,7 +4,11 @@
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Pair, Setting, SpentTokens, StatedApi, View, key};
+use super::key;
+use super::settings::Setting;
+use super::spent::SpentTokens;
+use super::values::{Pair, StatedApi};
+use super::view::View;
 use crate::protocol::Api;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
 

@@ -7,8 +7,11 @@
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::login_id::LoginId;
+use super::overrides::Overrides;
 use super::place::{Place, Which};
-use super::{LoginId, Overrides, Pair, Profile, RefreshPlan, Snapshot, StatedApi};
+use super::snapshot::Snapshot;
+use super::values::{Pair, Profile, StatedApi};
 use crate::error::{Error, Hint, Result};
 use crate::protocol::{self, Api, Vendor};
 use crate::token::{self, Fingerprint, Tokens};
@@ -30,7 +33,11 @@ pub(crate) struct View<'v> {
 }
 
 impl<'v> View<'v> {
-    pub(super) fn of(snapshot: &'v Snapshot, given: Overrides<'v>) -> Result<Self> {
+    /// A login, combined with what was given from outside.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Config`] if its api is not known.
+    pub(crate) fn of(snapshot: &'v Snapshot, given: Overrides<'v>) -> Result<Self> {
         Ok(View {
             snapshot,
             given,
@@ -89,10 +96,9 @@ impl<'v> View<'v> {
         }
     }
 
-    /// Whether a plan still holds: the refresh token that it sends is the one to send.
-    pub(crate) fn holds(&self, plan: &RefreshPlan) -> bool {
-        let current = self.new_token().or(self.tokens().refresh_token.as_ref());
-        current.is_some_and(|current| token::same(current, &plan.refresh_token))
+    /// The refresh token to send.
+    pub(super) fn token_to_send(&self) -> Option<&'v SecretString> {
+        self.new_token().or(self.tokens().refresh_token.as_ref())
     }
 
     /// The saved tokens, if the access token lives longer than `least` and nothing else is asked

@@ -7,8 +7,10 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use super::grant::App;
+use super::json;
+use super::message::{Request, Response};
 use super::reply::{Field, Refusal, seconds, secret};
-use super::{App, Request, Response, json};
 
 /// What a success reply holds.
 pub(crate) struct Granted {

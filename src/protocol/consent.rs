@@ -10,7 +10,13 @@ use ring::digest;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
-use super::{Address, Api, App, Request, Secrets, Verdict, codes, oauth};
+use super::address::Address;
+use super::api::Api;
+use super::codes::{self, Verdict};
+use super::grant::App;
+use super::message::Request;
+use super::oauth;
+use super::secrets::Secrets;
 use crate::error::Hint;
 
 /// What is asked of the consent page.

@@ -7,9 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::api::Api;
+use super::codes;
 use super::consent::Denial;
+use super::grant::App;
+use super::json;
+use super::message::{Request, Response};
+use super::oauth;
 use super::reply::{self, Body, BodyMeaning, Field, Form, Refusal, Reply, seconds, secret};
-use super::{Api, App, Request, Response, Secrets, codes, json, oauth};
+use super::secrets::Secrets;
 
 /// Defaults for what the reply does not say, in seconds.
 const EXPIRES_IN: u64 = 240;

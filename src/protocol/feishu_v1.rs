@@ -8,9 +8,10 @@
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
+use super::grant::{Credentials, Grant};
 use super::json;
+use super::message::Request;
 use super::reply::{Body, BodyMeaning, Form};
-use super::{Credentials, Grant, Request};
 use crate::error::Hint;
 
 /// The form of v1's replies; [`OIDC`] is oidc's.

@@ -8,8 +8,12 @@
 use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer};
 
+use super::api::Api;
+use super::codes;
+use super::grant::{Credentials, Grant};
+use super::json;
+use super::message::Request;
 use super::reply::{Body, BodyMeaning, Form, has};
-use super::{Api, Credentials, Grant, Request, codes, json};
 use crate::error::Hint;
 
 pub(super) const FORM: Form = Form {

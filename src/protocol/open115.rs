@@ -7,8 +7,11 @@
 use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
 
+use super::codes;
+use super::grant::Grant;
+use super::json;
+use super::message::Request;
 use super::reply::{Body, BodyMeaning, Form, has};
-use super::{Grant, Request, codes, json};
 
 pub(super) const FORM: Form = Form {
     judge,

@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 
 use super::codes::{self, Code, Verdict};
 use super::json::{self, Fields};
-use super::{Response, Secrets};
+use super::message::Response;
+use super::secrets::Secrets;
 use crate::error::Hint;
 use crate::token;
 

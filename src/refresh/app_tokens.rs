@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::Options;
+use super::options::Options;
 use super::retries::{self, Retries};
 use crate::error::{Error, Result};
 use crate::profile::RefreshPlan;

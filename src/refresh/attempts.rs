@@ -12,13 +12,14 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::app_tokens::AppTokens;
+use super::failure;
+use super::options::Options;
 use super::pace::{Pace, SendPermit};
 use super::retries::{self, Retries};
-use super::{Options, failure};
 use crate::client::{Client, Settings};
 use crate::error::{Error, Result};
 use crate::exchange::{self, Judged};
-use crate::profile::{AppProof, Overrides, RefreshPlan};
+use crate::profile::{AppProof, Overrides, RefreshPlan, View};
 use crate::protocol::{
     Address, Api, App, Credentials, Grant, Refusal, Reply, Rotation, Verdict, app_token,
 };
@@ -280,7 +281,7 @@ impl<'s> Attempts<'s> {
     ) -> Option<AppToken> {
         claim.look_again().await.ok()?;
         let snapshot = claim.snapshot();
-        let plan = snapshot.with(given).ok()?.plan().ok()?;
+        let plan = View::of(snapshot, given).ok()?.plan().ok()?;
         let AppProof::Token { token, .. } = plan.app else {
             return None;
         };

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use crate::client::Settings;
 use crate::profile::{Overrides, View};
 use crate::protocol::Api;
-use crate::store::Database;
+use crate::store::database::Database;
 use crate::token::Tokens;
 
 /// What to refresh, and how long to try.

@@ -24,7 +24,7 @@ use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::profile::{AppProof, RefreshPlan};
 use crate::protocol::Refusal;
-use crate::store::{Due, MOST_REQUESTS, Slots};
+use crate::store::many::{Due, MOST_REQUESTS, Slots};
 use crate::token::Fingerprint;
 
 /// A host that left this many requests in a row unanswered gets no more.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::Options;
+use super::options::Options;
 use crate::error::{Error, Hint};
 use crate::protocol::Refusal;
 

@@ -40,13 +40,11 @@ use std::time::Instant;
 
 use secrecy::ExposeSecret;
 
-use super::{
-    Claim, Due, KeptReply, ManyLogins, More, Named, Next, Reservation, Reserved, Saved, Store,
-    Wanted,
-};
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, check_name};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View, check_name};
+use crate::store::many::{Due, ManyLogins, More, Next};
+use crate::store::{Claim, KeptReply, Named, Reservation, Reserved, Saved, Store, Wanted};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 #[cfg(feature = "postgres")]
@@ -251,14 +249,14 @@ impl ManyLogins for FileStore {
         };
         session.share(saver, sound().map(growth).sum());
         let known = |snapshot: &Snapshot| {
-            let api = snapshot.with(given).ok()?.api();
+            let api = View::of(snapshot, given).ok()?.api();
             Some((snapshot.login.profile.clone(), api))
         };
         session.prove_all(&sound().filter_map(known).collect::<Vec<_>>());
         let session = Rc::new(session);
         let next = |(name, snapshot): Named<Snapshot>| {
             let next = snapshot.map(|snapshot| {
-                let view = snapshot.with(given);
+                let view = View::of(&snapshot, given);
                 if view.is_ok_and(|view| due.leaves_out(&view)) {
                     return Next::LeftOut(Box::new(snapshot));
                 }
@@ -344,8 +342,8 @@ impl Claim for FileClaim {
         let had_company = self.had_company;
         self.look_again().await?;
         self.had_company = had_company;
-        let view = self.snapshot.with(given)?;
-        if plan.is_some_and(|plan| !view.holds(plan)) {
+        let view = View::of(&self.snapshot, given)?;
+        if plan.is_some_and(|plan| !plan.holds(&view)) {
             return Ok(Reserved::Changed(self));
         }
         let profile = &self.snapshot.login.profile;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::file::{Emptying, FileStore};
 use super::postgres::{Found, ImportedLogin, PostgresStore};
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Overrides, Snapshot};
+use crate::profile::{Overrides, Snapshot, View};
 use crate::token::Fingerprint;
 
 /// The result for one login of the file.
@@ -107,7 +107,7 @@ async fn go_on(
 }
 
 fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<ImportedLogin> {
-    let view = snapshot.with(Overrides::default())?;
+    let view = View::of(snapshot, Overrides::default())?;
     // Nobody could fix it in the store.
     view.check_own_token()?;
     Ok(ImportedLogin {

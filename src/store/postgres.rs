@@ -46,11 +46,12 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use super::{Due, ManyLogins, More, Named, Slots, Store, Wanted};
 use crate::client::Settings;
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Overrides, Snapshot, check_name};
+use crate::store::many::{Due, ManyLogins, More, Slots};
+use crate::store::{Named, Store, Wanted};
 use address::Address;
 use claim::PostgresClaim;
 use connection::Connector;
@@ -71,7 +72,7 @@ impl PostgresStore {
     /// # Errors
     /// [`crate::Kind::Config`] if the address or the keys are not valid, or a token was given.
     pub(crate) fn open(
-        database: &super::Database,
+        database: &crate::store::database::Database,
         settings: &Settings,
         patience: Duration,
         given_token: Option<&SecretString>,
@@ -99,7 +100,10 @@ impl PostgresStore {
 /// # Errors
 /// [`crate::Kind::Config`] if the address is not valid, or the user lacks the right; [`crate::Kind::Temporary`] if the
 /// database cannot be used now.
-pub(crate) async fn set_up(database: &super::Database, settings: &Settings) -> Result<String> {
+pub(crate) async fn set_up(
+    database: &crate::store::database::Database,
+    settings: &Settings,
+) -> Result<String> {
     let address = Address::parse(&database.address)?;
     let shown = address.shown.clone();
     let connector = Connector::new(address, settings.ca_cert.clone(), settings.shield);

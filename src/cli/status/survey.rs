@@ -13,8 +13,9 @@ use crate::profile::Snapshot;
 use crate::profile::standing::{self, Held, Next, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
-use crate::store::{Mention, Named, Notes, Refused};
-use crate::text::printable;
+use crate::store::Named;
+use crate::store::notes::{Mention, Notes, Refused};
+use crate::text::{printable, span};
 use crate::token::{later, second};
 
 /// Logins, or why they cannot be read.
@@ -354,17 +355,6 @@ fn words(next: &Next) -> String {
         Next::Expired => "fail: the refresh token has ended".to_owned(),
         Next::Refused => "fail: the server refused the refresh token".to_owned(),
         Next::Fail(why) => format!("fail: {}", printable(why)),
-    }
-}
-
-/// A time span in its two largest units.
-pub(crate) fn span(seconds: i64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0 | 1, hours, minutes) => format!("{hours} h {} min", minutes % 60),
-        (days, ..) => format!("{days} days"),
     }
 }
 

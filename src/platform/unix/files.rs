@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::kernel;
 use crate::error::Hint;
-use crate::platform::Fixed;
+use crate::platform::in_place::InPlaceReason;
 
 /// Identifies a file on this machine, whatever its path.
 pub(crate) fn identity(metadata: &Metadata) -> (u64, u64) {
@@ -209,19 +209,19 @@ pub(crate) fn reserve_beyond(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// Whether and why the file cannot be replaced by renaming.
-pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<Fixed> {
+pub(crate) fn fixed(path: &Path, metadata: &Metadata) -> Option<InPlaceReason> {
     if metadata.nlink() == 0 {
-        Some(Fixed::Replaced)
+        Some(InPlaceReason::Replaced)
     } else if let Some(reason) = kernel::fixed(path) {
         Some(reason)
     } else if metadata.nlink() > 1 {
-        Some(Fixed::HardLinks)
+        Some(InPlaceReason::HardLinks)
     } else {
         None
     }
 }
 
-/// What makes a file that is [`Fixed::Immutable`] changeable.
+/// What makes a file that is [`InPlaceReason::Immutable`] changeable.
 pub(crate) fn how_to_make_changeable() -> Hint {
     Hint::fixed(
         "remove the immutable or append-only attribute: see lsattr and chattr",

@@ -10,7 +10,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::time::ClockId;
 
-use crate::platform::Fixed;
+use crate::platform::in_place::InPlaceReason;
 
 /// The clock that runs while the machine sleeps.
 pub(super) const CLOCK_THAT_RUNS_IN_SLEEP: ClockId = ClockId::Boottime;
@@ -32,7 +32,7 @@ pub(super) fn allocate(file: &File, bytes: u64) -> Result<(), Errno> {
 }
 
 /// What Linux knows about a path beyond its metadata. On a kernel too old to say, the rename fails instead.
-pub(super) fn fixed(path: &Path) -> Option<Fixed> {
+pub(super) fn fixed(path: &Path) -> Option<InPlaceReason> {
     const UNCHANGEABLE: StatxAttributes = StatxAttributes::IMMUTABLE.union(StatxAttributes::APPEND);
     let of = |path: &Path| {
         let found = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
@@ -41,11 +41,11 @@ pub(super) fn fixed(path: &Path) -> Option<Fixed> {
     let file = of(path);
     let folder = path.parent().map_or(StatxAttributes::empty(), of);
     if (file | folder).intersects(UNCHANGEABLE) {
-        Some(Fixed::Immutable)
+        Some(InPlaceReason::Immutable)
     } else if file.contains(StatxAttributes::MOUNT_ROOT) {
-        Some(Fixed::MountPoint)
+        Some(InPlaceReason::MountPoint)
     } else if has_access_list(path) {
-        Some(Fixed::AccessList)
+        Some(InPlaceReason::AccessList)
     } else {
         None
     }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::platform::Fixed;
+use crate::platform::in_place::InPlaceReason;
 
 /// Sets the core dump size limit to zero.
 pub(super) fn forbid_core_dumps() {
@@ -40,7 +40,7 @@ pub(super) fn allocate(_file: &File, _bytes: u64) -> Result<(), Errno> {
 }
 
 /// Only Linux mounts files.
-pub(super) fn fixed(_path: &Path) -> Option<Fixed> {
+pub(super) fn fixed(_path: &Path) -> Option<InPlaceReason> {
     None
 }
 

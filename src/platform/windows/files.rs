@@ -10,7 +10,7 @@ use std::os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf, Prefix};
 
 use crate::error::Hint;
-use crate::platform::Fixed;
+use crate::platform::in_place::InPlaceReason;
 
 /// Lets a folder be opened, too: `FILE_FLAG_BACKUP_SEMANTICS`.
 const EVEN_A_FOLDER: u32 = 0x0200_0000;
@@ -227,14 +227,14 @@ pub(crate) fn reserve_beyond(_file: &File, _bytes: u64) -> io::Result<()> {
 }
 
 /// Whether and why the file cannot be replaced by renaming.
-pub(crate) fn fixed(_path: &Path, metadata: &Metadata) -> Option<Fixed> {
+pub(crate) fn fixed(_path: &Path, metadata: &Metadata) -> Option<InPlaceReason> {
     metadata
         .permissions()
         .readonly()
-        .then_some(Fixed::Immutable)
+        .then_some(InPlaceReason::Immutable)
 }
 
-/// What makes a file that is [`Fixed::Immutable`] changeable.
+/// What makes a file that is [`InPlaceReason::Immutable`] changeable.
 pub(crate) fn how_to_make_changeable() -> Hint {
     Hint::fixed(
         "remove its read-only attribute: see attrib -r",

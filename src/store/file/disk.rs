@@ -17,7 +17,8 @@ use super::io::{cannot_reserve, is_same, read};
 use super::journal::Journal;
 use super::lock::Lock;
 use crate::error::{Error, Hint, Kind, Result, is_full};
-use crate::platform::{Fixed, files};
+use crate::platform::files;
+use crate::platform::in_place::InPlaceReason;
 use crate::store::places::with_suffix;
 use crate::store::record::Record;
 
@@ -65,10 +66,12 @@ impl Disk {
         let old = fs::metadata(path).or_else(|_| file.metadata());
         let old = old.map_err(|error| Error::file("cannot read", path, error))?;
         match files::fixed(path, &old) {
-            Some(reason @ (Fixed::Replaced | Fixed::Immutable)) => {
+            Some(reason @ (InPlaceReason::Replaced | InPlaceReason::Immutable)) => {
                 return Err(cannot_change(path, reason));
             }
-            Some(Fixed::MountPoint | Fixed::HardLinks | Fixed::AccessList) => {
+            Some(
+                InPlaceReason::MountPoint | InPlaceReason::HardLinks | InPlaceReason::AccessList,
+            ) => {
                 return self.reserve_in_place(bytes);
             }
             None => {}
@@ -293,9 +296,9 @@ fn copy_of(error: &io::Error) -> io::Error {
     number.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-fn cannot_change(path: &Path, reason: Fixed) -> Error {
+fn cannot_change(path: &Path, reason: InPlaceReason) -> Error {
     let path = path.display();
-    if reason == Fixed::Replaced {
+    if reason == InPlaceReason::Replaced {
         let message = format!("{path} was replaced behind its mount");
         return Error::new(Kind::Config, message).with_hint(Hint::fixed(
             "mount its folder instead of the file, so that a new file is seen",

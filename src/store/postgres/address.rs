@@ -14,7 +14,7 @@ use tokio_postgres::config::{Host as Named, SslMode};
 use super::passfile::password_in;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
-use crate::store::shown;
+use crate::store::database::shown;
 
 /// Where libpq looks for a server if none is named.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";

@@ -16,7 +16,7 @@ use super::saving::{Outcome, PutBack};
 use super::statements::{self, flag, text};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs::quoted;
-use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor};
+use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
 use crate::store::{Claim, KeptReply, Reservation, Reserved, Saved, Wanted};
 use crate::token::{Fingerprint, Tokens, second};
 
@@ -308,8 +308,8 @@ impl Claim for PostgresClaim {
         given: Overrides<'_>,
         plan: Option<&RefreshPlan>,
     ) -> Result<Reserved<Self>> {
-        let view = self.stored.snapshot.with(given)?;
-        if !self.covers_a_request() || plan.is_some_and(|plan| !view.holds(plan)) {
+        let view = View::of(&self.stored.snapshot, given)?;
+        if !self.covers_a_request() || plan.is_some_and(|plan| !plan.holds(&view)) {
             return Ok(Reserved::Changed(self));
         }
         let facts = match origin {

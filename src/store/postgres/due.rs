@@ -28,7 +28,8 @@ use super::statements::{self, Parameter, moment, seconds, text, texts};
 use super::trouble::{Trouble, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
-use crate::store::{Due, MOST_REQUESTS, More, Named, Next};
+use crate::store::Named;
+use crate::store::many::{Due, MOST_REQUESTS, More, Next};
 
 /// Nothing is claimed for an app while its next free slot is further off.
 const LONGEST_QUEUE: Duration = Duration::from_secs(1);

@@ -3,7 +3,8 @@
 use secrecy::SecretString;
 
 use crate::error::Result;
-use crate::profile::{Addresses, View};
+use crate::profile::View;
+use crate::profile::values::Addresses;
 
 /// What is saved with a pair.
 #[derive(Clone, Default)]

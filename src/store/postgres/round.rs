@@ -11,7 +11,7 @@ use super::facts::AppKey;
 use super::sealing::Keys;
 use super::statements::ManyStatements;
 use crate::error::{Error, Hint, Kind};
-use crate::store::Due;
+use crate::store::many::Due;
 
 /// An app whose logins failed this often in a row, for transient reasons, is skipped.
 const MOST_FAILURES: u32 = 32;

@@ -11,9 +11,10 @@ use tokio_postgres::types::FromSql;
 use super::facts::{AppKey, app_owner, login_owner};
 use super::sealing::{Keys, Owner};
 use crate::error::{Error, Hint, Result};
-use crate::profile::{Addresses, LoginId, Pair, Profile, Snapshot, SpentTokens, StatedApi};
+use crate::profile::values::{Addresses, StatedApi};
+use crate::profile::{LoginId, Pair, Profile, Snapshot, SpentTokens};
 use crate::protocol::Api;
-use crate::store::{Mention, Refused};
+use crate::store::notes::{Mention, Refused};
 use crate::token::{Fingerprint, Tokens};
 
 /// The column of an app token, of an app or of a login.

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretBox, SecretString, zeroize::Zeroize};
 
 use crate::error::{Error, Hint, Result};
-use crate::store::KEY_PREFIX;
+use crate::store::database::KEY_PREFIX;
 use crate::token::Fingerprint;
 
 /// The length of a key in bytes.

@@ -8,7 +8,7 @@ use super::statements::{self, seconds, text};
 use super::trouble::{Trouble, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
-use crate::store::{Held, Slot, Slots};
+use crate::store::many::{Held, Slot, Slots};
 
 /// The longest hold that one server's word imposes on all runs.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);

@@ -11,7 +11,7 @@ use super::statements::{self, text};
 use super::trouble::{Trouble, field};
 use crate::error::Result;
 use crate::profile::Snapshot;
-use crate::store::{Counts, Notes};
+use crate::store::notes::{Counts, Notes};
 
 /// This many logins show whether the key is the store's.
 const SAMPLE: i64 = 10;

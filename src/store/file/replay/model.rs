@@ -24,7 +24,7 @@ use super::super::sections::Text;
 use super::super::settle::DesiredText;
 use super::super::state::State as RealState;
 use super::*;
-use crate::profile::{Origin, Overrides};
+use crate::profile::{Origin, Overrides, View};
 use crate::protocol::Api;
 use crate::store::record::{self, Record};
 use crate::token::Tokens;
@@ -385,19 +385,22 @@ impl World {
         let text = Text::parse(place.file, text.as_bytes()).unwrap();
         let snapshot = text.snapshot(place).unwrap();
         let given = run.given.map(Token::secret);
-        let view = snapshot.with(Overrides {
-            app_access_token: None,
-            refresh_token: given.as_ref(),
-            app_id: None,
-            app_secret: None,
-            app_ticket: None,
-            scope: None,
-            api: (run.kind == Kind::Login).then_some(Api::V2),
-            lark: false,
-            base_url: None,
-            accounts_url: None,
-            token_url: None,
-        });
+        let view = View::of(
+            &snapshot,
+            Overrides {
+                app_access_token: None,
+                refresh_token: given.as_ref(),
+                app_id: None,
+                app_secret: None,
+                app_ticket: None,
+                scope: None,
+                api: (run.kind == Kind::Login).then_some(Api::V2),
+                lark: false,
+                base_url: None,
+                accounts_url: None,
+                token_url: None,
+            },
+        );
         let view = view.unwrap();
         let own = view.tokens().refresh_token.as_ref();
         let (sent, new) = if run.kind == Kind::Login {
