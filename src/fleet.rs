@@ -29,13 +29,13 @@ use crate::profile::{Snapshot, View};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
 use crate::refresh::{Options, outcome};
-use crate::store::Named;
+use crate::store::PerLogin;
 use crate::store::many::{Due, ManyLogins};
 use crate::store::open::on_store;
 use crate::worker::{Worker, no_thread};
 use crew::Fleet;
-pub(crate) use terms::{AfterSave, FleetHooks, ResultListener, Settled};
-use terms::{Done, Event, left_out};
+pub(crate) use terms::{AfterSaveCommand, FleetHooks, LoginResult, ResultListener};
+use terms::{FleetEvent, FleetResult, left_out};
 
 /// Refreshes all logins of a store that are due. Signals are deferred when this is called, and still when it returns if
 /// something must be reported first.
@@ -84,9 +84,11 @@ pub(crate) fn run(
         let worker = worker.map_err(|error| no_thread(&error))?;
         for event in news {
             match event {
-                Event::Expect(all) => audience.expect(all),
-                Event::Settled(index, name, settled) => audience.settled(index, &name, settled),
-                Event::LastWords(said) => {
+                FleetEvent::Expect(all) => audience.expect(all),
+                FleetEvent::Settled(index, name, settled) => {
+                    audience.settled(index, &name, settled);
+                }
+                FleetEvent::LastWords(said) => {
                     audience.last_words();
                     let _ = said.send(());
                 }
@@ -108,9 +110,9 @@ pub(crate) fn run(
     Ok(())
 }
 
-type AllSettled = Vec<(String, Settled)>;
+type LoginResults = Vec<(String, LoginResult)>;
 
-fn tell(audience: &mut dyn ResultListener, all: AllSettled) {
+fn tell(audience: &mut dyn ResultListener, all: LoginResults) {
     audience.expect(all.len());
     for (index, (name, settled)) in all.into_iter().enumerate() {
         audience.settled(index, &name, settled);
@@ -118,26 +120,30 @@ fn tell(audience: &mut dyn ResultListener, all: AllSettled) {
 }
 
 /// What can be reported without a lock or the network, if no login is due.
-fn all_left_out(logins: &[Named<Snapshot>], options: &Options, due: &Due) -> Option<AllSettled> {
-    let settled = |(name, snapshot): &Named<Snapshot>| {
+fn all_left_out(
+    logins: &[PerLogin<Snapshot>],
+    options: &Options,
+    due: &Due,
+) -> Option<LoginResults> {
+    let settled = |(name, snapshot): &PerLogin<Snapshot>| {
         let snapshot = snapshot.as_ref().ok()?;
         let view = View::of(snapshot, options.given()).ok()?;
         due.leaves_out(&view)
             .then(|| (name.clone(), left_out(snapshot, options)))
     };
-    let all: Option<AllSettled> = logins.iter().map(settled).collect();
+    let all: Option<LoginResults> = logins.iter().map(settled).collect();
     all.filter(|all| !all.is_empty())
 }
 
 /// The same, if the tokens of all of them are still valid.
-fn all_valid(logins: &[Named<Snapshot>], options: &Options) -> Option<AllSettled> {
-    let settled = |(name, snapshot): &Named<Snapshot>| {
+fn all_valid(logins: &[PerLogin<Snapshot>], options: &Options) -> Option<LoginResults> {
+    let settled = |(name, snapshot): &PerLogin<Snapshot>| {
         let view = View::of(snapshot.as_ref().ok()?, options.given()).ok()?;
         let tokens = view.lasting(SignedDuration::ZERO)?;
         let outcome = outcome(tokens.clone(), view.api(), false);
         Some((name.clone(), outcome.into()))
     };
-    let all: Option<AllSettled> = logins.iter().map(settled).collect();
+    let all: Option<LoginResults> = logins.iter().map(settled).collect();
     all.filter(|all| !all.is_empty())
 }
 
@@ -149,8 +155,8 @@ fn work<S: ManyLogins>(
     due: &Due,
     shield: fn(),
     helper: &mut Box<dyn FleetHooks>,
-    events: mpsc::Sender<Event>,
-) -> Result<Done> {
+    events: mpsc::Sender<FleetEvent>,
+) -> Result<FleetResult> {
     let driver = Driver::default();
     let worker = Worker::start(shield)?;
     let pace = Pace::new(due, store.slots());

@@ -4,7 +4,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::{LONGEST_REPLY, encoding};
-use crate::protocol::consent::{Answer, CodeGrant};
+use crate::protocol::consent::{CodeGrant, ConsentAnswer};
 use crate::protocol::device::{DeviceGrant, Polled};
 use crate::protocol::{
     self, Api, App, Credentials, Grant, Refusal, Reply, Response, Secrets, app_token, consent,
@@ -48,7 +48,7 @@ pub fn splice(text: &[u8], section: &str, values: &[(&str, &str)]) -> Option<Str
 
 /// Which reply is judged.
 #[derive(Debug, Clone, Copy)]
-pub enum Asked {
+pub enum ReplyTo {
     /// The reply to a refresh.
     Refresh(Api),
     /// The reply to a request for an app token.
@@ -73,7 +73,7 @@ pub struct Judged {
 /// Judges a reply to a request that sent `secret` in every place a secret can be.
 #[must_use]
 pub fn judge(
-    asked: Asked,
+    asked: ReplyTo,
     status: u16,
     headers: &[(&str, &str)],
     body: &[u8],
@@ -95,7 +95,7 @@ pub fn judge(
     };
     let code = || SecretString::from(secret);
     match asked {
-        Asked::Refresh(api) => {
+        ReplyTo::Refresh(api) => {
             let grant = Grant {
                 refresh_token: secret.into(),
                 credentials: Credentials::App(app),
@@ -103,11 +103,11 @@ pub fn judge(
             };
             of_reply(api.refresh_reply(&grant, response))
         }
-        Asked::AppToken => match app_token::reply(&app, response) {
+        ReplyTo::AppToken => match app_token::reply(&app, response) {
             Ok(_) => Judged::default(),
             Err(refusal) => of_refusal(refusal),
         },
-        Asked::Code => {
+        ReplyTo::Code => {
             let grant = CodeGrant {
                 app,
                 code: code(),
@@ -116,14 +116,14 @@ pub fn judge(
             };
             of_reply(protocol::code_reply(&grant, response))
         }
-        Asked::Prompt => match device::prompt(&app, response) {
+        ReplyTo::Prompt => match device::prompt(&app, response) {
             Ok(prompt) => Judged {
                 refresh_token: None,
                 shown: vec![prompt.user_code, prompt.page],
             },
             Err(refusal) => of_refusal(refusal),
         },
-        Asked::Poll => {
+        ReplyTo::Poll => {
             let grant = DeviceGrant {
                 app,
                 device_code: code(),
@@ -178,7 +178,7 @@ pub fn unpacked(coding: &str, body: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn code_of(pasted: &str, state: &str) -> Option<String> {
     match consent::pasted(pasted, &state.into(), Secrets::default()) {
-        Answer::Code(code) => Some(code.expose_secret().to_owned()),
+        ConsentAnswer::Code(code) => Some(code.expose_secret().to_owned()),
         _ => None,
     }
 }

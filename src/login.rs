@@ -23,13 +23,13 @@ use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::exchange;
 use crate::profile::{LoginPlan, Origin, Overrides, Setting, View, consent_api};
-use crate::protocol::consent::{self, Answer, Asked, CodeGrant};
+use crate::protocol::consent::{self, CodeGrant, ConsentAnswer, ConsentRequest};
 use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
 use crate::refresh::{Hooks, Options, Outcome, Story, kept, save};
 use crate::store::open::on_store;
-use crate::store::{Claim, Reservation, Reserved, Store, Wanted};
+use crate::store::{Claim, Reservation, Reserved, Store, WantedLogin};
 use failure::{check_whole, flawed, refused};
 
 /// What the documents use, and the Python package.
@@ -53,21 +53,21 @@ pub(crate) struct LoggedIn {
 
 /// What a person is asked.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct ConsentQuestion {
     /// The address of the consent page.
     pub(crate) page: String,
     state: SecretString,
     app: App,
 }
 
-impl Question {
+impl ConsentQuestion {
     /// Reads the query of a callback.
-    fn answer(&self, query: &str) -> Answer {
+    fn answer(&self, query: &str) -> ConsentAnswer {
         consent::answer(query, &self.state, self.app.secrets())
     }
 
     /// Reads what a person pasted: the address that the browser ended on, or the bare code.
-    pub(crate) fn pasted(&self, text: &str) -> Answer {
+    pub(crate) fn pasted(&self, text: &str) -> ConsentAnswer {
         consent::pasted(text, &self.state, self.app.secrets())
     }
 }
@@ -78,7 +78,7 @@ pub(crate) trait ConsentMethod {
     ///
     /// # Errors
     /// [`crate::Kind::Reauthorize`] if the consent is refused, [`crate::Kind::Temporary`] if none comes in time.
-    fn ask(&mut self, question: &Question) -> Result<SecretString>;
+    fn ask(&mut self, question: &ConsentQuestion) -> Result<SecretString>;
 
     /// Says what came of it.
     fn tell(&mut self, _is_saved: bool) {}
@@ -122,14 +122,14 @@ fn run_on<S: Store>(
     method.prepare(redirect_uri)?;
     attempt.try_room(hooks)?;
     let (verifier, state) = (random_text()?, random_text()?);
-    let asked = Asked {
+    let asked = ConsentRequest {
         app_id: &attempt.plan.app.id,
         redirect_uri,
         scope: &attempt.scope,
         state: state.expose_secret(),
         challenge: &consent::challenge(&verifier),
     };
-    let question = Question {
+    let question = ConsentQuestion {
         page: consent::page(&attempt.plan.accounts, &asked),
         state,
         app: attempt.plan.app.clone(),
@@ -175,7 +175,7 @@ impl<'a, S: Store> Login<'a, S> {
         given.refresh_token = None;
         given.check()?;
         let driver = Driver::default();
-        let wanted = Wanted {
+        let wanted = WantedLogin {
             profile: &options.profile,
             given,
             is_for_login: true,
@@ -245,7 +245,7 @@ impl<'a, S: Store> Login<'a, S> {
     async fn room(&self, hooks: &mut dyn Hooks) -> Result<<S::Claim as Claim>::Reservation> {
         let story = Story {
             store: &self.store,
-            wanted: Wanted {
+            wanted: WantedLogin {
                 profile: &self.options.profile,
                 given: self.given,
                 is_for_login: true,

@@ -23,9 +23,9 @@ use crate::error::{Error, Kind, Result};
 use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
 use crate::protocol::Api;
 use crate::store::open::on_store;
-use crate::store::{Claim, Reservation, Reserved, Saved, Store, Wanted};
+use crate::store::{Claim, Reservation, Reserved, Saved, Store, WantedLogin};
 use crate::token::{Tokens, later};
-use attempts::{Answer, Attempts, Received, Services};
+use attempts::{AttemptResult, Attempts, Received, Services};
 pub use options::Options;
 use pace::Pace;
 
@@ -59,7 +59,7 @@ pub(crate) trait Hooks {
     fn deliver_signals(&mut self);
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a>;
+    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> AfterSave<'a>;
     /// Tells whether a signal waits: then a failing save is not retried for long.
     fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
         Box::new(|| false)
@@ -71,7 +71,7 @@ pub(crate) trait Hooks {
 }
 
 /// What happens after a save.
-pub(crate) type Following<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) type AfterSave<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// What a server gave and the store holds.
 pub(crate) struct SavedTokens<'n> {
@@ -88,7 +88,7 @@ pub(crate) struct Library;
 impl Hooks for Library {
     fn defer_signals(&mut self) {}
     fn deliver_signals(&mut self) {}
-    fn saved<'a>(&'a mut self, _: SavedTokens<'a>) -> Following<'a> {
+    fn saved<'a>(&'a mut self, _: SavedTokens<'a>) -> AfterSave<'a> {
         Box::pin(async {})
     }
 }
@@ -104,7 +104,7 @@ const LOOKS_AFTER_REFUSAL: [Duration; 4] = [
 /// The refresh of one login.
 pub(crate) struct Story<'s, S> {
     pub(crate) store: &'s S,
-    pub(crate) wanted: Wanted<'s>,
+    pub(crate) wanted: WantedLogin<'s>,
     pub(crate) options: &'s Options,
     pub(crate) services: &'s Services,
     /// Whether the login is refreshed however long its token is still valid.
@@ -195,18 +195,18 @@ impl<S: Store> Story<'_, S> {
                 continue;
             }
             let refused = match attempts.spend(&client, &plan).await {
-                Ok(Answer::Tokens(received)) => {
+                Ok(AttemptResult::Tokens(received)) => {
                     let _turn = turn.filter(|_| hooks.holds_up());
                     return save(room, &origin, given, *received, hooks).await;
                 }
-                Ok(Answer::Again(pause)) => {
+                Ok(AttemptResult::Again(pause)) => {
                     drop(turn);
                     claim = self
                         .next_turn(room.release(), pause, hooks, attempts)
                         .await?;
                     continue;
                 }
-                Ok(Answer::Unread(reply, error)) => kept(&room, &reply, &error),
+                Ok(AttemptResult::Unread(reply, error)) => kept(&room, &reply, &error),
                 Err(error) => error,
             };
             drop(turn);
@@ -423,7 +423,7 @@ fn run_on<S: Store>(
     let given = options.given();
     given.check().map_err(Error::before_sending)?;
     let driver = Driver::default();
-    let wanted = Wanted {
+    let wanted = WantedLogin {
         profile: &options.profile,
         given,
         is_for_login: false,

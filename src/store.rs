@@ -33,7 +33,7 @@ pub(crate) trait Store {
     type Claim: Claim;
 
     /// What it says about a login. Does not wait for other runs.
-    fn look(&self, wanted: Wanted<'_>, driver: &Driver) -> Result<Snapshot>;
+    fn look(&self, wanted: WantedLogin<'_>, driver: &Driver) -> Result<Snapshot>;
 
     /// Reports what a person should fix, though no run fails because of it.
     fn warn(&self) {}
@@ -46,7 +46,7 @@ pub(crate) trait Store {
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if another run holds it for longer.
-    async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<Self::Claim>;
+    async fn claim(&self, wanted: WantedLogin<'_>, deadline: Instant) -> Result<Self::Claim>;
 
     /// Releases what this run still holds of a login; `error` is what its refresh ended in, if in one. Another claim
     /// can follow.
@@ -57,11 +57,11 @@ pub(crate) trait Store {
 }
 
 /// A login's name, and the result of reading it.
-pub(crate) type Named<T> = (String, Result<T>);
+pub(crate) type PerLogin<T> = (String, Result<T>);
 
 /// The login that a claim is for.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted<'w> {
+pub(crate) struct WantedLogin<'w> {
     pub(crate) profile: &'w str,
     pub(crate) given: Overrides<'w>,
     /// Whether the login may be missing, since a consent will create it.

@@ -18,9 +18,9 @@ const ERASE: &str = "\r\u{1b}[K";
 
 /// A progress bar on stderr. Clones are the same bar.
 #[derive(Clone)]
-pub(super) struct Bar(Arc<Mutex<State>>);
+pub(super) struct Bar(Arc<Mutex<BarState>>);
 
-struct State {
+struct BarState {
     /// How many there are, where that is known.
     all: Option<usize>,
     done: usize,
@@ -31,7 +31,7 @@ struct State {
 
 impl Bar {
     pub(super) fn new() -> Self {
-        let state = State {
+        let state = BarState {
             all: None,
             done: 0,
             failed: 0,
@@ -78,12 +78,12 @@ impl Bar {
         });
     }
 
-    fn with(&self, act: impl FnOnce(&mut State)) {
+    fn with(&self, act: impl FnOnce(&mut BarState)) {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-impl State {
+impl BarState {
     fn draw(&self) {
         let is_begun = self.all.is_some() || self.done > 0;
         if is_begun && !self.has_ended {

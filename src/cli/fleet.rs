@@ -16,8 +16,8 @@ use super::console::Console;
 use super::output::{self, Report};
 use super::{hook, log};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::fleet::{self, AfterSave, FleetHooks, ResultListener, Settled};
-use crate::platform::signals::{Gate, Mask};
+use crate::fleet::{self, AfterSaveCommand, FleetHooks, LoginResult, ResultListener};
+use crate::platform::signals::{Mask, SignalGate};
 use crate::refresh::{Options, SavedTokens};
 use crate::store::many::Due;
 use crate::worker::no_thread;
@@ -51,7 +51,7 @@ pub(super) fn run(
         results: VecDeque::new(),
         printed: 0,
         stdout_works: true,
-        counts: Counts::default(),
+        counts: ResultCounts::default(),
         hints: Vec::new(),
         failures: Vec::new(),
     };
@@ -89,7 +89,7 @@ pub(super) fn run(
 
 /// The program's hands on the thread that works.
 struct ProgramHooks {
-    gate: Gate,
+    gate: SignalGate,
     /// The command of `--on-refresh`.
     hook: Option<String>,
     options: Options,
@@ -116,7 +116,7 @@ impl FleetHooks for ProgramHooks {
         self.hook.is_some()
     }
 
-    fn after_save(&mut self, news: &SavedTokens<'_>) -> Option<AfterSave> {
+    fn after_save(&mut self, news: &SavedTokens<'_>) -> Option<AfterSaveCommand> {
         let command = self.hook.as_deref()?;
         Some(hook::work(command, &self.options, news))
     }
@@ -124,7 +124,7 @@ impl FleetHooks for ProgramHooks {
 
 /// What came of the profiles so far.
 #[derive(Default)]
-struct Counts {
+struct ResultCounts {
     refreshed: usize,
     lasting: usize,
     failed: usize,
@@ -141,7 +141,7 @@ const WORST_FIRST: [Kind; 6] = [
     Kind::Temporary,
 ];
 
-impl Counts {
+impl ResultCounts {
     fn is_empty(&self) -> bool {
         self.refreshed + self.lasting + self.failed == 0
     }
@@ -178,7 +178,7 @@ struct FleetReport<'b> {
     printed: usize,
     /// Whether stdout takes anything.
     stdout_works: bool,
-    counts: Counts,
+    counts: ResultCounts,
     /// What to do about the failures, each once.
     hints: Vec<Hint>,
     /// The failures that are told at the end, with their places in the file, and names.
@@ -194,8 +194,8 @@ impl ResultListener for FleetReport<'_> {
         }
     }
 
-    fn settled(&mut self, index: usize, name: &str, settled: Settled) {
-        let Settled { outcome, error } = settled;
+    fn settled(&mut self, index: usize, name: &str, settled: LoginResult) {
+        let LoginResult { outcome, error } = settled;
         if outcome.as_ref().is_some_and(|outcome| outcome.refreshed) {
             self.counts.refreshed += 1;
         } else if error.is_none() {
@@ -295,7 +295,7 @@ impl FleetReport<'_> {
             return;
         }
         let keeper = self.options.keeper();
-        let Counts {
+        let ResultCounts {
             refreshed,
             lasting,
             failed,

@@ -6,7 +6,7 @@
 
 use super::output;
 use crate::error::{Error, Hint, Kind, Result};
-use crate::fleet::AfterSave;
+use crate::fleet::AfterSaveCommand;
 use crate::platform::programs::{self, SHELL};
 use crate::refresh::{Options, SavedTokens};
 use crate::store::file::HOLDERS;
@@ -27,7 +27,7 @@ pub(super) fn check(command: Option<&str>) -> Result<()> {
 }
 
 /// What runs a command for a pair that is saved.
-pub(super) fn work(command: &str, options: &Options, news: &SavedTokens<'_>) -> AfterSave {
+pub(super) fn work(command: &str, options: &Options, news: &SavedTokens<'_>) -> AfterSaveCommand {
     let SavedTokens { profile, .. } = *news;
     let json = output::json(options, profile, news.api, news.tokens, true);
     let place = format!("[{profile}] of {}", options.keeper());

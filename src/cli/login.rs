@@ -16,10 +16,10 @@ use super::program::Program;
 use crate::error::{Error, Hint, Result};
 use crate::login::failure::{denied, too_late};
 use crate::login::listener::{Browser, Listener};
-use crate::login::{self, ConsentMethod, LoggedIn, Question, pages};
+use crate::login::{self, ConsentMethod, ConsentQuestion, LoggedIn, pages};
 use crate::platform::programs;
 use crate::platform::signals::Mask;
-use crate::protocol::consent::Answer;
+use crate::protocol::consent::ConsentAnswer;
 use crate::protocol::device::Prompt;
 use crate::refresh::Options;
 
@@ -100,7 +100,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 const MOST_TRIES: usize = 20;
 
 impl ConsentMethod for Paste<'_> {
-    fn ask(&mut self, question: &Question) -> Result<SecretString> {
+    fn ask(&mut self, question: &ConsentQuestion) -> Result<SecretString> {
         let mut say = |text: &str| {
             // A stderr that takes nothing is no reason to fail.
             let _ = self.stderr.write_all(text.as_bytes());
@@ -124,12 +124,12 @@ impl ConsentMethod for Paste<'_> {
             let line =
                 line.map_err(|error| Error::config(format!("cannot read the address: {error}")))?;
             match question.pasted(&line) {
-                Answer::Code(code) => return Ok(code),
-                Answer::Denied(denial) => return Err(denied(&denial)),
-                Answer::WrongState => say(
+                ConsentAnswer::Code(code) => return Ok(code),
+                ConsentAnswer::Denied(denial) => return Err(denied(&denial)),
+                ConsentAnswer::WrongState => say(
                     "That address belongs to another login. Paste the one that this link led to:\n",
                 ),
-                Answer::Other => {
+                ConsentAnswer::Other => {
                     say("There is no code in it. Paste the whole address, or only the code:\n");
                 }
             }
@@ -190,7 +190,7 @@ impl ConsentMethod for InBrowser<'_> {
         Ok(())
     }
 
-    fn ask(&mut self, question: &Question) -> Result<SecretString> {
+    fn ask(&mut self, question: &ConsentQuestion) -> Result<SecretString> {
         let opened = self.has_browser && open::that_detached(&question.page).is_ok();
         let text = if opened {
             "A browser opens. If it does not, open this link on this machine"

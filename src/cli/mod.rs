@@ -39,7 +39,7 @@ use console::has;
 use output::{Report, Sink};
 use parse::Parsed;
 use program::Program;
-use status::Form;
+use status::StatusForm;
 
 /// Runs the program once; returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
@@ -89,8 +89,8 @@ fn dispatch(
             let one = !is_for_all && cli.names_profile(console.env);
             profile.take_if(|_| !one);
             let form = match cli.output() {
-                Output::Json => Form::Json,
-                _ => Form::Table {
+                Output::Json => StatusForm::Json,
+                _ => StatusForm::Table {
                     has_colour: console.stdout_is_terminal && !has(console.env, "NO_COLOR"),
                 },
             };

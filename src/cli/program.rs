@@ -10,7 +10,7 @@ use super::args::Cli;
 use super::{hook, output};
 use crate::error::{Error, Result};
 use crate::platform::signals::Mask;
-use crate::refresh::{Following, Hooks, Options, SavedTokens};
+use crate::refresh::{AfterSave, Hooks, Options, SavedTokens};
 
 /// What the program does for a refresh at its turning points.
 pub(super) struct Program<'a> {
@@ -70,7 +70,7 @@ impl Hooks for Program<'_> {
         })
     }
 
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a> {
+    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> AfterSave<'a> {
         let tokens = news.tokens;
         if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
             let secrets = [&tokens.access_token, &tokens.refresh_token];

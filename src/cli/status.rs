@@ -16,20 +16,20 @@ use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
 #[cfg(feature = "postgres")]
 use crate::platform::signals::Mask;
-use crate::profile::standing::Next;
+use crate::profile::standing::NextStep;
 use crate::refresh::Options;
 use crate::store::database::Database;
 use crate::store::file::FileStore;
-use crate::store::notes::Counts;
+use crate::store::notes::LoginCounts;
 #[cfg(feature = "postgres")]
-use crate::store::notes::Notes;
+use crate::store::notes::LoginNotes;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::PostgresStore;
 use crate::text::printable;
-pub(super) use survey::Form;
+pub(super) use survey::StatusForm;
 #[cfg(feature = "postgres")]
 use survey::no_login;
-use survey::{Keeper, Logins, Survey};
+use survey::{Logins, Survey, SurveyedStore};
 
 /// Shows one profile, or all that there are; of a store in words, without `all`, only counts.
 ///
@@ -40,15 +40,15 @@ pub(super) fn show(
     options: &Options,
     named: Option<&str>,
     all: bool,
-    form: Form,
+    form: StatusForm,
     warn_within: Option<Duration>,
     stdout: &mut dyn Write,
 ) -> Result<()> {
     let warn_within = warn_within.unwrap_or_default();
-    let mut concerns = Concerns {
+    let mut concerns = StatusConcerns {
         is_named: named.is_some(),
         warn_within,
-        ..Concerns::default()
+        ..StatusConcerns::default()
     };
     match (&options.store, form) {
         (None, _) => {
@@ -57,7 +57,7 @@ pub(super) fn show(
             concerns.add(&survey);
             print(stdout, &survey.shown(form))?;
         }
-        (Some(database), Form::Table { .. }) if named.is_none() && !all => {
+        (Some(database), StatusForm::Table { .. }) if named.is_none() && !all => {
             let within = Some(warn_within).filter(|time| !time.is_zero());
             let counts = counts(database, options, within.unwrap_or(A_WEEK))?;
             print(stdout, &counts.words(&database.shown(), within))?;
@@ -66,8 +66,8 @@ pub(super) fn show(
         (Some(database), _) => {
             // A table is as wide as its widest row.
             let size = match form {
-                Form::Json => PAGE,
-                Form::Table { .. } => i64::MAX,
+                StatusForm::Json => PAGE,
+                StatusForm::Table { .. } => i64::MAX,
             };
             pages(database, options, named, size, |logins, keeper| {
                 let survey = Survey::of(options, logins, keeper, warn_within)?;
@@ -87,11 +87,11 @@ const A_WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 /// The logins that a person must hear of.
 #[derive(Default)]
-struct Concerns {
+struct StatusConcerns {
     /// Cannot be refreshed.
-    stuck: Names,
+    stuck: LoginNames,
     /// Their refresh tokens end within `warn_within`.
-    ending: Names,
+    ending: LoginNames,
     warn_within: Duration,
     needs_consent: bool,
     /// Whether hints to log in name the profile already.
@@ -100,7 +100,7 @@ struct Concerns {
 
 /// Logins for a message.
 #[derive(Default)]
-struct Names {
+struct LoginNames {
     count: usize,
     /// The first of them.
     first: Vec<String>,
@@ -109,7 +109,7 @@ struct Names {
 /// So many are named.
 const MOST_NAMED: usize = 20;
 
-impl Names {
+impl LoginNames {
     fn add(&mut self, profile: &str) {
         self.count += 1;
         if self.first.len() < MOST_NAMED {
@@ -126,13 +126,15 @@ impl Names {
     }
 }
 
-impl Concerns {
+impl StatusConcerns {
     fn add(&mut self, survey: &Survey) {
         for status in &survey.profiles {
             if !status.next.can_work() {
                 self.stuck.add(&status.profile);
-                let needs_consent =
-                    matches!(status.next, Next::NoToken | Next::Expired | Next::Refused);
+                let needs_consent = matches!(
+                    status.next,
+                    NextStep::NoToken | NextStep::Expired | NextStep::Refused
+                );
                 self.needs_consent |= needs_consent;
             } else if survey.ends_soon(status) {
                 self.ending.add(&status.profile);
@@ -197,10 +199,10 @@ fn renew_in_time() -> Hint {
 }
 
 /// The logins of a file.
-fn file(options: &Options, named: Option<&str>) -> Result<(Logins, Keeper)> {
+fn file(options: &Options, named: Option<&str>) -> Result<(Logins, SurveyedStore)> {
     let store = FileStore::new(&options.config_file, || {});
     let foreseen = store.foreseen(named)?;
-    let keeper = Keeper::File {
+    let keeper = SurveyedStore::File {
         path: store.path().to_owned(),
         mode: store.mode(),
         journals: foreseen.journals,
@@ -215,7 +217,7 @@ fn pages(
     options: &Options,
     named: Option<&str>,
     size: i64,
-    mut show: impl FnMut(Logins, Keeper) -> Result<()>,
+    mut show: impl FnMut(Logins, SurveyedStore) -> Result<()>,
 ) -> Result<()> {
     let (store, driver) = (open(database, options)?, Driver::default());
     let mut last = None;
@@ -228,10 +230,10 @@ fn pages(
         let logins = page
             .into_iter()
             .map(|(notes, snapshot)| ((notes.name.clone(), snapshot), notes));
-        let (logins, notes): (Logins, Vec<Notes>) = logins.unzip();
+        let (logins, notes): (Logins, Vec<LoginNotes>) = logins.unzip();
         last = notes.last().map(|notes| notes.name.clone());
         let address = store.shown().to_owned();
-        show(logins, Keeper::Store { address, notes })?;
+        show(logins, SurveyedStore::Store { address, notes })?;
         if is_last {
             return Ok(());
         }
@@ -240,7 +242,7 @@ fn pages(
 
 /// How many of a store's logins are in which state.
 #[cfg(feature = "postgres")]
-fn counts(database: &Database, options: &Options, ending_within: Duration) -> Result<Counts> {
+fn counts(database: &Database, options: &Options, ending_within: Duration) -> Result<LoginCounts> {
     let store = open(database, options)?;
     let counts = Driver::default().run(store.counts(ending_within))??;
     if counts.all == 0 {
@@ -265,17 +267,17 @@ fn pages(
     _: &Options,
     _: Option<&str>,
     _: i64,
-    _: impl FnMut(Logins, Keeper) -> Result<()>,
+    _: impl FnMut(Logins, SurveyedStore) -> Result<()>,
 ) -> Result<()> {
     Err(crate::store::open::no_postgres())
 }
 
 #[cfg(not(feature = "postgres"))]
-fn counts(_: &Database, _: &Options, _: Duration) -> Result<Counts> {
+fn counts(_: &Database, _: &Options, _: Duration) -> Result<LoginCounts> {
     Err(crate::store::open::no_postgres())
 }
 
-impl Counts {
+impl LoginCounts {
     fn words(&self, keeper: &str, within: Option<Duration>) -> String {
         let keeper = printable(keeper);
         let within = within.map_or_else(|| "a week".to_owned(), as_typed);

@@ -48,8 +48,8 @@ use {
     crate::platform::signals::Mask,
     crate::store::database::Database,
     crate::store::file::FileStore,
-    crate::store::import::{Moved, import},
-    crate::store::postgres::{self, Line, PostgresStore, schema, sealed_line, sealing},
+    crate::store::import::{ImportResult, import},
+    crate::store::postgres::{self, PostgresStore, SealedLine, schema, sealed_line, sealing},
     crate::token::{ExposeSecret, SecretString},
 };
 
@@ -86,11 +86,13 @@ fn import_file(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Resul
     let (mut moved, mut failed) = (0, None);
     let shown = (file.path().display().to_string(), store.shown().to_owned());
     let stderr = &mut *console.stderr;
-    let mut told = |name: &str, result: Result<Moved>| {
+    let mut told = |name: &str, result: Result<ImportResult>| {
         let (file, store) = &shown;
         let line = match result {
-            Ok(Moved::Now) => format!("[{name}] has moved from {file} to {store}"),
-            Ok(Moved::Before) => format!("[{name}] was in {store} already; {file} has it no more"),
+            Ok(ImportResult::Now) => format!("[{name}] has moved from {file} to {store}"),
+            Ok(ImportResult::Before) => {
+                format!("[{name}] was in {store} already; {file} has it no more")
+            }
             Err(error) => {
                 if let Some(before) = failed.replace(error) {
                     ::log::warn!("{before}");
@@ -134,9 +136,9 @@ fn import_line(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Resul
     let taken = Driver::default().run(store.run.take_line(line, options.lock_deadline()))??;
     let keeper = store.shown();
     let told = match taken {
-        Line::Saved(name) => format!("[{name}] of {keeper} has this pair now"),
-        Line::WasThere(name) => format!("[{name}] of {keeper} had this pair already"),
-        Line::Reply(reply) => {
+        SealedLine::Saved(name) => format!("[{name}] of {keeper} has this pair now"),
+        SealedLine::WasThere(name) => format!("[{name}] of {keeper} had this pair already"),
+        SealedLine::Reply(reply) => {
             print(console.stdout, &format!("{}\n", reply.expose_secret()))?;
             "that is a server's reply: put its refresh token into an INI file, and move it with store import -c FILE".to_owned()
         }

@@ -10,14 +10,14 @@ use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
-use super::terms::{Done, Event, FleetHooks, Settled, left_out};
+use super::terms::{FleetEvent, FleetHooks, FleetResult, LoginResult, left_out};
 use crate::error::{Error, Kind, Result};
 use crate::profile::{Snapshot, View, twin};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
-use crate::refresh::{Following, Hooks, Options, SavedTokens, Story, or_saved};
-use crate::store::many::{Due, ManyLogins, More, Next};
-use crate::store::{Claim, Named, Wanted};
+use crate::refresh::{AfterSave, Hooks, Options, SavedTokens, Story, or_saved};
+use crate::store::many::{Due, ManyLogins, More, NextLogin};
+use crate::store::{Claim, PerLogin, WantedLogin};
 use crate::token::Fingerprint;
 use crate::worker::Worker;
 
@@ -38,7 +38,7 @@ pub(super) struct Fleet<'f, S> {
     /// Where the commands after a save run.
     pub(super) worker: Worker,
     /// Where the result of each is reported.
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<FleetEvent>,
     pub(super) helper: RefCell<&'f mut Box<dyn FleetHooks>>,
     /// Which login owns each refresh token, where several hold the same one: the first.
     pub(super) owners: RefCell<HashMap<Fingerprint, String>>,
@@ -51,16 +51,16 @@ pub(super) struct Fleet<'f, S> {
 }
 
 /// The result of one of the logins in progress.
-enum Step<C> {
+enum LoginStep<C> {
     Claimed(Result<More<C>>),
     Settled,
 }
 
-type UnderWay<'f, C> = FuturesUnordered<Pin<Box<dyn Future<Output = Step<C>> + 'f>>>;
+type UnderWay<'f, C> = FuturesUnordered<Pin<Box<dyn Future<Output = LoginStep<C>> + 'f>>>;
 
 impl<S: ManyLogins> Fleet<'_, S> {
     /// Tells all stories.
-    pub(super) async fn refresh(&self, signal: &Notify) -> Done {
+    pub(super) async fn refresh(&self, signal: &Notify) -> FleetResult {
         let mut done = Ok(());
         let all = async {
             done = self.all().await;
@@ -77,7 +77,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
         self.store.give_all_back().await;
         self.store.close().await;
-        Done {
+        FleetResult {
             must_be_told: self.must_be_told.get(),
             error: done.err(),
         }
@@ -95,21 +95,21 @@ impl<S: ManyLogins> Fleet<'_, S> {
             let room = MOST_LOGINS.saturating_sub(under_way.len());
             if has_more && !is_asked && room > 0 {
                 is_asked = true;
-                under_way.push(Box::pin(
-                    async move { Step::Claimed(self.more(room).await) },
-                ));
+                under_way.push(Box::pin(async move {
+                    LoginStep::Claimed(self.more(room).await)
+                }));
             }
             let more = match under_way.next().await {
                 None => return done,
-                Some(Step::Settled) => continue,
-                Some(Step::Claimed(more)) => more,
+                Some(LoginStep::Settled) => continue,
+                Some(LoginStep::Claimed(more)) => more,
             };
             is_asked = false;
             match more {
                 Ok(More::Logins(logins)) => {
                     self.learn_owners(&logins);
                     if S::HAS_ORDER {
-                        let _ = self.events.send(Event::Expect(logins.len()));
+                        let _ = self.events.send(FleetEvent::Expect(logins.len()));
                     }
                     for (name, next) in logins {
                         under_way.push(Box::pin(self.settle(told, name, next)));
@@ -120,7 +120,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
                     is_asked = true;
                     under_way.push(Box::pin(async move {
                         tokio::time::sleep(pause).await;
-                        Step::Claimed(self.more(room).await)
+                        LoginStep::Claimed(self.more(room).await)
                     }));
                 }
                 Ok(More::Nothing) => has_more = false,
@@ -140,7 +140,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         self.store.claim_more(self.due, room).await
     }
 
-    fn learn_owners(&self, logins: &[Named<Next<S::Claim>>]) {
+    fn learn_owners(&self, logins: &[PerLogin<NextLogin<S::Claim>>]) {
         // A store without an order sees to it itself.
         if !S::HAS_ORDER {
             return;
@@ -148,8 +148,8 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let mut owners = self.owners.borrow_mut();
         for (name, next) in logins {
             let token = match next {
-                Ok(Next::Refresh(claim)) => claim.snapshot().fingerprint(),
-                Ok(Next::LeftOut(snapshot)) => snapshot.fingerprint(),
+                Ok(NextLogin::Refresh(claim)) => claim.snapshot().fingerprint(),
+                Ok(NextLogin::LeftOut(snapshot)) => snapshot.fingerprint(),
                 Err(_) => None,
             };
             if let Some(token) = token {
@@ -163,11 +163,11 @@ impl<S: ManyLogins> Fleet<'_, S> {
         &self,
         index: usize,
         name: String,
-        next: Result<Next<S::Claim>>,
-    ) -> Step<S::Claim> {
+        next: Result<NextLogin<S::Claim>>,
+    ) -> LoginStep<S::Claim> {
         let settled = match next {
-            Ok(Next::Refresh(claim)) => self.one(&name, claim).await,
-            Ok(Next::LeftOut(snapshot)) => left_out(&snapshot, self.options),
+            Ok(NextLogin::Refresh(claim)) => self.one(&name, claim).await,
+            Ok(NextLogin::LeftOut(snapshot)) => left_out(&snapshot, self.options),
             Err(error) => {
                 self.store.give_back(&name, Some(&error)).await;
                 Err(error.before_sending()).into()
@@ -177,12 +177,12 @@ impl<S: ManyLogins> Fleet<'_, S> {
         self.must_be_told
             .set(self.must_be_told.get() || unsaved.is_some());
         // A listener that is gone needs no report.
-        let _ = self.events.send(Event::Settled(index, name, settled));
-        Step::Settled
+        let _ = self.events.send(FleetEvent::Settled(index, name, settled));
+        LoginStep::Settled
     }
 
     /// The result of one login.
-    async fn one(&self, name: &str, claim: S::Claim) -> Settled {
+    async fn one(&self, name: &str, claim: S::Claim) -> LoginResult {
         let snapshot = claim.snapshot().clone();
         let owner = snapshot.fingerprint();
         let owner = owner.and_then(|token| self.owners.borrow().get(&token).cloned());
@@ -192,7 +192,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let given = self.options.given();
         let story = Story {
             store: self.store,
-            wanted: Wanted {
+            wanted: WantedLogin {
                 profile: name,
                 given,
                 is_for_login: false,
@@ -201,7 +201,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
             services: &self.services,
             is_due: true,
         };
-        let mut member = Member {
+        let mut member = FleetMember {
             fleet: self,
             has_stake: false,
             failure: None,
@@ -213,12 +213,12 @@ impl<S: ManyLogins> Fleet<'_, S> {
         if error.is_none_or(|error| error.kind() != Kind::Unsaved) {
             self.store.give_back(name, error).await;
         }
-        let settled = Settled::from(or_saved(
+        let settled = LoginResult::from(or_saved(
             told,
             View::of(&snapshot, given).ok().as_ref(),
             self.options,
         ));
-        Settled {
+        LoginResult {
             error: settled.error.or(member.failure.take()),
             ..settled
         }
@@ -245,7 +245,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         }
         self.store.give_all_back().await;
         let (sender, said) = mpsc::channel();
-        if self.events.send(Event::LastWords(sender)).is_ok() {
+        if self.events.send(FleetEvent::LastWords(sender)).is_ok() {
             // Nothing in progress could be waiting for this thread.
             if self.must_be_told.get() {
                 let _ = said.recv();
@@ -260,14 +260,14 @@ impl<S: ManyLogins> Fleet<'_, S> {
 }
 
 /// One login's part in the run.
-struct Member<'m, 'f, S> {
+struct FleetMember<'m, 'f, S> {
     fleet: &'m Fleet<'f, S>,
     has_stake: bool,
     /// How the command after the save failed.
     failure: Option<Error>,
 }
 
-impl<S> Member<'_, '_, S> {
+impl<S> FleetMember<'_, '_, S> {
     fn has_stake(&mut self, has_stake: bool) {
         let at_stake = &self.fleet.at_stake;
         match (self.has_stake, has_stake) {
@@ -280,7 +280,7 @@ impl<S> Member<'_, '_, S> {
     }
 }
 
-impl<S> Hooks for Member<'_, '_, S> {
+impl<S> Hooks for FleetMember<'_, '_, S> {
     fn defer_signals(&mut self) {
         self.has_stake(true);
     }
@@ -298,7 +298,7 @@ impl<S> Hooks for Member<'_, '_, S> {
         self.fleet.helper.borrow().follows_saves()
     }
 
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> Following<'a> {
+    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> AfterSave<'a> {
         Box::pin(async move {
             let work = self.fleet.helper.borrow_mut().after_save(&news);
             if let Some(work) = work {
@@ -310,7 +310,7 @@ impl<S> Hooks for Member<'_, '_, S> {
     }
 }
 
-impl<S> Drop for Member<'_, '_, S> {
+impl<S> Drop for FleetMember<'_, '_, S> {
     fn drop(&mut self) {
         // The story may have ended in an error.
         self.has_stake(false);

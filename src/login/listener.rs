@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use super::Question;
+use super::ConsentQuestion;
 use super::failure::{denied, too_late};
 use super::pages::{self, Page};
 use crate::client;
 use crate::error::{Error, Hint, Result};
-use crate::protocol::consent::Answer;
+use crate::protocol::consent::ConsentAnswer;
 
 /// A longer head of a request is no browser's: each cookie of `localhost` is sent to all its ports.
 const LONGEST_HEAD: usize = 1 << 20;
@@ -39,12 +39,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What listens for the browser.
 pub(crate) struct Listener {
-    visitors: Receiver<Visitor>,
+    visitors: Receiver<WaitingBrowser>,
     path: String,
 }
 
 /// A browser that asked for something, with its GET request's target.
-struct Visitor {
+struct WaitingBrowser {
     stream: Arc<TcpStream>,
     target: String,
 }
@@ -109,7 +109,7 @@ impl Listener {
     /// comes in time.
     pub(crate) fn wait(
         self,
-        question: &Question,
+        question: &ConsentQuestion,
         wait: Duration,
     ) -> Result<(SecretString, Browser)> {
         let deadline = Instant::now() + wait;
@@ -129,16 +129,16 @@ impl Listener {
             let answer = if path == self.path {
                 question.answer(query)
             } else {
-                Answer::Other
+                ConsentAnswer::Other
             };
             match answer {
-                Answer::Code(code) => return Ok((code, Browser(visitor.stream))),
-                Answer::Denied(denial) => {
+                ConsentAnswer::Code(code) => return Ok((code, Browser(visitor.stream))),
+                ConsentAnswer::Denied(denial) => {
                     let page = pages::without_consent(&denial);
                     let _ = reply_with(&visitor.stream, page, &denial.words);
                     return Err(denied(&denial));
                 }
-                Answer::WrongState => {
+                ConsentAnswer::WrongState => {
                     // Once: there may come thousands.
                     if !told {
                         told = true;
@@ -148,7 +148,7 @@ impl Listener {
                     }
                     let _ = reply(&visitor.stream, &pages::WRONG_STATE);
                 }
-                Answer::Other => {
+                ConsentAnswer::Other => {
                     let _ = reply(&visitor.stream, &pages::NOT_FOUND);
                 }
             }
@@ -165,7 +165,7 @@ impl Drop for Listener {
 }
 
 /// Hears every caller, each on a thread of its own.
-fn accept(socket: &TcpListener, visitors: &Sender<Visitor>, shield: fn()) {
+fn accept(socket: &TcpListener, visitors: &Sender<WaitingBrowser>, shield: fn()) {
     let mut open: VecDeque<Weak<TcpStream>> = VecDeque::new();
     for stream in socket.incoming() {
         let Ok(stream) = stream else {
@@ -197,12 +197,12 @@ fn spawn(shield: fn(), work: impl FnOnce() + Send + 'static) {
 }
 
 /// Reads what a client wants, and passes on a GET request: only that can be the browser's answer.
-fn listen(stream: &Arc<TcpStream>, visitors: &Sender<Visitor>) -> io::Result<()> {
+fn listen(stream: &Arc<TcpStream>, visitors: &Sender<WaitingBrowser>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     match read_target(stream, Instant::now() + PATIENCE)? {
         Ok(target) => {
             let stream = Arc::clone(stream);
-            match visitors.send(Visitor { stream, target }) {
+            match visitors.send(WaitingBrowser { stream, target }) {
                 Ok(()) => Ok(()),
                 Err(late) => reply(&late.0.stream, &pages::LATE),
             }

@@ -11,51 +11,51 @@ use crate::protocol::{Address, Api};
 
 /// An address, and whether only the store vouches for it.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct VouchedAddress {
     pub(crate) address: Address,
     /// Which of the store's addresses it is; none if somebody else vouches for it as well.
-    only_stored: Option<Which>,
+    only_stored: Option<AddressKind>,
 }
 
 /// Which address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
+pub(super) enum AddressKind {
     Base,
     Accounts,
     Token,
 }
 
-impl Which {
+impl AddressKind {
     pub(super) fn given<'g>(self, given: &Overrides<'g>) -> Option<&'g str> {
         match self {
-            Which::Base => given.base_url,
-            Which::Accounts => given.accounts_url,
-            Which::Token => given.token_url,
+            AddressKind::Base => given.base_url,
+            AddressKind::Accounts => given.accounts_url,
+            AddressKind::Token => given.token_url,
         }
     }
 
     pub(super) fn stored(self, addresses: &Addresses) -> Option<&str> {
         let stored = match self {
-            Which::Base => &addresses.base,
-            Which::Accounts => &addresses.accounts,
-            Which::Token => &addresses.token,
+            AddressKind::Base => &addresses.base,
+            AddressKind::Accounts => &addresses.accounts,
+            AddressKind::Token => &addresses.token,
         };
         stored.as_deref()
     }
 
     fn option(self) -> &'static str {
         match self {
-            Which::Base => "--base-url",
-            Which::Accounts => "--accounts-url",
-            Which::Token => "--token-url",
+            AddressKind::Base => "--base-url",
+            AddressKind::Accounts => "--accounts-url",
+            AddressKind::Token => "--token-url",
         }
     }
 
     pub(super) fn parse(self, text: &str) -> Result<Address> {
         match self {
-            Which::Base => Address::of_service("base URL", text),
-            Which::Accounts => Address::of_service("accounts URL", text),
-            Which::Token => Address::of_endpoint("token URL", text),
+            AddressKind::Base => Address::of_service("base URL", text),
+            AddressKind::Accounts => Address::of_service("accounts URL", text),
+            AddressKind::Token => Address::of_endpoint("token URL", text),
         }
     }
 
@@ -73,7 +73,7 @@ impl Which {
 
     /// Whether whoever started this run named the host.
     fn is_given(address: &Address, given: &Overrides<'_>) -> bool {
-        [Which::Base, Which::Accounts, Which::Token]
+        [AddressKind::Base, AddressKind::Accounts, AddressKind::Token]
             .iter()
             .any(|which| {
                 let named = which.given(given).and_then(|text| which.parse(text).ok());
@@ -87,9 +87,9 @@ impl Which {
         profile: &Profile,
         given: &Overrides<'_>,
         api: Api,
-    ) -> Result<Option<Place>> {
+    ) -> Result<Option<VouchedAddress>> {
         if let Some(text) = self.given(given) {
-            return Ok(Some(Place {
+            return Ok(Some(VouchedAddress {
                 address: self.parse(text)?,
                 only_stored: None,
             }));
@@ -107,18 +107,18 @@ impl Which {
             None => shared()?,
             own => own,
         };
-        Ok(stored.map(|address| Place {
+        Ok(stored.map(|address| VouchedAddress {
             only_stored: Some(self)
-                .filter(|_| address.vendor().is_none() && !Which::is_given(&address, given)),
+                .filter(|_| address.vendor().is_none() && !AddressKind::is_given(&address, given)),
             address,
         }))
     }
 }
 
-impl Place {
+impl VouchedAddress {
     /// A vendor's own.
     pub(super) fn vendors(host: &str) -> Result<Self> {
-        Ok(Place {
+        Ok(VouchedAddress {
             address: Address::of_service("base URL", host)?,
             only_stored: None,
         })
@@ -126,9 +126,9 @@ impl Place {
 
     /// The service of a login of this api.
     pub(super) fn base(profile: &Profile, given: &Overrides<'_>, api: Api) -> Result<Self> {
-        match Which::Base.of(profile, given, api)? {
+        match AddressKind::Base.of(profile, given, api)? {
             Some(base) => Ok(base),
-            None => Place::vendors(api.vendor(given.lark).home()),
+            None => VouchedAddress::vendors(api.vendor(given.lark).home()),
         }
     }
 

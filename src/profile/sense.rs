@@ -12,51 +12,51 @@ use crate::error::{Error, Hint, Result};
 use crate::protocol::{Api, Shape};
 
 /// Why a token cannot be what it was given as.
-struct Reason {
+struct WrongForm {
     is: &'static str,
     hint: Hint,
 }
 
-const PLACEHOLDER: Reason = Reason {
+const PLACEHOLDER: WrongForm = WrongForm {
     is: "is a placeholder",
     hint: Hint::fixed("replace it by the real one", "请换成真实的值"),
 };
-const JSON: Reason = Reason {
+const JSON: WrongForm = WrongForm {
     is: "is JSON",
     hint: Hint::fixed(
         "give only the token, the text between the quotes",
         "请只提供令牌本身，即引号内的文本",
     ),
 };
-const SWAPPED: Reason = Reason {
+const SWAPPED: WrongForm = WrongForm {
     is: "is an app_access_token, and the app_access_token a refresh token: they are swapped",
     hint: Hint::fixed(
         "-a takes the app_access_token, -r the refresh token (ur- or eyJ)",
         "-a 对应 app_access_token，-r 对应 refresh_token（以 ur- 或 eyJ 开头）",
     ),
 };
-const USER_TOKEN: Reason = Reason {
+const USER_TOKEN: WrongForm = WrongForm {
     is: "is a user access token",
     hint: Hint::fixed(
         "a refresh token begins with ur- or eyJ: take the reply's other token",
         "refresh_token 以 ur- 或 eyJ 开头：请取返回结果中的另一个令牌",
     ),
 };
-const APP_TOKEN: Reason = Reason {
+const APP_TOKEN: WrongForm = WrongForm {
     is: "is an app's or a tenant's access token",
     hint: Hint::fixed(
         "a refresh token begins with ur- or eyJ, and comes from a user's consent: feishu-refresh login",
         "refresh_token 以 ur- 或 eyJ 开头，由用户授权获得：feishu-refresh login",
     ),
 };
-const NO_APP_TOKEN: Reason = Reason {
+const NO_APP_TOKEN: WrongForm = WrongForm {
     is: "is a user's token",
     hint: Hint::fixed(
         "an app_access_token begins with t- or a-; with app_id and app_secret the program fetches it",
         "app_access_token 以 t- 或 a- 开头；提供 app_id 与 app_secret 即可由本程序自行获取",
     ),
 };
-const NOT_OF_115: Reason = Reason {
+const NOT_OF_115: WrongForm = WrongForm {
     is: "is a Feishu token, and its api is 115",
     hint: Hint::fixed(
         "omit --api 115, or give 115's own refresh token",
@@ -122,7 +122,7 @@ impl View<'_> {
         Ok(address.vendor().is_some() && !address.is_whole())
     }
 
-    fn senseless(&self, key: &str, reason: Reason) -> Error {
+    fn senseless(&self, key: &str, reason: WrongForm) -> Error {
         let message = format!("{}: the {key} {}", self.login(), reason.is);
         Error::config(message).with_hint(reason.hint)
     }

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::key;
-use super::place::Which;
+use super::place::AddressKind;
 use super::values::Profile;
 use super::view::View;
 use crate::error::Result;
@@ -37,8 +37,8 @@ impl View<'_> {
                     given.app_secret.map(|new| new.expose_secret().to_owned()),
                     stored_secret.map(str::to_owned),
                 ),
-                key::BASE_URL => self.given_and_stored(Which::Base)?,
-                _ => self.given_and_stored(Which::Accounts)?,
+                key::BASE_URL => self.given_and_stored(AddressKind::Base)?,
+                _ => self.given_and_stored(AddressKind::Accounts)?,
             };
             // Another app's secret must not stay beside this app's id.
             let is_half = key == key::APP_ID
@@ -54,7 +54,7 @@ impl View<'_> {
     }
 
     /// An address as it is given, and as it is stored: both by what they amount to.
-    fn given_and_stored(&self, which: Which) -> Result<(Option<String>, Option<String>)> {
+    fn given_and_stored(&self, which: AddressKind) -> Result<(Option<String>, Option<String>)> {
         let stored = which.stored(&self.profile().own);
         let stored = stored.or(which.stored(&self.profile().shared));
         let plain = |text: Option<&str>| {
@@ -64,7 +64,7 @@ impl View<'_> {
         let lark = self.given().lark && self.given().base_url.is_none();
         let lark = lark.then_some(Vendor::Lark);
         let given = match which {
-            Which::Base => which.given(self.given()).or(lark.map(Vendor::home)),
+            AddressKind::Base => which.given(self.given()).or(lark.map(Vendor::home)),
             // The stored one is of the service that Lark takes the place of.
             _ => which
                 .given(self.given())

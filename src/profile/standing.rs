@@ -15,9 +15,9 @@ pub(crate) struct Status {
     pub(crate) profile: String,
     /// None if this program does not know it.
     pub(crate) api: Option<Api>,
-    pub(crate) access_token: Option<Held>,
-    pub(crate) refresh_token: Option<Held>,
-    pub(crate) next: Next,
+    pub(crate) access_token: Option<HeldToken>,
+    pub(crate) refresh_token: Option<HeldToken>,
+    pub(crate) next: NextStep,
 }
 
 impl Status {
@@ -28,13 +28,13 @@ impl Status {
             api: None,
             access_token: None,
             refresh_token: None,
-            next: Next::Fail(error.to_string()),
+            next: NextStep::Fail(error.to_string()),
         }
     }
 }
 
 /// A token that a store holds.
-pub(crate) struct Held {
+pub(crate) struct HeldToken {
     pub(crate) fingerprint: Fingerprint,
     /// When it ends, if the store says so.
     pub(crate) expires_at: Option<Timestamp>,
@@ -42,7 +42,7 @@ pub(crate) struct Held {
 
 /// What the next run would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum NextStep {
     Refresh,
     /// Fetch an app token first.
     FetchAndRefresh,
@@ -56,10 +56,10 @@ pub(crate) enum Next {
     Refused,
 }
 
-impl Next {
+impl NextStep {
     /// Whether a refresh can work, as far as the file tells.
     pub(crate) fn can_work(&self) -> bool {
-        matches!(self, Next::Refresh | Next::FetchAndRefresh)
+        matches!(self, NextStep::Refresh | NextStep::FetchAndRefresh)
     }
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn status(snapshot: &Snapshot, given: Overrides<'_>, now: Timestamp) 
         // The reader knows whose it is.
         let message = error.to_string();
         let why = message.strip_prefix(&format!("{login}: "));
-        Next::Fail(why.unwrap_or(&message).to_owned())
+        NextStep::Fail(why.unwrap_or(&message).to_owned())
     };
     let profile = login.profile.clone();
     let view = match View::of(snapshot, given) {
@@ -87,7 +87,7 @@ pub(crate) fn status(snapshot: &Snapshot, given: Overrides<'_>, now: Timestamp) 
         }
     };
     let tokens = view.tokens();
-    let held = |token, expires_at| Held {
+    let held = |token, expires_at| HeldToken {
         fingerprint: Fingerprint::of(token),
         expires_at,
     };
@@ -100,11 +100,11 @@ pub(crate) fn status(snapshot: &Snapshot, given: Overrides<'_>, now: Timestamp) 
         access_token: access_token.map(|token| held(token, view.access_expires_at(now))),
         refresh_token: refresh_token.map(|token| held(token, view.refresh_expires_at(now))),
         next: match view.plan() {
-            Err(_) if refresh_token.is_none() && given.refresh_token.is_none() => Next::NoToken,
+            Err(_) if refresh_token.is_none() && given.refresh_token.is_none() => NextStep::NoToken,
             Err(error) => fail(&error),
-            Ok(_) if has_ended && view.new_token().is_none() => Next::Expired,
-            Ok(plan) if matches!(plan.app, AppProof::Fetch { .. }) => Next::FetchAndRefresh,
-            Ok(_) => Next::Refresh,
+            Ok(_) if has_ended && view.new_token().is_none() => NextStep::Expired,
+            Ok(plan) if matches!(plan.app, AppProof::Fetch { .. }) => NextStep::FetchAndRefresh,
+            Ok(_) => NextStep::Refresh,
         },
     })
 }

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::login_id::LoginId;
 use super::overrides::Overrides;
-use super::place::{Place, Which};
+use super::place::{AddressKind, VouchedAddress};
 use super::snapshot::Snapshot;
 use super::values::{Pair, Profile, StatedApi};
 use crate::error::{Error, Hint, Result};
@@ -163,27 +163,27 @@ impl<'v> View<'v> {
 
 /// Where its requests go.
 impl View<'_> {
-    pub(super) fn base(&self) -> Result<Place> {
-        Place::base(self.profile(), self.given(), self.api())
+    pub(super) fn base(&self) -> Result<VouchedAddress> {
+        VouchedAddress::base(self.profile(), self.given(), self.api())
     }
 
     /// Where consent is asked for, if that is known: as was said, or as goes with the service.
-    pub(super) fn accounts(&self) -> Result<Option<Place>> {
-        let said = Which::Accounts.of(self.profile(), self.given(), self.api())?;
+    pub(super) fn accounts(&self) -> Result<Option<VouchedAddress>> {
+        let said = AddressKind::Accounts.of(self.profile(), self.given(), self.api())?;
         if said.is_some() {
             return Ok(said);
         }
         let accounts = self.base()?.address.vendor();
         let accounts = accounts.and_then(Vendor::accounts);
-        accounts.map(Place::vendors).transpose()
+        accounts.map(VouchedAddress::vendors).transpose()
     }
 
     /// Where token requests go.
-    pub(super) fn endpoint(&self) -> Result<Place> {
+    pub(super) fn endpoint(&self) -> Result<VouchedAddress> {
         if self.api() != Api::V3 {
             return self.base();
         }
-        let said = Which::Token.of(self.profile(), self.given(), self.api())?;
+        let said = AddressKind::Token.of(self.profile(), self.given(), self.api())?;
         match said.map_or_else(|| self.accounts(), |said| Ok(Some(said)))? {
             Some(endpoint) => Ok(endpoint),
             // A service of somebody's own may have all on one host.
@@ -211,9 +211,11 @@ fn api(snapshot: &Snapshot, given: &Overrides<'_>) -> Result<Api> {
     };
     match stated {
         // A standard server is spoken to as v3 is.
-        None | Some(Api::V2 | Api::V3) if Which::Token.is_said(profile, given) => Ok(Api::V3),
+        None | Some(Api::V2 | Api::V3) if AddressKind::Token.is_said(profile, given) => Ok(Api::V3),
         // What all logins share may be meant for the others.
-        Some(api) if Which::Token.is_said_for_this(profile, given) => Err(not_standard(login, api)),
+        Some(api) if AddressKind::Token.is_said_for_this(profile, given) => {
+            Err(not_standard(login, api))
+        }
         Some(api) => Ok(api),
         None => {
             let own = profile.pair.tokens.refresh_token.as_ref();
@@ -228,7 +230,7 @@ fn api(snapshot: &Snapshot, given: &Overrides<'_>) -> Result<Api> {
 pub(crate) fn consent_api(snapshot: &Snapshot, given: &Overrides<'_>) -> Api {
     let takes_codes = |api: &Api| matches!(api, Api::V2 | Api::V3);
     let profile = &snapshot.profile;
-    if Which::Token.is_said(profile, given) {
+    if AddressKind::Token.is_said(profile, given) {
         return Api::V3;
     }
     let stated = profile.pair.api.known().filter(takes_codes);
@@ -242,7 +244,7 @@ pub(crate) fn consent_api(snapshot: &Snapshot, given: &Overrides<'_>) -> Api {
 
 /// Whether the service is Feishu's own.
 fn is_at_feishu(profile: &Profile, given: &Overrides<'_>) -> bool {
-    let base = Place::base(profile, given, Api::V1);
+    let base = VouchedAddress::base(profile, given, Api::V1);
     base.is_ok_and(|base| base.address.vendor() == Some(Vendor::Feishu))
 }
 

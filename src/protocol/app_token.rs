@@ -21,7 +21,7 @@ pub(crate) struct Granted {
 
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "the protocol's own names")]
-struct Body<'a> {
+struct AppTokenBody<'a> {
     app_id: &'a str,
     app_secret: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,7 +30,7 @@ struct Body<'a> {
 
 /// The request for a token of this app.
 pub(crate) fn request(app: &App) -> Request {
-    let body = Body {
+    let body = AppTokenBody {
         app_id: &app.id,
         app_secret: app.secret.expose_secret(),
         app_ticket: app.ticket.as_ref().map(ExposeSecret::expose_secret),

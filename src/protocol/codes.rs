@@ -62,9 +62,9 @@ pub(super) fn look_up_consent_error(name: &str) -> Option<&'static Code> {
 }
 
 /// Entries of errors with names instead of codes.
-type Named = [(&'static [&'static str], Code)];
+type CodesByName = [(&'static [&'static str], Code)];
 
-fn by_name(table: &'static Named, name: &str) -> Option<&'static Code> {
+fn by_name(table: &'static CodesByName, name: &str) -> Option<&'static Code> {
     let (_, entry) = table.iter().find(|(names, _)| names.contains(&name))?;
     Some(entry)
 }
@@ -383,7 +383,7 @@ static TABLE: &[Code] = &[
 ];
 
 /// What a server following RFC 6749 says where Feishu's gives a code.
-static ERRORS: &Named = &[
+static ERRORS: &CodesByName = &[
     (
         &["invalid_grant"],
         code(
@@ -433,7 +433,7 @@ static ERRORS: &Named = &[
 ];
 
 /// What an error name means for a consent, where it differs from a refresh.
-static CONSENT_ERRORS: &Named = &[
+static CONSENT_ERRORS: &CodesByName = &[
     (
         &["access_denied"],
         code(

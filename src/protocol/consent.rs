@@ -20,7 +20,7 @@ use super::secrets::Secrets;
 use crate::error::Hint;
 
 /// What is asked of the consent page.
-pub(crate) struct Asked<'a> {
+pub(crate) struct ConsentRequest<'a> {
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
     /// With `offline_access`, as [`super::scope()`] gives it.
@@ -32,7 +32,7 @@ pub(crate) struct Asked<'a> {
 }
 
 /// The address of the consent page.
-pub(crate) fn page(accounts: &Address, asked: &Asked<'_>) -> String {
+pub(crate) fn page(accounts: &Address, asked: &ConsentRequest<'_>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query
         .append_pair("client_id", asked.app_id)
@@ -60,7 +60,7 @@ pub(crate) fn challenge(verifier: &SecretString) -> String {
 
 /// What came back from the consent page.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum ConsentAnswer {
     Code(SecretString),
     /// The user, or the server, said no.
     Denied(Denial),
@@ -102,7 +102,7 @@ impl Denial {
 }
 
 /// Reads the query of a callback. `secrets` must not be shown, nor its own.
-pub(crate) fn answer(query: &str, state: &SecretString, mut secrets: Secrets<'_>) -> Answer {
+pub(crate) fn answer(query: &str, state: &SecretString, mut secrets: Secrets<'_>) -> ConsentAnswer {
     let [mut code, mut error, mut description, mut given] = [const { String::new() }; 4];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match name.as_ref() {
@@ -114,21 +114,21 @@ pub(crate) fn answer(query: &str, state: &SecretString, mut secrets: Secrets<'_>
         }
     }
     if code.is_empty() && error.is_empty() {
-        return Answer::Other;
+        return ConsentAnswer::Other;
     }
     if given != *state.expose_secret() {
-        return Answer::WrongState;
+        return ConsentAnswer::WrongState;
     }
     if error.is_empty() {
-        return Answer::Code(code.into());
+        return ConsentAnswer::Code(code.into());
     }
     secrets.add_text(code);
     secrets.add_text(given);
-    Answer::Denied(Denial::new(&error, &description, &secrets))
+    ConsentAnswer::Denied(Denial::new(&error, &description, &secrets))
 }
 
 /// Reads what a person pasted: the address that the browser ended on, or the bare code.
-pub(crate) fn pasted(text: &str, state: &SecretString, secrets: Secrets<'_>) -> Answer {
+pub(crate) fn pasted(text: &str, state: &SecretString, secrets: Secrets<'_>) -> ConsentAnswer {
     let text = text.trim().trim_matches(['"', '\'', '<', '>']);
     if let Some((_, query)) = text.split_once('?') {
         let query = query.split('#').next().unwrap_or_default();
@@ -136,9 +136,9 @@ pub(crate) fn pasted(text: &str, state: &SecretString, secrets: Secrets<'_>) -> 
     }
     let is_bare = crate::token::is_sendable(text) && !text.contains(['/', '&', '=', ':']);
     if is_bare {
-        Answer::Code(text.into())
+        ConsentAnswer::Code(text.into())
     } else {
-        Answer::Other
+        ConsentAnswer::Other
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_page_is_asked_for_as_documented() {
-        let asked = Asked {
+        let asked = ConsentRequest {
             app_id: "cli_1",
             redirect_uri: "http://localhost:8080/callback",
             scope: "offline_access auth:user.id:read",
@@ -215,8 +215,8 @@ mod tests {
     fn an_answer_counts_only_with_the_right_state() {
         let state = &"s".into();
         let code = |query| match answer(query, state, Secrets::default()) {
-            Answer::Code(code) => code.expose_secret().to_owned(),
-            Answer::Denied(denial) => denial.words,
+            ConsentAnswer::Code(code) => code.expose_secret().to_owned(),
+            ConsentAnswer::Denied(denial) => denial.words,
             other => format!("{other:?}"),
         };
         assert_eq!(code("code=a%2Fb&state=s"), "a/b");
@@ -237,7 +237,7 @@ mod tests {
         let denied = |query: &str| {
             let secrets = [&secret].into_iter().collect();
             match answer(&format!("{query}&state=the-state"), state, secrets) {
-                Answer::Denied(denial) => (denial.verdict, denial.words),
+                ConsentAnswer::Denied(denial) => (denial.verdict, denial.words),
                 other => unreachable!("{other:?}"),
             }
         };
@@ -262,7 +262,7 @@ mod tests {
     fn a_person_may_paste_the_address_or_the_code() {
         let state = &"s".into();
         let code = |text| match pasted(text, state, Secrets::default()) {
-            Answer::Code(code) => code.expose_secret().to_owned(),
+            ConsentAnswer::Code(code) => code.expose_secret().to_owned(),
             other => format!("{other:?}"),
         };
         assert_eq!(

@@ -14,7 +14,9 @@ use super::grant::App;
 use super::json;
 use super::message::{Request, Response};
 use super::oauth;
-use super::reply::{self, Body, BodyMeaning, Field, Form, Refusal, Reply, seconds, secret};
+use super::reply::{
+    self, BodyMeaning, Field, Refusal, Reply, ReplyBody, ReplyForm, seconds, secret,
+};
 use super::secrets::Secrets;
 
 /// Defaults for what the reply does not say, in seconds.
@@ -183,13 +185,13 @@ impl DeviceGrant {
     }
 }
 
-const FORM: Form = Form {
+const FORM: ReplyForm = ReplyForm {
     judge,
     ..oauth::FORM
 };
 
 /// As v2, but the error name takes precedence over its code.
-fn judge(body: &Body<'_>) -> BodyMeaning {
+fn judge(body: &ReplyBody<'_>) -> BodyMeaning {
     let error = json::words(&body.fields, &["error"]);
     match codes::look_up_consent_error(&error) {
         Some(entry) => {

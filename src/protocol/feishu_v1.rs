@@ -11,18 +11,18 @@ use serde::Serialize;
 use super::grant::{Credentials, Grant};
 use super::json;
 use super::message::Request;
-use super::reply::{Body, BodyMeaning, Form};
+use super::reply::{BodyMeaning, ReplyBody, ReplyForm};
 use crate::error::Hint;
 
 /// The form of v1's replies; [`OIDC`] is oidc's.
-pub(super) const V1: Form = Form {
+pub(super) const V1: ReplyForm = ReplyForm {
     judge,
     in_data: true,
     refresh_expires_in: "refresh_expires_in",
     has_scope: false,
 };
 
-pub(super) const OIDC: Form = Form {
+pub(super) const OIDC: ReplyForm = ReplyForm {
     has_scope: true,
     ..V1
 };
@@ -34,13 +34,13 @@ pub(super) static RIGHT: Hint = Hint::fixed(
 );
 
 #[derive(Serialize)]
-struct Asked<'a> {
+struct RefreshBody<'a> {
     grant_type: &'static str,
     refresh_token: &'a str,
 }
 
 pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
-    let body = Asked {
+    let body = RefreshBody {
         grant_type: "refresh_token",
         refresh_token: grant.refresh_token.expose_secret(),
     };
@@ -54,7 +54,7 @@ pub(super) fn request(path: &'static str, grant: &Grant) -> Request {
     }
 }
 
-fn judge(body: &Body<'_>) -> BodyMeaning {
+fn judge(body: &ReplyBody<'_>) -> BodyMeaning {
     let message = json::words(&body.fields, &["msg", "message"]);
     match json::integer_in(&body.fields, "code") {
         Some(0) => BodyMeaning::Yes,

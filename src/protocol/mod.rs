@@ -45,7 +45,7 @@ impl Api {
         self.form().has_scope
     }
 
-    fn form(self) -> &'static reply::Form {
+    fn form(self) -> &'static reply::ReplyForm {
         match self {
             Api::V1 => &feishu_v1::V1,
             Api::Oidc => &feishu_v1::OIDC,

@@ -13,10 +13,10 @@ use super::codes;
 use super::grant::{Credentials, Grant};
 use super::json;
 use super::message::Request;
-use super::reply::{Body, BodyMeaning, Form, has};
+use super::reply::{BodyMeaning, ReplyBody, ReplyForm, has};
 use crate::error::Hint;
 
-pub(super) const FORM: Form = Form {
+pub(super) const FORM: ReplyForm = ReplyForm {
     judge,
     in_data: false,
     refresh_expires_in: "refresh_token_expires_in",
@@ -60,7 +60,7 @@ impl Serialize for Object<'_> {
     }
 }
 
-fn judge(body: &Body<'_>) -> BodyMeaning {
+fn judge(body: &ReplyBody<'_>) -> BodyMeaning {
     let error = json::words(&body.fields, &["error"]);
     let words = json::words(&body.fields, &["error_description", "msg", "message"]);
     let message = match (error.is_empty(), words.is_empty()) {

@@ -11,9 +11,9 @@ use super::codes;
 use super::grant::Grant;
 use super::json;
 use super::message::Request;
-use super::reply::{Body, BodyMeaning, Form, has};
+use super::reply::{BodyMeaning, ReplyBody, ReplyForm, has};
 
-pub(super) const FORM: Form = Form {
+pub(super) const FORM: ReplyForm = ReplyForm {
     judge,
     in_data: true,
     // It gives none, since that lifetime does not change.
@@ -26,7 +26,7 @@ pub(super) fn request(grant: &Grant) -> Request {
     Request::form("/open/refreshToken", &[("refresh_token", token)])
 }
 
-fn judge(body: &Body<'_>) -> BodyMeaning {
+fn judge(body: &ReplyBody<'_>) -> BodyMeaning {
     let codes = ["code", "errno"].map(|name| json::integer_in(&body.fields, name));
     let refusal = codes.into_iter().flatten().find(|code| *code != 0);
     let state = body.fields.get("state").and_then(|state| truth(state));

@@ -99,7 +99,7 @@ pub(super) enum BodyMeaning {
 }
 
 /// The fields of a reply.
-pub(super) struct Body<'a> {
+pub(super) struct ReplyBody<'a> {
     pub(super) fields: Fields<'a>,
     /// The ones where the system puts its tokens.
     pub(super) tokens: Fields<'a>,
@@ -110,9 +110,9 @@ pub(super) struct Body<'a> {
 }
 
 /// The form of a system's replies.
-pub(super) struct Form {
+pub(super) struct ReplyForm {
     /// What a body means.
-    pub(super) judge: fn(&Body<'_>) -> BodyMeaning,
+    pub(super) judge: fn(&ReplyBody<'_>) -> BodyMeaning,
     /// Whether tokens are under `data`.
     pub(super) in_data: bool,
     /// The name of the refresh token's lifetime.
@@ -122,7 +122,7 @@ pub(super) struct Form {
 }
 
 /// What a response means, by the rules of a system.
-pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) -> Reply {
+pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &ReplyForm) -> Reply {
     let text = json::text(&response.body);
     let Some(fields) = json::fields(&text) else {
         let salvaged = Some(json::salvage(&text)).filter(|_| response.is_success());
@@ -141,7 +141,7 @@ pub(super) fn judged(response: &Response, secrets: &Secrets<'_>, form: &Form) ->
     } else {
         (fields.clone(), data)
     };
-    let body = Body {
+    let body = ReplyBody {
         fields,
         tokens,
         elsewhere,
@@ -337,7 +337,7 @@ fn rotation(
     response: &Response,
     secrets: &Secrets<'_>,
     fields: &Fields<'_>,
-    form: &Form,
+    form: &ReplyForm,
     mut flaws: Vec<&'static str>,
 ) -> Rotation {
     let mut take = |name, flaw| secret(fields, name).or_flaw(flaw, &mut flaws);

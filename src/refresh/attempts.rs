@@ -39,7 +39,7 @@ pub(crate) struct Received {
 }
 
 /// The result of an attempt.
-pub(super) enum Answer {
+pub(super) enum AttemptResult {
     /// The server gave new tokens.
     Tokens(Box<Received>),
     /// It gave an unreadable reply that may hold a pair.
@@ -304,7 +304,11 @@ impl<'s> Attempts<'s> {
     }
 
     /// Spends the refresh token.
-    pub(super) async fn spend(&mut self, client: &Client, plan: &RefreshPlan) -> Result<Answer> {
+    pub(super) async fn spend(
+        &mut self,
+        client: &Client,
+        plan: &RefreshPlan,
+    ) -> Result<AttemptResult> {
         let grant = Grant {
             refresh_token: plan.refresh_token.clone(),
             credentials: self.credentials(plan),
@@ -339,7 +343,7 @@ impl<'s> Attempts<'s> {
             log::info!("the server rejects the app_access_token; fetching another");
             self.refused_app_token = refused;
             self.app_token = None;
-            return Ok(Answer::Again(Duration::ZERO));
+            return Ok(AttemptResult::Again(Duration::ZERO));
         }
         let token = plan.fingerprint();
         let lost_before = self.maybe_spent == Some(token);
@@ -348,9 +352,9 @@ impl<'s> Attempts<'s> {
         }
         let words = |refusal| failure::refused(client, plan, refusal, lost_before);
         if let Some(reply) = unread {
-            return Ok(Answer::Unread(reply, words(refusal)));
+            return Ok(AttemptResult::Unread(reply, words(refusal)));
         }
-        self.pause_or(refusal, words).map(Answer::Again)
+        self.pause_or(refusal, words).map(AttemptResult::Again)
     }
 
     /// What tells the server which app asks.
@@ -377,13 +381,13 @@ impl<'s> Attempts<'s> {
         rotation: Rotation,
         unread: Option<Vec<u8>>,
         sent_at: Timestamp,
-    ) -> Answer {
+    ) -> AttemptResult {
         let complaint = failure::flawed(client, plan, &rotation);
         let tokens = tokens(rotation, sent_at);
         if complaint.is_none() {
             warn_of_old_token(plan, tokens.refresh_token.as_ref());
         }
-        Answer::Tokens(Box::new(Received {
+        AttemptResult::Tokens(Box::new(Received {
             tokens,
             app_token: self.app_token.take(),
             unread,

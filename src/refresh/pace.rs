@@ -41,14 +41,14 @@ pub(crate) struct Pace {
     slots: Option<Rc<dyn Slots>>,
     /// The longest wait that a server may ask for.
     max_wait: Duration,
-    hosts: RefCell<HashMap<String, Rc<Host>>>,
+    hosts: RefCell<HashMap<String, Rc<HostPace>>>,
     apps: RefCell<HashMap<(String, String), Rc<AppPace>>>,
     is_closed: Rc<Cell<bool>>,
     opened: Notify,
 }
 
 /// What all apps on one host share.
-struct Host {
+struct HostPace {
     permits: Arc<Semaphore>,
     /// How many requests in a row had no answer.
     silent: Cell<u32>,
@@ -158,7 +158,7 @@ impl Pace {
     }
 
     /// Waits until sending is allowed.
-    async fn way_is_free(&self, plan: &RefreshPlan, lane: &AppPace, host: &Host) -> Result<()> {
+    async fn way_is_free(&self, plan: &RefreshPlan, lane: &AppPace, host: &HostPace) -> Result<()> {
         loop {
             let opened = self.opened.notified();
             if self.is_closed.get() {
@@ -227,10 +227,10 @@ impl Pace {
         self.opened.notify_waiters();
     }
 
-    fn host(&self, plan: &RefreshPlan) -> Rc<Host> {
+    fn host(&self, plan: &RefreshPlan) -> Rc<HostPace> {
         let mut hosts = self.hosts.borrow_mut();
         let new = || {
-            Rc::new(Host {
+            Rc::new(HostPace {
                 permits: Arc::new(Semaphore::new(MOST_REQUESTS)),
                 silent: Cell::new(0),
             })

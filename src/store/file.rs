@@ -43,16 +43,16 @@ use secrecy::ExposeSecret;
 use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View, check_name};
-use crate::store::many::{Due, ManyLogins, More, Next};
-use crate::store::{Claim, KeptReply, Named, Reservation, Reserved, Saved, Store, Wanted};
+use crate::store::many::{Due, ManyLogins, More, NextLogin};
+use crate::store::{Claim, KeptReply, PerLogin, Reservation, Reserved, Saved, Store, WantedLogin};
 use crate::token::{Fingerprint, Tokens};
 use crate::worker::Worker;
 #[cfg(feature = "postgres")]
 pub(crate) use emptying::Emptying;
 pub(crate) use lock::HOLDERS;
-use sections::{Place, Text};
+use sections::{SectionId, Text};
 use session::Session;
-use state::State;
+use state::FileState;
 
 /// How much a section can grow beyond twice its tokens' length: the keys and the times.
 const SPARE_SECTION: u64 = 2 << 10;
@@ -65,7 +65,7 @@ pub(crate) struct FileStore {
     /// What the file said when it was read.
     seen: RefCell<Option<Arc<Text>>>,
     /// What a run over all logins has not taken yet.
-    claims: RefCell<Option<Vec<Named<Next<FileClaim>>>>>,
+    claims: RefCell<Option<Vec<PerLogin<NextLogin<FileClaim>>>>>,
 }
 
 impl FileStore {
@@ -90,8 +90,8 @@ impl FileStore {
         io::mode(&self.path)
     }
 
-    fn place<'p>(&'p self, profile: &'p str) -> Place<'p> {
-        Place {
+    fn place<'p>(&'p self, profile: &'p str) -> SectionId<'p> {
+        SectionId {
             file: &self.path,
             profile,
         }
@@ -106,7 +106,7 @@ impl FileStore {
         Ok(text)
     }
 
-    fn snapshots(&self, text: &Text, names: Vec<String>) -> Vec<Named<Snapshot>> {
+    fn snapshots(&self, text: &Text, names: Vec<String>) -> Vec<PerLogin<Snapshot>> {
         let snapshot = |name: String| {
             let snapshot = text.snapshot(self.place(&name));
             (name, snapshot)
@@ -120,7 +120,7 @@ impl FileStore {
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if the file cannot be parsed, or has no section of that name.
-    pub(crate) fn foreseen(&self, profile: Option<&str>) -> Result<Foreseen> {
+    pub(crate) fn foreseen(&self, profile: Option<&str>) -> Result<FileSurvey> {
         let (journals, entries, whole) = leftovers::pending(&self.path);
         let mut bytes = io::read(&self.path)?;
         if bytes.as_deref().is_some_and(disk::is_torn) {
@@ -146,7 +146,7 @@ impl FileStore {
         } else {
             text.places_for_tokens()
         };
-        Ok(Foreseen {
+        Ok(FileSurvey {
             logins: self.snapshots(&text, names),
             journals,
         })
@@ -176,8 +176,8 @@ impl FileStore {
 }
 
 /// What the next run will see.
-pub(crate) struct Foreseen {
-    pub(crate) logins: Vec<Named<Snapshot>>,
+pub(crate) struct FileSurvey {
+    pub(crate) logins: Vec<PerLogin<Snapshot>>,
     /// The journals with something for it.
     pub(crate) journals: Vec<PathBuf>,
 }
@@ -185,7 +185,7 @@ pub(crate) struct Foreseen {
 impl Store for FileStore {
     type Claim = FileClaim;
 
-    fn look(&self, wanted: Wanted<'_>, _: &Driver) -> Result<Snapshot> {
+    fn look(&self, wanted: WantedLogin<'_>, _: &Driver) -> Result<Snapshot> {
         let profile = wanted.profile;
         check_name(profile)?;
         let text = match self.read()? {
@@ -204,8 +204,8 @@ impl Store for FileStore {
         !self.path.exists()
     }
 
-    async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<FileClaim> {
-        let Wanted { profile, given, .. } = wanted;
+    async fn claim(&self, wanted: WantedLogin<'_>, deadline: Instant) -> Result<FileClaim> {
+        let WantedLogin { profile, given, .. } = wanted;
         check_name(profile)?;
         given.check()?;
         // A file is created only for a run that brings its content.
@@ -215,7 +215,7 @@ impl Store for FileStore {
             .refresh_token
             .map(|token| (profile, Fingerprint::of(token)));
         let seen = self.seen.borrow().clone();
-        let state = State::open(&self.path, token, seen.as_ref(), missing.as_ref(), deadline)?;
+        let state = FileState::open(&self.path, token, seen.as_ref(), missing.as_ref(), deadline)?;
         FileClaim::of(Rc::new(Session::new(&self.path, state)), profile)
     }
 }
@@ -223,7 +223,7 @@ impl Store for FileStore {
 impl ManyLogins for FileStore {
     const HAS_ORDER: bool = true;
 
-    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
+    fn look_at_all(&self) -> Result<Vec<PerLogin<Snapshot>>> {
         let text = self.read()?;
         let text = text.ok_or_else(|| io::does_not_exist(&self.path, io::MISSING))?;
         Ok(self.snapshots(&text, text.logins()))
@@ -235,7 +235,7 @@ impl ManyLogins for FileStore {
         let saver = Worker::start(self.shield)?;
         let missing = Some(given.missing());
         let seen = self.seen.borrow().clone();
-        let state = State::open(&self.path, None, seen.as_ref(), missing.as_ref(), deadline)?;
+        let state = FileState::open(&self.path, None, seen.as_ref(), missing.as_ref(), deadline)?;
         let mut session = Session::new(&self.path, state);
         let names = session.text().logins();
         if names.is_empty() {
@@ -254,13 +254,13 @@ impl ManyLogins for FileStore {
         };
         session.prove_all(&sound().filter_map(known).collect::<Vec<_>>());
         let session = Rc::new(session);
-        let next = |(name, snapshot): Named<Snapshot>| {
+        let next = |(name, snapshot): PerLogin<Snapshot>| {
             let next = snapshot.map(|snapshot| {
                 let view = View::of(&snapshot, given);
                 if view.is_ok_and(|view| due.leaves_out(&view)) {
-                    return Next::LeftOut(Box::new(snapshot));
+                    return NextLogin::LeftOut(Box::new(snapshot));
                 }
-                Next::Refresh(FileClaim {
+                NextLogin::Refresh(FileClaim {
                     had_company: !session.was_put_back(&name),
                     session: Rc::clone(&session),
                     snapshot,
@@ -357,7 +357,7 @@ impl Claim for FileClaim {
 
 /// Space for a section's new pair.
 pub(crate) struct FileReservation {
-    room: session::Reserved,
+    room: session::SessionReservation,
     snapshot: Snapshot,
 }
 
@@ -412,7 +412,7 @@ impl Reservation for FileReservation {
 /// A pair on disk. The file stays locked as long as this lives, and the journal stays, too: another program may write
 /// an old copy meanwhile.
 pub(crate) struct FileSaved {
-    room: session::Reserved,
+    room: session::SessionReservation,
     tokens: Tokens,
 }
 

@@ -9,13 +9,13 @@
 use std::time::Instant;
 
 use super::file::{Emptying, FileStore};
-use super::postgres::{Found, ImportedLogin, PostgresStore};
+use super::postgres::{FoundLogin, ImportedLogin, PostgresStore};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Overrides, Snapshot, View};
 use crate::token::Fingerprint;
 
 /// The result for one login of the file.
-pub(crate) enum Moved {
+pub(crate) enum ImportResult {
     /// It is in the database, and no longer in the file.
     Now,
     /// It was there already, and is no longer in the file, either.
@@ -31,7 +31,7 @@ pub(crate) async fn import(
     store: &PostgresStore,
     only: Option<&str>,
     deadline: Instant,
-    tell: &mut dyn FnMut(&str, Result<Moved>),
+    tell: &mut dyn FnMut(&str, Result<ImportResult>),
 ) -> Result<()> {
     // Before the file is touched: the database must be there.
     store.run.check(deadline).await?;
@@ -61,7 +61,7 @@ async fn move_one(
     store: &PostgresStore,
     name: &str,
     deadline: Instant,
-) -> Result<Option<Moved>> {
+) -> Result<Option<ImportResult>> {
     let snapshot = emptying.snapshot(name)?;
     let mut known = emptying.spent(&snapshot);
     let Some(token) = snapshot.fingerprint() else {
@@ -72,11 +72,11 @@ async fn move_one(
     let found = store.run.hold(name, &luggage, &known, deadline).await?;
     fail_point!("after-hold");
     match found {
-        Found::Held | Found::Same => known = vec![token],
+        FoundLogin::Held | FoundLogin::Same => known = vec![token],
         // The file is an old copy.
-        Found::Successor(held) => known = vec![held],
-        Found::Spent => return Err(old_copy(file, store, name)),
-        Found::Other(why) => return Err(conflict(file, store, name, why)),
+        FoundLogin::Successor(held) => known = vec![held],
+        FoundLogin::Spent => return Err(old_copy(file, store, name)),
+        FoundLogin::Other(why) => return Err(conflict(file, store, name, why)),
     }
     store.run.check_opens(name, deadline).await?;
     emptying.take_out(name, token, store.shown())?;
@@ -84,8 +84,8 @@ async fn move_one(
     store.run.free(name, &known, deadline).await?;
     fail_point!("after-free");
     Ok(Some(match found {
-        Found::Held => Moved::Now,
-        _ => Moved::Before,
+        FoundLogin::Held => ImportResult::Now,
+        _ => ImportResult::Before,
     }))
 }
 
@@ -96,14 +96,14 @@ async fn go_on(
     name: &str,
     known: &[Fingerprint],
     deadline: Instant,
-) -> Result<Option<Moved>> {
+) -> Result<Option<ImportResult>> {
     if !store.run.holds_back(name, known, deadline).await? {
         return Ok(None);
     }
     store.run.check_opens(name, deadline).await?;
     emptying.finish(name)?;
     store.run.free(name, known, deadline).await?;
-    Ok(Some(Moved::Now))
+    Ok(Some(ImportResult::Now))
 }
 
 fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<ImportedLogin> {

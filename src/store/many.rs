@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
-use super::{Named, Store};
+use super::{PerLogin, Store};
 use crate::error::Result;
 use crate::profile::{Overrides, Snapshot, View};
 
@@ -16,7 +16,7 @@ pub(crate) trait ManyLogins: Store {
     const HAS_ORDER: bool;
 
     /// What it says about all logins that have a refresh token, in its order. None if it has no order.
-    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>>;
+    fn look_at_all(&self) -> Result<Vec<PerLogin<Snapshot>>>;
 
     /// Does all waiting that must precede any risk, until `deadline`.
     async fn begin(&self, given: Overrides<'_>, due: &Due, deadline: Instant) -> Result<()>;
@@ -67,7 +67,7 @@ fn signed(time: Duration) -> SignedDuration {
 /// What a run over many logins does next.
 pub(crate) enum More<C> {
     /// These logins are next.
-    Logins(Vec<Named<Next<C>>>),
+    Logins(Vec<PerLogin<NextLogin<C>>>),
     /// None yet, but perhaps after this time.
     Later(Duration),
     /// No more.
@@ -75,7 +75,7 @@ pub(crate) enum More<C> {
 }
 
 /// What is next for a login.
-pub(crate) enum Next<C> {
+pub(crate) enum NextLogin<C> {
     Refresh(C),
     /// It is valid long enough.
     LeftOut(Box<Snapshot>),
@@ -87,14 +87,15 @@ pub(crate) trait Slots {
     /// are `spacing` apart; an error if the app is held for longer than `max_wait`.
     ///
     /// [`machine::uptime`]: crate::platform::machine::uptime
-    fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a>;
+    fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration)
+    -> PendingSlot<'a>;
 
     /// The server wants no request for a login's app for this long.
-    fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a>;
+    fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> PendingHold<'a>;
 }
 
 /// A pending slot.
-pub(crate) type Slot<'a> = Pin<Box<dyn Future<Output = Result<Option<Duration>>> + 'a>>;
+pub(crate) type PendingSlot<'a> = Pin<Box<dyn Future<Output = Result<Option<Duration>>> + 'a>>;
 
 /// A pending hold.
-pub(crate) type Held<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) type PendingHold<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 /// A run, and a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Mention {
+pub(crate) struct RunAndTime {
     /// Host and process, for display.
     pub(crate) by: String,
     pub(crate) at: Timestamp,
@@ -19,13 +19,13 @@ pub(crate) struct Refused {
 
 /// What a store knows about a login besides its values.
 #[derive(Debug)]
-pub(crate) struct Notes {
+pub(crate) struct LoginNotes {
     pub(crate) name: String,
     /// The lease's holder, and its end.
-    pub(crate) lease: Option<Mention>,
+    pub(crate) lease: Option<RunAndTime>,
     pub(crate) refused: Option<Refused>,
     /// Who sent a token last, and when.
-    pub(crate) sender: Option<Mention>,
+    pub(crate) sender: Option<RunAndTime>,
     /// Whether the server calls its token dead.
     pub(crate) is_dead: bool,
     /// Whether it is being moved from a file.
@@ -34,7 +34,7 @@ pub(crate) struct Notes {
 
 /// How many logins of a store are in which state.
 #[derive(Debug)]
-pub(crate) struct Counts {
+pub(crate) struct LoginCounts {
     pub(crate) all: i64,
     /// Their access token is valid.
     pub(crate) valid: i64,

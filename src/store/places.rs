@@ -17,13 +17,13 @@ use crate::token::Fingerprint;
 const STATE_FOLDER: &str = "feishu-refresh";
 
 /// One of the places for this file's companions.
-pub(super) struct Placed {
+pub(super) struct CompanionPath {
     pub(super) path: PathBuf,
     pub(super) is_beside: bool,
 }
 
 /// The places for this file's companion with this ending, in order of preference.
-pub(super) fn places(file: &Path, suffix: &str) -> Vec<Placed> {
+pub(super) fn places(file: &Path, suffix: &str) -> Vec<CompanionPath> {
     // One name per file, however deep it is; the other places are shared by all files.
     let hash = Fingerprint::of_bytes(file.as_os_str().as_encoded_bytes());
     let name = format!("{hash}{suffix}");
@@ -31,12 +31,12 @@ pub(super) fn places(file: &Path, suffix: &str) -> Vec<Placed> {
     let state = state_folder().map(|state| state.join(&name));
     let temporary = format!("feishu-refresh-{}-{name}", files::user());
     let temporary = env::temp_dir().join(temporary);
-    let mut places = vec![Placed {
+    let mut places = vec![CompanionPath {
         path: beside,
         is_beside: true,
     }];
     let elsewhere = state.into_iter().chain([temporary]);
-    places.extend(elsewhere.map(|path| Placed {
+    places.extend(elsewhere.map(|path| CompanionPath {
         path,
         is_beside: false,
     }));

@@ -51,12 +51,12 @@ use crate::driver::Driver;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Overrides, Snapshot, check_name};
 use crate::store::many::{Due, ManyLogins, More, Slots};
-use crate::store::{Named, Store, Wanted};
-use address::Address;
+use crate::store::{PerLogin, Store, WantedLogin};
+use address::DatabaseAddress;
 use claim::PostgresClaim;
 use connection::Connector;
 use link::Link;
-pub(crate) use moving::{Found, ImportedLogin, Line, sealed_line};
+pub(crate) use moving::{FoundLogin, ImportedLogin, SealedLine, sealed_line};
 use run::Run;
 use sealing::Keys;
 
@@ -77,7 +77,7 @@ impl PostgresStore {
         patience: Duration,
         given_token: Option<&SecretString>,
     ) -> Result<Self> {
-        let address = Address::parse(&database.address)?;
+        let address = DatabaseAddress::parse(&database.address)?;
         if given_token.is_some() {
             return Err(takes_no_token(&address.shown));
         }
@@ -104,7 +104,7 @@ pub(crate) async fn set_up(
     database: &crate::store::database::Database,
     settings: &Settings,
 ) -> Result<String> {
-    let address = Address::parse(&database.address)?;
+    let address = DatabaseAddress::parse(&database.address)?;
     let shown = address.shown.clone();
     let connector = Connector::new(address, settings.ca_cert.clone(), settings.shield);
     let done = async {
@@ -122,7 +122,7 @@ pub(crate) async fn set_up(
 impl Store for PostgresStore {
     type Claim = PostgresClaim;
 
-    fn look(&self, wanted: Wanted<'_>, driver: &Driver) -> Result<Snapshot> {
+    fn look(&self, wanted: WantedLogin<'_>, driver: &Driver) -> Result<Snapshot> {
         driver.run(self.first_look(wanted))?
     }
 
@@ -131,7 +131,7 @@ impl Store for PostgresStore {
         false
     }
 
-    async fn claim(&self, wanted: Wanted<'_>, deadline: Instant) -> Result<PostgresClaim> {
+    async fn claim(&self, wanted: WantedLogin<'_>, deadline: Instant) -> Result<PostgresClaim> {
         // A login that does not open, or cannot be reached, is not claimed.
         let seen = self.run.seen.take();
         let seen = match seen {
@@ -163,7 +163,7 @@ impl Store for PostgresStore {
 impl ManyLogins for PostgresStore {
     const HAS_ORDER: bool = false;
 
-    fn look_at_all(&self) -> Result<Vec<Named<Snapshot>>> {
+    fn look_at_all(&self) -> Result<Vec<PerLogin<Snapshot>>> {
         Ok(Vec::new())
     }
 
@@ -185,7 +185,7 @@ impl ManyLogins for PostgresStore {
 }
 
 impl PostgresStore {
-    async fn first_look(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+    async fn first_look(&self, wanted: WantedLogin<'_>) -> Result<Snapshot> {
         let looked = self.try_to_look(wanted).await;
         let seen = match &looked {
             Ok(snapshot) => Ok(snapshot.fingerprint()),
@@ -195,7 +195,7 @@ impl PostgresStore {
         looked
     }
 
-    async fn try_to_look(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+    async fn try_to_look(&self, wanted: WantedLogin<'_>) -> Result<Snapshot> {
         let (name, is_for_login) = (wanted.profile, wanted.is_for_login);
         check_name(name)?;
         let deadline = self.run.deadline();

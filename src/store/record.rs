@@ -27,7 +27,7 @@ pub(super) enum Record {
 
 /// What a journal's text holds.
 #[derive(Default)]
-pub(super) struct Read {
+pub(super) struct ReadRecords {
     /// The complete records, each with its line.
     pub(super) records: Vec<(Record, String)>,
     /// The incomplete lines.
@@ -192,8 +192,8 @@ fn setting((key, value): (String, String)) -> Option<Setting> {
 }
 
 /// Reads a journal's text. Reserved but unused space reads as NULs; comments are for people.
-pub(super) fn read(bytes: &[u8]) -> Read {
-    let mut read = Read::default();
+pub(super) fn read(bytes: &[u8]) -> ReadRecords {
+    let mut read = ReadRecords::default();
     for line in bytes.split(|byte| *byte == b'\n') {
         let line = line.trim_ascii();
         let is_blank = line.iter().all(|byte| *byte == 0);

@@ -393,11 +393,12 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     end(first).assert_done();
     end(second).assert_done();
     let requests = shared.scene.server.requests();
-    assert_eq!(requests.len(), 61);
     let held = requests[0].at + Duration::from_millis(2900);
     let early = requests.iter().skip(1).filter(|request| request.at < held);
-    // What was already in flight.
-    assert!(early.count() <= 1);
+    // What was already in flight; for the second run, which began later, that login is due again.
+    let early = early.count();
+    assert!(early <= 1);
+    assert!((61..=61 + early).contains(&requests.len()));
     shared.assert_all_sound(&host);
 }
 

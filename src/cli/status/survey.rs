@@ -10,20 +10,20 @@ use unicode_width::UnicodeWidthStr;
 use crate::cli::output::line;
 use crate::error::{Error, Hint, Result};
 use crate::profile::Snapshot;
-use crate::profile::standing::{self, Held, Next, Status};
+use crate::profile::standing::{self, HeldToken, NextStep, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
-use crate::store::Named;
-use crate::store::notes::{Mention, Notes, Refused};
+use crate::store::PerLogin;
+use crate::store::notes::{LoginNotes, Refused, RunAndTime};
 use crate::text::{printable, span};
 use crate::token::{later, second};
 
 /// Logins, or why they cannot be read.
-pub(super) type Logins = Vec<Named<Snapshot>>;
+pub(super) type Logins = Vec<PerLogin<Snapshot>>;
 
 /// What is printed.
 #[derive(Clone, Copy)]
-pub(crate) enum Form {
+pub(crate) enum StatusForm {
     Json,
     Table { has_colour: bool },
 }
@@ -76,14 +76,14 @@ struct HeldJson {
 /// What `status` found.
 pub(super) struct Survey {
     pub(super) profiles: Vec<Status>,
-    keeper: Keeper,
+    keeper: SurveyedStore,
     now: Timestamp,
     /// So long before its end a refresh token is worth a warning.
     warn_within: Duration,
 }
 
 /// What keeps the logins.
-pub(super) enum Keeper {
+pub(super) enum SurveyedStore {
     File {
         path: PathBuf,
         mode: Option<u32>,
@@ -92,7 +92,7 @@ pub(super) enum Keeper {
     Store {
         address: String,
         /// What it knows of each login beyond what that holds.
-        notes: Vec<Notes>,
+        notes: Vec<LoginNotes>,
     },
 }
 
@@ -100,7 +100,7 @@ impl Survey {
     pub(super) fn of(
         options: &Options,
         logins: Logins,
-        keeper: Keeper,
+        keeper: SurveyedStore,
         warn_within: Duration,
     ) -> Result<Self> {
         let given = |profile: &str| {
@@ -121,7 +121,7 @@ impl Survey {
         if profiles.is_empty() {
             return Err(no_login(&keeper.shown()));
         }
-        if let Keeper::Store { notes, .. } = &keeper {
+        if let SurveyedStore::Store { notes, .. } = &keeper {
             for (status, notes) in profiles.iter_mut().zip(notes) {
                 notes.judge(status);
             }
@@ -144,28 +144,28 @@ impl Survey {
             .is_some_and(|left| Duration::from_secs(left) < self.warn_within)
     }
 
-    pub(super) fn shown(&self, form: Form) -> String {
+    pub(super) fn shown(&self, form: StatusForm) -> String {
         match form {
-            Form::Json => self.json(),
-            Form::Table { has_colour } => self.table(has_colour),
+            StatusForm::Json => self.json(),
+            StatusForm::Table { has_colour } => self.table(has_colour),
         }
     }
 
     /// One JSON object a line, in the order of the file.
     fn json(&self) -> String {
-        let held = |held: &Held| HeldJson {
+        let held = |held: &HeldToken| HeldJson {
             fingerprint: held.fingerprint.to_string(),
             expires_at: held.expires_at.map(|end| end.to_string()),
             expires_in: held.expires_at.map(|end| self.seconds_until(end)),
         };
         let object = |(index, status): (usize, &Status)| {
             let (config_file, mode, journals) = match &self.keeper {
-                Keeper::File {
+                SurveyedStore::File {
                     path,
                     mode,
                     journals,
                 } => (Some(path.display().to_string()), *mode, journals.as_slice()),
-                Keeper::Store { .. } => (None, None, &[][..]),
+                SurveyedStore::Store { .. } => (None, None, &[][..]),
             };
             line(&StatusJson {
                 profile: &status.profile,
@@ -178,10 +178,10 @@ impl Survey {
                 mode: mode.map(|mode| format!("{mode:04o}")),
                 journals: journals.iter().map(shown).collect(),
                 stored: match &self.keeper {
-                    Keeper::Store { address, notes } => {
+                    SurveyedStore::Store { address, notes } => {
                         notes.get(index).map(|notes| notes.json(address))
                     }
-                    Keeper::File { .. } => None,
+                    SurveyedStore::File { .. } => None,
                 },
             })
         };
@@ -236,7 +236,7 @@ impl Survey {
         ]
     }
 
-    fn cell(&self, held: Option<&Held>) -> (String, &'static str) {
+    fn cell(&self, held: Option<&HeldToken>) -> (String, &'static str) {
         let Some(held) = held else {
             return ("none".to_owned(), YELLOW);
         };
@@ -253,18 +253,18 @@ impl Survey {
     }
 }
 
-impl Keeper {
+impl SurveyedStore {
     fn shown(&self) -> String {
         match self {
-            Keeper::File { path, .. } => path.display().to_string(),
-            Keeper::Store { address, .. } => address.clone(),
+            SurveyedStore::File { path, .. } => path.display().to_string(),
+            SurveyedStore::Store { address, .. } => address.clone(),
         }
     }
 
     /// What is below the table, with its colours.
     fn lines(&self) -> Vec<(String, &'static str)> {
         match self {
-            Keeper::File { mode, journals, .. } => {
+            SurveyedStore::File { mode, journals, .. } => {
                 let mut lines = Vec::new();
                 if let Some(mode) = mode {
                     lines.push((format!(", mode {mode:04o}"), ""));
@@ -278,8 +278,8 @@ impl Keeper {
                     .extend(journals.map(|path| (format!("\n{}: {pending}", shown(path)), YELLOW)));
                 lines
             }
-            Keeper::Store { notes, .. } => {
-                let lines = notes.iter().flat_map(Notes::lines);
+            SurveyedStore::Store { notes, .. } => {
+                let lines = notes.iter().flat_map(LoginNotes::lines);
                 lines
                     .map(|line| (format!("\n{}", printable(&line)), YELLOW))
                     .collect()
@@ -288,21 +288,21 @@ impl Keeper {
     }
 }
 
-impl Notes {
+impl LoginNotes {
     /// What a next run would do, with this in mind.
     fn judge(&self, status: &mut Status) {
         if self.is_held {
             let why = "it is on its way from a file: run store import again";
-            status.next = Next::Fail(why.to_owned());
+            status.next = NextStep::Fail(why.to_owned());
         } else if self.is_dead && status.next.can_work() {
-            status.next = Next::Refused;
+            status.next = NextStep::Refused;
         }
     }
 
     fn lines(&self) -> Vec<String> {
         let name = &self.name;
         let mut lines = Vec::new();
-        if let Some(Mention { by, at }) = &self.lease {
+        if let Some(RunAndTime { by, at }) = &self.lease {
             lines.push(format!(
                 "[{name}]: {by} refreshes it, until {} at most",
                 second(*at)
@@ -310,7 +310,7 @@ impl Notes {
         }
         if let Some(Refused { at, words }) = &self.refused {
             lines.push(format!("[{name}]: refused at {}: {words}", second(*at)));
-            if let Some(Mention { by, at }) = &self.sender {
+            if let Some(RunAndTime { by, at }) = &self.sender {
                 lines.push(format!("[{name}]: last sent by {by}, at {}", second(*at)));
             }
         }
@@ -318,7 +318,7 @@ impl Notes {
     }
 
     fn json<'a>(&'a self, store: &'a str) -> StoredJson<'a> {
-        let mention = |mention: &'a Mention| MentionJson {
+        let mention = |mention: &'a RunAndTime| MentionJson {
             host: &mention.by,
             time: second(mention.at),
         };
@@ -347,14 +347,14 @@ const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
-fn words(next: &Next) -> String {
+fn words(next: &NextStep) -> String {
     match next {
-        Next::Refresh => "refresh".to_owned(),
-        Next::FetchAndRefresh => "fetch an app token, then refresh".to_owned(),
-        Next::NoToken => "fail: no refresh token".to_owned(),
-        Next::Expired => "fail: the refresh token has ended".to_owned(),
-        Next::Refused => "fail: the server refused the refresh token".to_owned(),
-        Next::Fail(why) => format!("fail: {}", printable(why)),
+        NextStep::Refresh => "refresh".to_owned(),
+        NextStep::FetchAndRefresh => "fetch an app token, then refresh".to_owned(),
+        NextStep::NoToken => "fail: no refresh token".to_owned(),
+        NextStep::Expired => "fail: the refresh token has ended".to_owned(),
+        NextStep::Refused => "fail: the server refused the refresh token".to_owned(),
+        NextStep::Fail(why) => format!("fail: {}", printable(why)),
     }
 }
 

@@ -13,24 +13,24 @@ use std::thread;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 
 /// The mask of this program's main thread. All other threads are shielded all their life, so that a signal reaches only
-/// the main thread; except through a [`Gate`], while that thread is busy reporting.
+/// the main thread; except through a [`SignalGate`], while that thread is busy reporting.
 #[derive(Default)]
 pub(crate) struct Mask {
     /// The mask to restore.
     before: Option<SigSet>,
     /// What came while they waited, where a watcher is set.
-    seen: Seen,
+    seen: SeenSignals,
 }
 
 /// The numbers of signals taken from the system's pending set, as bits.
 #[derive(Clone, Default)]
-struct Seen {
+struct SeenSignals {
     signals: Arc<AtomicU32>,
     /// Whether nothing is at risk any more.
     are_free: Arc<AtomicBool>,
 }
 
-impl Seen {
+impl SeenSignals {
     fn note(&self, signal: Signal) {
         self.signals.fetch_or(1 << signal as i32, Ordering::SeqCst);
     }
@@ -115,8 +115,8 @@ impl Mask {
     }
 
     /// A gate for a worker thread of this one, which lets signals through now.
-    pub(crate) fn gate(&self) -> Gate {
-        Gate {
+    pub(crate) fn gate(&self) -> SignalGate {
+        SignalGate {
             open: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
             seen: self.seen.clone(),
         }
@@ -130,13 +130,13 @@ impl Drop for Mask {
 }
 
 /// Lets signals through on a working thread, while the main thread is busy reporting.
-pub(crate) struct Gate {
+pub(crate) struct SignalGate {
     /// The mask that lets them through.
     open: SigSet,
-    seen: Seen,
+    seen: SeenSignals,
 }
 
-impl Gate {
+impl SignalGate {
     /// Those that waited take effect now.
     pub(crate) fn deliver(&self) {
         let _ = self.open.thread_set_mask();

@@ -127,8 +127,8 @@ impl Mask {
     pub(crate) fn shield_thread() {}
 
     /// A gate for a worker thread of this one.
-    pub(crate) fn gate(&self) -> Gate {
-        Gate
+    pub(crate) fn gate(&self) -> SignalGate {
+        SignalGate
     }
 }
 
@@ -139,9 +139,9 @@ impl Drop for Mask {
 }
 
 /// Lets them through on a working thread, while the main thread is busy reporting.
-pub(crate) struct Gate;
+pub(crate) struct SignalGate;
 
-impl Gate {
+impl SignalGate {
     /// Those that waited take effect now.
     pub(crate) fn deliver(&self) {
         Interruptions::lock().deliver();

@@ -26,13 +26,13 @@ use crate::store::record::Record;
 #[derive(Debug)]
 pub(super) struct Disk {
     // Dropped first, so that the lock outlives what it protects.
-    room: Option<Room>,
+    room: Option<SaveMethod>,
     pub(super) lock: Lock,
 }
 
 /// Space for a new text, and how it gets into the file.
 #[derive(Debug)]
-enum Room {
+enum SaveMethod {
     /// The new file replaces the old one.
     Rename(NewFile),
     /// The text is copied into the file, once the journal has it: for a file that is a mount point, has other names or
@@ -52,13 +52,13 @@ impl Disk {
     /// [`Kind::Temporary`] if the disk is full, [`Kind::Config`] if the file cannot be changed.
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<()> {
         match &mut self.room {
-            Some(Room::Rename(new)) if new.reserved >= bytes => return Ok(()),
-            Some(Room::Rename(new)) => {
+            Some(SaveMethod::Rename(new)) if new.reserved >= bytes => return Ok(()),
+            Some(SaveMethod::Rename(new)) => {
                 let reserved = files::reserve(&new.file, bytes);
                 new.reserved = bytes;
                 return reserved.map_err(|error| self.cannot_write_beside(error));
             }
-            Some(Room::InPlace) => return self.reserve_in_place(bytes),
+            Some(SaveMethod::InPlace) => return self.reserve_in_place(bytes),
             None => {}
         }
         let Lock { path, file, .. } = &self.lock;
@@ -77,7 +77,7 @@ impl Disk {
             None => {}
         }
         match NewFile::make(path, &old, bytes) {
-            Ok(new) => self.room = Some(Room::Rename(new)),
+            Ok(new) => self.room = Some(SaveMethod::Rename(new)),
             Err(error) if is_full(&error) || self.lock.unwritable.is_some() => {
                 return Err(self.cannot_write_beside(error));
             }
@@ -95,7 +95,7 @@ impl Disk {
         writable.map_err(|error| {
             cannot_reserve("no space for new tokens of", "cannot write", path, error)
         })?;
-        self.room = Some(Room::InPlace);
+        self.room = Some(SaveMethod::InPlace);
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Disk {
 
     /// Whether a new text is written over the file, and so must be in the journal first.
     pub(super) fn writes_in_place(&self) -> bool {
-        matches!(self.room, Some(Room::InPlace))
+        matches!(self.room, Some(SaveMethod::InPlace))
     }
 
     /// Releases the space.
@@ -128,9 +128,9 @@ impl Disk {
         journal: Option<&Journal>,
     ) -> io::Result<bool> {
         match self.room.take() {
-            Some(Room::Rename(new)) => self.replace(new, old, text, journal),
-            Some(Room::InPlace) => {
-                self.room = Some(Room::InPlace);
+            Some(SaveMethod::Rename(new)) => self.replace(new, old, text, journal),
+            Some(SaveMethod::InPlace) => {
+                self.room = Some(SaveMethod::InPlace);
                 self.write_over(old, text, journal)
             }
             None => Err(io::Error::other("there is no space for it")),
@@ -190,7 +190,7 @@ impl Disk {
                 return Err(error);
             }
             drop(new);
-            self.room = Some(Room::InPlace);
+            self.room = Some(SaveMethod::InPlace);
             return self.write_over(old, text, journal);
         }
         // The next run queues at the old file or at the new: both are locked.

@@ -19,7 +19,7 @@ use std::ops::Range;
 use ini::{Ini, ParseOption};
 
 pub(crate) use scan::Problem;
-use scan::{Layout, Pair, is_space, key_of, lines};
+use scan::{KeyValue, Layout, is_space, key_of, lines};
 
 /// The section whose pairs `configparser` applies to every other section.
 pub(super) const DEFAULT_SECTION: &str = crate::profile::NO_PROFILE;
@@ -154,7 +154,7 @@ impl Document {
     }
 
     /// A pair's raw value, the lines of a longer one joined by [`MARK`]s.
-    fn raw(&self, pair: &Pair) -> Cow<'_, str> {
+    fn raw(&self, pair: &KeyValue) -> Cow<'_, str> {
         let mut raw = Cow::from(&self.text[pair.value.clone()]);
         for line in &pair.more {
             raw.to_mut().push(MARK);
@@ -194,7 +194,7 @@ impl Document {
         let Ok(read) = Ini::load_from_str_opt(&copy, options) else {
             return false;
         };
-        let is_read = |pair: &Pair| {
+        let is_read = |pair: &KeyValue| {
             let section = &self.layout.sections[pair.section];
             let read = read.get_from(Some(section.name.as_str()), &pair.key);
             read.and_then(|read| read.strip_suffix(MARK)) == Some(&*self.raw(pair))
@@ -203,12 +203,12 @@ impl Document {
         count == self.layout.pairs.len() && self.layout.pairs.iter().all(is_read)
     }
 
-    fn pair(&self, section: &str, key: &str) -> Option<&Pair> {
+    fn pair(&self, section: &str, key: &str) -> Option<&KeyValue> {
         let section = self.layout.section_index.get(section)?;
         self.pair_in(*section, key)
     }
 
-    fn pair_in(&self, section: usize, key: &str) -> Option<&Pair> {
+    fn pair_in(&self, section: usize, key: &str) -> Option<&KeyValue> {
         let pairs = self.layout.pairs_of(section);
         pairs.iter().find(|pair| pair.key == key)
     }
@@ -266,7 +266,7 @@ impl Document {
         replaced
     }
 
-    fn replacement(&self, pair: &Pair, mut value: String) -> Splice {
+    fn replacement(&self, pair: &KeyValue, mut value: String) -> Splice {
         let separator = &self.text[pair.separator.clone()];
         let spaced = separator.starts_with(is_space) && !separator.ends_with(is_space);
         if pair.value.is_empty() && spaced && !value.is_empty() {
@@ -304,7 +304,7 @@ impl Document {
     }
 
     /// A separator in a neighbour's style, without column padding.
-    fn separator_like(&self, pair: &Pair) -> String {
+    fn separator_like(&self, pair: &KeyValue) -> String {
         let separator = &self.text[pair.separator.clone()];
         let sign = separator.trim_matches(is_space);
         let before = if separator.starts_with(is_space) {

@@ -35,8 +35,8 @@ use super::leftovers::Leftover;
 use super::legacy::Rescue;
 use super::memory;
 use super::replay::Source;
-use super::sections::{Place, Text};
-use super::state::State;
+use super::sections::{SectionId, Text};
+use super::state::FileState;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::profile::Snapshot;
@@ -48,20 +48,20 @@ use removal::Removal;
 pub(crate) struct Emptying {
     /// The path, as messages show it.
     file: PathBuf,
-    state: State,
+    state: FileState,
 }
 
 impl Emptying {
     /// Locks the file, and restores what dead runs left. `before` is what it said before that.
     ///
     /// # Errors
-    /// As of [`State::open`]; [`crate::Kind::Temporary`] also if a journal cannot be completed.
+    /// As of [`FileState::open`]; [`crate::Kind::Temporary`] also if a journal cannot be completed.
     pub(super) fn open(file: &Path, before: Option<&Arc<Text>>, deadline: Instant) -> Result<Self> {
         let hint = Hint::fixed(
             "-c names the file whose logins will move",
             "请用 -c 指定要迁移的文件",
         );
-        let state = State::open(file, None, before, Some(&hint), deadline)?;
+        let state = FileState::open(file, None, before, Some(&hint), deadline)?;
         let mut emptying = Emptying {
             file: file.to_owned(),
             state,
@@ -113,7 +113,7 @@ impl Emptying {
         let mut disk = self.state.disk.take().ok_or_else(|| self.is_broken())?;
         let file = self.file.clone();
         let removal = Removal {
-            place: Place {
+            place: SectionId {
                 file: &file,
                 profile,
             },
@@ -150,8 +150,8 @@ impl Emptying {
         self.forget(profile)
     }
 
-    fn place<'p>(&'p self, profile: &'p str) -> Place<'p> {
-        Place {
+    fn place<'p>(&'p self, profile: &'p str) -> SectionId<'p> {
+        SectionId {
             file: &self.file,
             profile,
         }

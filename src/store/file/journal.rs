@@ -28,14 +28,14 @@ pub(super) struct Journal {
     file: File,
     path: PathBuf,
     /// Locked while a record is written.
-    end: Mutex<End>,
+    end: Mutex<JournalEnd>,
     /// Whether a sync failed.
     has_failed: AtomicBool,
 }
 
 /// How far a journal is used.
 #[derive(Debug, Clone, Copy, Default)]
-struct End {
+struct JournalEnd {
     /// Where the next record goes.
     written: u64,
     /// Where the reserved space ends.
@@ -91,7 +91,7 @@ impl Journal {
             of: of.to_owned(),
             file,
             path: leftover.path().to_owned(),
-            end: Mutex::new(End {
+            end: Mutex::new(JournalEnd {
                 written: leftover.length(),
                 reserved: leftover.length(),
             }),
@@ -135,7 +135,7 @@ impl Journal {
         self.end().written
     }
 
-    fn end(&self) -> MutexGuard<'_, End> {
+    fn end(&self) -> MutexGuard<'_, JournalEnd> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

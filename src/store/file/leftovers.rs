@@ -16,7 +16,7 @@ use super::replay::{Entry, Source};
 use crate::error::{Error, Result};
 use crate::platform::files;
 use crate::profile::Successor;
-use crate::store::places::{self, JOURNAL, Placed, places};
+use crate::store::places::{self, CompanionPath, JOURNAL, places};
 use crate::store::record::{self, Record};
 use crate::token::Fingerprint;
 
@@ -28,11 +28,11 @@ pub(super) struct Leftover {
     is_beside: bool,
     /// How much of it was written.
     length: u64,
-    pub(super) read: record::Read,
+    pub(super) read: record::ReadRecords,
 }
 
 /// What dead runs left.
-pub(super) enum Found {
+pub(super) enum FoundLeftovers {
     Leftovers(Vec<Leftover>),
     /// One belongs to a live run: it holds a file that an editor has since replaced.
     Busy,
@@ -42,20 +42,20 @@ pub(super) enum Found {
 ///
 /// # Errors
 /// [`crate::Kind::Config`] if a trusted one cannot be read: it may hold the only copy.
-pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
+pub(super) fn find(path: &Path, owner: &Metadata) -> Result<FoundLeftovers> {
     let mut found = Vec::new();
     for place in places(path, JOURNAL) {
         let (mut file, metadata) = match open_believed(&place, owner)? {
-            Opened::Journal(file, metadata) => (file, metadata),
-            Opened::Nothing => continue,
-            Opened::Vanished => return Ok(Found::Busy),
+            OpenedPlace::Journal(file, metadata) => (file, metadata),
+            OpenedPlace::Nothing => continue,
+            OpenedPlace::Vanished => return Ok(FoundLeftovers::Busy),
         };
         if let Err(TryLockError::WouldBlock) = files::claim(&file) {
-            return Ok(Found::Busy);
+            return Ok(FoundLeftovers::Busy);
         }
         // Its run removed it just now.
         if !is_same(&place.path, &file) {
-            return Ok(Found::Busy);
+            return Ok(FoundLeftovers::Busy);
         }
         let bytes = read_open(&place.path, &mut file, &metadata, LONGEST_JOURNAL)?;
         let length = bytes.iter().rposition(|byte| *byte != 0);
@@ -67,11 +67,11 @@ pub(super) fn find(path: &Path, owner: &Metadata) -> Result<Found> {
             read: record::read(&bytes),
         });
     }
-    Ok(Found::Leftovers(found))
+    Ok(FoundLeftovers::Leftovers(found))
 }
 
 /// What is in a place.
-enum Opened {
+enum OpenedPlace {
     Nothing,
     /// It is gone: its run has just removed it.
     Vanished,
@@ -80,23 +80,23 @@ enum Opened {
 
 /// Opens what is in a place, if it can be trusted: a regular file with one name, of this user or the configuration's
 /// owner, and private.
-fn open_believed(place: &Placed, owner: &Metadata) -> Result<Opened> {
+fn open_believed(place: &CompanionPath, owner: &Metadata) -> Result<OpenedPlace> {
     let path = &place.path;
     let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(Opened::Nothing);
+        return Ok(OpenedPlace::Nothing);
     };
     if !files::is_ours(&metadata, Some(owner)) || !places::is_private(path, &metadata) {
         let why = "is not private to this user or the configuration's owner";
         places::put_aside(path, why, &metadata);
-        return Ok(Opened::Nothing);
+        return Ok(OpenedPlace::Nothing);
     }
     let opened = files::open_unlinked(path).and_then(|file| Ok((file.metadata()?, file)));
     match opened {
         Ok((opened, file)) if files::identity(&opened) == files::identity(&metadata) => {
-            Ok(Opened::Journal(file, opened))
+            Ok(OpenedPlace::Journal(file, opened))
         }
-        Ok(_) => Ok(Opened::Vanished),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Vanished),
+        Ok(_) => Ok(OpenedPlace::Vanished),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(OpenedPlace::Vanished),
         Err(error) => Err(Error::file("cannot read", path, error)),
     }
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use super::document::Document;
 use super::io::read;
 use super::replay::{Entry, Source};
-use super::sections::{self, Place, Text};
+use super::sections::{self, SectionId, Text};
 use crate::platform::files;
 use crate::profile::Successor;
 use crate::protocol::Api;
-use crate::store::places::{Placed, places, with_suffix};
+use crate::store::places::{CompanionPath, places, with_suffix};
 use crate::token::Fingerprint;
 
 pub(super) const SUFFIX: &str = ".rescue";
@@ -36,8 +36,8 @@ pub(super) fn find(file: &Path, owner: &Metadata) -> Vec<Rescue> {
 }
 
 impl Rescue {
-    fn read(place: Placed, owner: &Metadata) -> Option<Self> {
-        let Placed { path, is_beside } = place;
+    fn read(place: CompanionPath, owner: &Metadata) -> Option<Self> {
+        let CompanionPath { path, is_beside } = place;
         let source = if is_beside {
             Source::Beside
         } else {
@@ -104,7 +104,7 @@ impl Rescue {
 /// The pairs that a save of version 0.1 wrote: their sections name what was spent for them.
 fn entries(document: &Document, source: Source) -> Vec<Entry> {
     let pair = |profile: &str| {
-        let place = Place {
+        let place = SectionId {
             file: Path::new(""),
             profile,
         };

@@ -40,15 +40,15 @@ pub(super) struct Lock {
 }
 
 /// Waits for others, until a deadline.
-pub(super) struct Queue<'q> {
+pub(super) struct LockQueue<'q> {
     path: &'q Path,
     deadline: Instant,
     told: bool,
 }
 
-impl<'q> Queue<'q> {
+impl<'q> LockQueue<'q> {
     pub(super) fn new(path: &'q Path, deadline: Instant) -> Self {
-        Queue {
+        LockQueue {
             path,
             deadline,
             told: false,
@@ -93,7 +93,7 @@ impl Lock {
     pub(super) fn acquire(
         path: &Path,
         if_missing: Option<&Hint>,
-        queue: &mut Queue<'_>,
+        queue: &mut LockQueue<'_>,
     ) -> Result<Self> {
         let mut made = false;
         loop {
@@ -190,15 +190,15 @@ fn is_held_for_a_hook(path: &Path) -> bool {
 }
 
 /// An open file that another run may have locked.
-struct Opened {
+struct OpenedFile {
     file: File,
     unwritable: Option<io::Error>,
     made: bool,
 }
 
 /// Opens the file; creates it if it is missing and that is allowed.
-fn open(path: &Path, if_missing: Option<&Hint>) -> Result<Opened> {
-    let opened = |file, unwritable, made| Opened {
+fn open(path: &Path, if_missing: Option<&Hint>) -> Result<OpenedFile> {
+    let opened = |file, unwritable, made| OpenedFile {
         file,
         unwritable,
         made,

@@ -9,15 +9,15 @@ use std::time::Instant;
 
 use super::disk::{Disk, is_torn};
 use super::io::{cannot_keep_journal, warn_if_readable_by_others};
-use super::leftovers::{self, Found, Leftover};
+use super::leftovers::{self, FoundLeftovers, Leftover};
 use super::legacy::{self, Rescue};
-use super::lock::{Lock, Queue};
+use super::lock::{Lock, LockQueue};
 use super::memory;
 use super::patience::Patience;
 use super::replay::{Entry, Source};
-use super::sections::{self, Place, Text};
-use super::settle::{DesiredText, Settled};
-use super::state::State;
+use super::sections::{self, SectionId, Text};
+use super::settle::{DesiredText, SettledText};
+use super::state::FileState;
 use crate::error::{Error, Hint, Result};
 use crate::platform::files;
 use crate::profile::Successor;
@@ -27,7 +27,7 @@ use crate::token::Fingerprint;
 /// A profile, and the token that a run was given for it.
 pub(super) type GivenToken<'g> = Option<(&'g str, Fingerprint)>;
 
-impl State {
+impl FileState {
     /// Waits for exclusive access to the file, restores what dead runs left, and reads it. `before` is what the file
     /// said before this run queued for it.
     ///
@@ -42,18 +42,18 @@ impl State {
         deadline: Instant,
     ) -> Result<Self> {
         let if_missing = if_missing.filter(|_| !is_waiting_for(file));
-        let mut queue = Queue::new(file, deadline);
+        let mut queue = LockQueue::new(file, deadline);
         let (lock, leftovers) = loop {
             let lock = Lock::acquire(file, if_missing, &mut queue)?;
             match leftovers::find(&lock.path, &lock.owner()?)? {
-                Found::Leftovers(leftovers) => break (lock, leftovers),
-                Found::Busy => drop(lock),
+                FoundLeftovers::Leftovers(leftovers) => break (lock, leftovers),
+                FoundLeftovers::Busy => drop(lock),
             }
             queue.wait()?;
         };
         fail_point!("after-lock");
         let rescues = legacy::find(&lock.path, &lock.owner()?);
-        let mut state = State::new(Text::parse(file, b"")?);
+        let mut state = FileState::new(Text::parse(file, b"")?);
         state.entries = memory::remembered(&lock.path);
         state
             .entries
@@ -165,7 +165,7 @@ impl State {
     }
 
     /// Restores what dead runs left, with space reserved for it.
-    fn settle_leftovers(&mut self, aim: &DesiredText<'_>, disk: &mut Disk) -> Result<Settled> {
+    fn settle_leftovers(&mut self, aim: &DesiredText<'_>, disk: &mut Disk) -> Result<SettledText> {
         let bytes = self.text.document.text().len() as u64 + self.spare;
         disk.reserve(bytes)?;
         let opened = match self.journals.last() {
@@ -246,7 +246,7 @@ impl State {
         let Some((profile, token)) = given else {
             return Ok(());
         };
-        let place = Place { file, profile };
+        let place = SectionId { file, profile };
         let pair = sections::pair(place, &self.text.document)?;
         if pair.spent.lists(token) || pair.fingerprint() == Some(token) {
             return Ok(());

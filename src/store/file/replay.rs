@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::document::{Document, Edit};
-use super::sections::{self, Place};
+use super::sections::{self, SectionId};
 use crate::error::Result;
 use crate::profile::{Pair, Successor};
 use crate::token::Fingerprint;
@@ -39,12 +39,12 @@ pub(super) struct Entry {
     /// Whether it was read back from the file.
     pub(super) is_saved: bool,
     /// What a section with it holds.
-    state: State,
+    state: PairFingerprints,
 }
 
 /// What a section holds, as far as replaying needs it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct State {
+struct PairFingerprints {
     refresh: Option<Fingerprint>,
     access: Option<Fingerprint>,
 }
@@ -53,7 +53,7 @@ impl Entry {
     pub(super) fn new(pair: Arc<Successor>, source: Source) -> Self {
         let access = pair.tokens.access_token.as_ref();
         Entry {
-            state: State {
+            state: PairFingerprints {
                 refresh: pair.fingerprint(),
                 access: access.map(Fingerprint::of),
             },
@@ -111,7 +111,7 @@ pub(super) struct Replay<'e> {
 /// # Errors
 /// [`crate::Kind::Config`] if a section cannot be parsed.
 pub(super) fn replay<'e>(
-    place: Place<'_>,
+    place: SectionId<'_>,
     document: &Document,
     entries: &'e [Entry],
     given: Option<(&str, Fingerprint)>,
@@ -133,8 +133,10 @@ pub(super) fn replay<'e>(
             Err(_) if !indices.iter().any(|index| entries[*index].is_open()) => continue,
             old => old?,
         };
-        let given = given.filter(|(name, token)| *name == profile && !old.spent.lists(*token));
-        let section = Section {
+        // What the file lists led to the token that it has, unless that is gone.
+        let is_known = |token| old.fingerprint().is_some() && old.spent.lists(token);
+        let given = given.filter(|(name, token)| *name == profile && !is_known(*token));
+        let section = ProfileEntries {
             entries,
             indices: &indices,
             given: given.map(|(_, token)| token),
@@ -153,16 +155,16 @@ pub(super) fn replay<'e>(
 }
 
 /// The pairs of one profile.
-struct Section<'s> {
+struct ProfileEntries<'s> {
     entries: &'s [Entry],
     indices: &'s [usize],
     given: Option<Fingerprint>,
 }
 
-impl Section<'_> {
+impl ProfileEntries<'_> {
     /// Applies what applies; returns the last that did.
     fn replay(&self, old: &Pair, fits: &mut [bool]) -> Option<usize> {
-        let mut state = State {
+        let mut state = PairFingerprints {
             refresh: old.fingerprint(),
             access: old.tokens.access_token.as_ref().map(Fingerprint::of),
         };
@@ -225,7 +227,7 @@ impl Section<'_> {
     }
 
     /// Whether a pair in place names this one as spent.
-    fn known_replaced(&self, index: usize, state: &State) -> bool {
+    fn known_replaced(&self, index: usize, state: &PairFingerprints) -> bool {
         let print = self.entries[index].fingerprint();
         let in_place = |other: &&usize| {
             let other = &self.entries[**other];

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::journal::Journal;
 use super::replay::Entry;
-use super::sections::{self, Place, Text};
+use super::sections::{self, SectionId, Text};
 use super::settle::DesiredText;
-use super::state::State;
+use super::state::FileState;
 use crate::error::Result;
 use crate::profile::Successor;
 use crate::token::Tokens;
 
 /// A text to save, with all that this needs.
-pub(super) struct Job {
+pub(super) struct SaveJob {
     file: PathBuf,
     disk: Disk,
     journal: Option<Arc<Journal>>,
@@ -24,7 +24,7 @@ pub(super) struct Job {
 }
 
 /// The result.
-pub(super) struct Saved {
+pub(super) struct SaveResult {
     disk: Disk,
     text: Arc<Text>,
     entries: Vec<Entry>,
@@ -33,9 +33,9 @@ pub(super) struct Saved {
     was_changed: bool,
 }
 
-impl Job {
+impl SaveJob {
     /// Applies the journal to the file.
-    pub(super) fn run(mut self) -> Saved {
+    pub(super) fn run(mut self) -> SaveResult {
         let aim = DesiredText {
             file: &self.file,
             entries: &self.entries,
@@ -44,7 +44,7 @@ impl Job {
         };
         let journal = self.journal.as_deref();
         let settled = aim.settle(&mut self.disk, journal, &mut self.text);
-        Saved {
+        SaveResult {
             disk: self.disk,
             text: self.text,
             entries: self.entries,
@@ -54,7 +54,7 @@ impl Job {
     }
 }
 
-impl State {
+impl FileState {
     /// The result for a pair, once known.
     pub(super) fn take_result(&mut self, profile: &str) -> Option<Result<Tokens, String>> {
         let broken = self.is_broken && self.pending.remove(profile);
@@ -63,11 +63,11 @@ impl State {
     }
 
     /// Takes everything that waits to be saved, unless a save is running.
-    pub(super) fn begin_saving(&mut self, file: &Path) -> Option<Job> {
+    pub(super) fn begin_saving(&mut self, file: &Path) -> Option<SaveJob> {
         if self.pending.is_empty() {
             return None;
         }
-        Some(Job {
+        Some(SaveJob {
             file: file.to_owned(),
             disk: self.disk.take()?,
             journal: self.journals.last().cloned(),
@@ -78,7 +78,7 @@ impl State {
     }
 
     /// Processes the result; none if it panicked.
-    pub(super) fn end_saving(&mut self, file: &Path, saved: Option<Saved>) {
+    pub(super) fn end_saving(&mut self, file: &Path, saved: Option<SaveResult>) {
         let Some(saved) = saved else {
             // The lock is lost with it. The journal has everything.
             (self.is_broken, self.stays) = (true, true);
@@ -134,7 +134,7 @@ impl State {
 
     /// What the file says about a login.
     fn tokens_of(&self, file: &Path, pair: &Successor) -> Result<Tokens, String> {
-        let place = Place {
+        let place = SectionId {
             file,
             profile: &pair.profile,
         };

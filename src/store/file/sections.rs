@@ -21,25 +21,25 @@ const LOGIN_SECTION: &str = "LOGIN_CODE";
 
 /// A file, and a section in it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct SectionId<'a> {
     pub(super) file: &'a Path,
     pub(super) profile: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> SectionId<'a> {
     /// Another section in the same file.
-    pub(super) fn of<'b>(self, profile: &'b str) -> Place<'b>
+    pub(super) fn of<'b>(self, profile: &'b str) -> SectionId<'b>
     where
         'a: 'b,
     {
-        Place {
+        SectionId {
             file: self.file,
             profile,
         }
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for SectionId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] of {}", self.profile, self.file.display())
     }
@@ -77,7 +77,7 @@ impl Text {
     }
 
     /// What one section says.
-    pub(super) fn snapshot(&self, place: Place<'_>) -> Result<Snapshot> {
+    pub(super) fn snapshot(&self, place: SectionId<'_>) -> Result<Snapshot> {
         let own = |key: &str| value(place, &self.document, key);
         let shared = |key: &str| {
             let section = if key == key::REDIRECT_URI {
@@ -137,7 +137,7 @@ impl Text {
     /// # Errors
     /// [`crate::Kind::Config`] if one of them would change more than intended.
     pub(super) fn prove(&self, file: &Path, trials: &[Successor]) -> Result<()> {
-        let place = Place { file, profile: "" };
+        let place = SectionId { file, profile: "" };
         let mut edits = Vec::new();
         for trial in trials {
             let old = pair(place.of(&trial.profile), &self.document)?;
@@ -206,20 +206,20 @@ impl Text {
 }
 
 /// A value of the file; none if it is missing or empty.
-fn value(place: Place<'_>, document: &Document, key: &str) -> Result<Option<String>> {
+fn value(place: SectionId<'_>, document: &Document, key: &str) -> Result<Option<String>> {
     let value = document.value(place.profile, key);
     let value = value.map_err(|problem| wrong(place.file, &[problem]))?;
     Ok(value.filter(|value| !value.is_empty()))
 }
 
 /// A section's pair.
-pub(super) fn pair(place: Place<'_>, document: &Document) -> Result<Pair> {
+pub(super) fn pair(place: SectionId<'_>, document: &Document) -> Result<Pair> {
     Pair::read(|key| value(place, document, key))
 }
 
 /// What a pair changes in a document. An unknown value is emptied if its key exists, and not added otherwise.
 pub(super) fn edit<'e>(
-    place: Place<'_>,
+    place: SectionId<'_>,
     document: &Document,
     old: &Pair,
     new: &'e Successor,

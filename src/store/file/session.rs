@@ -7,10 +7,10 @@
 //!    for the record, and for the new text, was reserved before the request was sent
 //!    ([`Session::reserve`]); the journal took a record then, which proves that it can.
 //! 2. A record stays until the file, *read back*, has its pair or what came after it
-//!    ([`State::close`]). Nothing else removes the journal: no error, no signal, no panic, no kill.
+//!    ([`FileState::close`]). Nothing else removes the journal: no error, no signal, no panic, no kill.
 //!    So at any moment the pair is in the file, or in the journal, or in both.
 //! 3. The next run to claim the file reads the journal before it reads a token, and applies
-//!    it to the file ([`State::open`], [`super::settle`]). That is the same function by which a
+//!    it to the file ([`FileState::open`], [`super::settle`]). That is the same function by which a
 //!    save works; being killed in it, and again in the next run, changes nothing: the journal
 //!    remains, and it is done again.
 //! 4. Replaying is pure. A pair replaces a token it came from, and nothing else
@@ -33,9 +33,9 @@ use tokio::sync::Notify;
 
 use super::journal::Journal;
 use super::patience::Patience;
-use super::saving::Job;
-use super::sections::{Place, Text};
-use super::state::State;
+use super::saving::SaveJob;
+use super::sections::{SectionId, Text};
+use super::state::FileState;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::profile::{LoginId, Origin, Snapshot, Successor};
 use crate::protocol::Api;
@@ -58,7 +58,7 @@ fn shown_whole(reply: &[u8]) -> String {
 pub(super) struct Session {
     /// The path, as messages show it.
     file: PathBuf,
-    state: RefCell<State>,
+    state: RefCell<FileState>,
     /// Signals that the disk is back, or a reservation ended.
     changed: Notify,
     /// The thread that saves, if others must not wait for it.
@@ -66,7 +66,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(file: &Path, state: State) -> Self {
+    pub(super) fn new(file: &Path, state: FileState) -> Self {
         Session {
             file: file.to_owned(),
             state: RefCell::new(state),
@@ -91,8 +91,8 @@ impl Session {
         self.text().snapshot(self.place(profile))
     }
 
-    fn place<'p>(&'p self, profile: &'p str) -> Place<'p> {
-        Place {
+    fn place<'p>(&'p self, profile: &'p str) -> SectionId<'p> {
+        SectionId {
             file: &self.file,
             profile,
         }
@@ -172,7 +172,7 @@ impl Session {
         profile: &str,
         api: Api,
         origin: &Origin<'_>,
-    ) -> Result<Reserved> {
+    ) -> Result<SessionReservation> {
         loop {
             let changed = self.changed.notified();
             if self.state.borrow().can_reserve() {
@@ -183,7 +183,7 @@ impl Session {
         let mut state = self.state.borrow_mut();
         state.reserve(self.place(profile), api, origin)?;
         fail_point!("after-reserve");
-        Ok(Reserved {
+        Ok(SessionReservation {
             session: Rc::clone(self),
             sent: origin.sent(),
         })
@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// Takes every record that has arrived, and saves once.
-    async fn run(&self, job: Job) {
+    async fn run(&self, job: SaveJob) {
         let saved = match &self.saver {
             None => Some(job.run()),
             Some(saver) => saver.run(move || job.run()).await,
@@ -288,18 +288,18 @@ impl Drop for Session {
 }
 
 /// Space for what one request brings. Dropped once the request has been answered.
-pub(super) struct Reserved {
+pub(super) struct SessionReservation {
     session: Rc<Session>,
     sent: Option<Fingerprint>,
 }
 
-impl Reserved {
+impl SessionReservation {
     pub(super) fn session(&self) -> &Rc<Session> {
         &self.session
     }
 }
 
-impl Drop for Reserved {
+impl Drop for SessionReservation {
     fn drop(&mut self) {
         let session = &self.session;
         session

@@ -8,7 +8,7 @@ use super::disk::Disk;
 use super::journal::Journal;
 use super::patience::Patience;
 use super::replay::{Entry, replay};
-use super::sections::{self, Place, Text};
+use super::sections::{self, SectionId, Text};
 use crate::error::{Error, Result};
 use crate::token::Fingerprint;
 
@@ -27,7 +27,7 @@ pub(super) struct DesiredText<'a> {
 }
 
 /// The result.
-pub(super) struct Settled {
+pub(super) struct SettledText {
     /// For each entry, whether the file has it or its successor.
     pub(super) fits: Vec<bool>,
     /// Whether the file was changed for it.
@@ -36,7 +36,7 @@ pub(super) struct Settled {
     pub(super) was_changed: bool,
 }
 
-impl Settled {
+impl SettledText {
     /// Reports another program that wrote an old copy over the file, if that was why it was changed.
     pub(super) fn tell_old_copy(&self, file: &Path) {
         if self.has_changed {
@@ -58,7 +58,7 @@ impl DesiredText<'_> {
         disk: &mut Disk,
         journal: Option<&Journal>,
         text: &mut Arc<Text>,
-    ) -> Result<Settled> {
+    ) -> Result<SettledText> {
         let mut patience = Patience::long();
         let mut written = None;
         let mut was_changed = false;
@@ -68,7 +68,7 @@ impl DesiredText<'_> {
             // A vanished file has no text; it is recreated with its content.
             let found = bytes.as_deref().unwrap_or_default();
             if let Some(fits) = written.take_if(|_| text.document.text().as_bytes() == found) {
-                return Ok(Settled {
+                return Ok(SettledText {
                     fits,
                     has_changed: true,
                     was_changed,
@@ -88,7 +88,7 @@ impl DesiredText<'_> {
             was_changed |= !Arc::ptr_eq(&found, text);
             *text = found;
             let Some(next) = next else {
-                return Ok(Settled {
+                return Ok(SettledText {
                     fits,
                     has_changed: rounds > 0,
                     was_changed,
@@ -113,7 +113,7 @@ impl DesiredText<'_> {
 
     /// The text that the file should have, if it differs; and what fits it.
     pub(super) fn replay(&self, text: &Text) -> Result<(Option<Arc<Text>>, Vec<bool>)> {
-        let place = Place {
+        let place = SectionId {
             file: self.file,
             profile: "",
         };

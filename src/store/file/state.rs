@@ -15,7 +15,7 @@ use super::leftovers::Leftover;
 use super::legacy::Rescue;
 use super::memory;
 use super::replay::{Entry, Source};
-use super::sections::{Place, Text};
+use super::sections::{SectionId, Text};
 use super::settle::DesiredText;
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Origin, Snapshot, Successor};
@@ -29,7 +29,7 @@ const SPARE_BYTES: u64 = 32 << 10;
 /// A journal longer than this is completed before more is written to it.
 const LONG_JOURNAL: u64 = 8 << 20;
 
-pub(super) struct State {
+pub(super) struct FileState {
     /// The lock, and the writer under it. Absent while a text is being saved.
     pub(super) disk: Option<Disk>,
     pub(super) text: Arc<Text>,
@@ -61,9 +61,9 @@ pub(super) struct State {
     pub(super) is_broken: bool,
 }
 
-impl State {
+impl FileState {
     pub(super) fn new(text: Arc<Text>) -> Self {
-        State {
+        FileState {
             disk: None,
             text,
             proved: HashSet::new(),
@@ -136,7 +136,7 @@ impl State {
     /// Reserves space for what a request brings.
     pub(super) fn reserve(
         &mut self,
-        place: Place<'_>,
+        place: SectionId<'_>,
         api: Api,
         origin: &Origin<'_>,
     ) -> Result<()> {

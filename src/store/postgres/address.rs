@@ -23,28 +23,28 @@ const DEFAULT_PORT: u16 = 5432;
 
 /// A database's address.
 #[derive(Clone)]
-pub(super) struct Address {
-    pub(super) hosts: Vec<Host>,
+pub(super) struct DatabaseAddress {
+    pub(super) hosts: Vec<DatabaseHost>,
     /// User, database and settings, for any of the hosts.
     pub(super) config: tokio_postgres::Config,
     /// Further trusted certificates.
     pub(super) root_certificates: Option<PathBuf>,
     /// The address without its password, for messages.
     pub(super) shown: String,
-    passwords: Passwords,
+    passwords: PasswordSources,
 }
 
 /// One of the hosts.
 #[derive(Clone)]
-pub(super) struct Host {
-    pub(super) name: Name,
+pub(super) struct DatabaseHost {
+    pub(super) name: HostName,
     pub(super) port: u16,
     pub(super) has_tls: bool,
 }
 
 /// How a host is named.
 #[derive(Clone)]
-pub(super) enum Name {
+pub(super) enum HostName {
     Network(String),
     /// The folder of its socket.
     Socket(PathBuf),
@@ -52,21 +52,21 @@ pub(super) enum Name {
 
 /// The sources of a password; the first that has one counts.
 #[derive(Clone)]
-struct Passwords {
+struct PasswordSources {
     environment: Option<SecretString>,
     file: Option<PathBuf>,
 }
 
 /// What the address says about TLS.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Tls {
+enum TlsMode {
     /// Nothing: TLS is used, except to this machine.
     Unsaid,
     Disabled,
     Enabled,
 }
 
-impl Address {
+impl DatabaseAddress {
     /// Reads an address.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Address {
         if !head.starts_with("postgres://") && !head.starts_with("postgresql://") {
             return Err(unreadable("it does not begin with postgres://"));
         }
-        let mut ours = Ours::default();
+        let mut ours = OwnParameters::default();
         let rest = query.split('&').filter(|pair| !ours.takes(pair));
         let rest: Vec<&str> = rest.collect();
         let cleaned = format!("{head}?{}", rest.join("&"));
@@ -98,20 +98,20 @@ impl Address {
         let passfile = ours
             .passfile
             .or_else(|| set_in_environment("PGPASSFILE").map(PathBuf::from));
-        let address = Address {
+        let address = DatabaseAddress {
             hosts,
             config,
             root_certificates: ours.root_certificates,
             shown: shown(url),
-            passwords: Passwords {
+            passwords: PasswordSources {
                 environment: set_in_environment("PGPASSWORD")
                     .and_then(|password| password.into_string().ok())
                     .map(SecretString::from),
                 file: passfile.or_else(|| env::home_dir().map(|home| home.join(".pgpass"))),
             },
         };
-        let is_open = |host: &Host| !host.has_tls && !host.is_local();
-        if tls == Tls::Disabled && address.hosts.iter().any(is_open) {
+        let is_open = |host: &DatabaseHost| !host.has_tls && !host.is_local();
+        if tls == TlsMode::Disabled && address.hosts.iter().any(is_open) {
             let shown = &address.shown;
             log::warn!("{shown}: without TLS, anyone on the way can read and answer");
         }
@@ -119,7 +119,7 @@ impl Address {
     }
 
     /// The settings for one of the hosts, with its password.
-    pub(super) fn config_for(&self, host: &Host) -> tokio_postgres::Config {
+    pub(super) fn config_for(&self, host: &DatabaseHost) -> tokio_postgres::Config {
         let mut config = self.config.clone();
         if config.get_password().is_none_or(<[u8]>::is_empty)
             && let Some(password) = self.password(host)
@@ -129,12 +129,12 @@ impl Address {
         config
     }
 
-    fn password(&self, host: &Host) -> Option<SecretString> {
+    fn password(&self, host: &DatabaseHost) -> Option<SecretString> {
         let from_environment = self.passwords.environment.clone();
         from_environment.or_else(|| self.password_of_file(host))
     }
 
-    fn password_of_file(&self, host: &Host) -> Option<SecretString> {
+    fn password_of_file(&self, host: &DatabaseHost) -> Option<SecretString> {
         let path = self.passwords.file.as_deref()?;
         let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
         if !files::is_private(&metadata) {
@@ -144,9 +144,11 @@ impl Address {
         }
         let text = fs::read_to_string(path).ok()?;
         let name = match &host.name {
-            Name::Network(name) => name.clone(),
-            Name::Socket(folder) if folder == Path::new(SOCKET_FOLDER) => "localhost".to_owned(),
-            Name::Socket(folder) => folder.display().to_string(),
+            HostName::Network(name) => name.clone(),
+            HostName::Socket(folder) if folder == Path::new(SOCKET_FOLDER) => {
+                "localhost".to_owned()
+            }
+            HostName::Socket(folder) => folder.display().to_string(),
         };
         let user = self.config.get_user().unwrap_or_default();
         let database = self.config.get_dbname().unwrap_or(user);
@@ -160,21 +162,21 @@ fn set_in_environment(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
-impl Host {
+impl DatabaseHost {
     /// Whether it is this machine, so that traffic does not leave it.
     fn is_local(&self) -> bool {
         match &self.name {
-            Name::Socket(_) => true,
-            Name::Network(name) => is_loopback(name),
+            HostName::Socket(_) => true,
+            HostName::Network(name) => is_loopback(name),
         }
     }
 
     /// Its name for messages.
     pub(super) fn shown(&self) -> String {
         match &self.name {
-            Name::Network(name) if name.contains(':') => format!("[{name}]:{}", self.port),
-            Name::Network(name) => format!("{name}:{}", self.port),
-            Name::Socket(folder) => format!("{}/.s.PGSQL.{}", folder.display(), self.port),
+            HostName::Network(name) if name.contains(':') => format!("[{name}]:{}", self.port),
+            HostName::Network(name) => format!("{name}:{}", self.port),
+            HostName::Socket(folder) => format!("{}/.s.PGSQL.{}", folder.display(), self.port),
         }
     }
 }
@@ -187,13 +189,13 @@ pub(super) fn is_loopback(name: &str) -> bool {
 
 /// The parameters that tokio-postgres does not know, or treats differently.
 #[derive(Default)]
-struct Ours {
+struct OwnParameters {
     ssl_mode: Option<String>,
     root_certificates: Option<PathBuf>,
     passfile: Option<PathBuf>,
 }
 
-impl Ours {
+impl OwnParameters {
     /// Handles a parameter, if it is one of them.
     fn takes(&mut self, pair: &str) -> bool {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -213,32 +215,34 @@ impl Ours {
         true
     }
 
-    fn tls(&self) -> Result<Tls> {
+    fn tls(&self) -> Result<TlsMode> {
         match self.ssl_mode.as_deref() {
-            None if self.root_certificates.is_some() => Ok(Tls::Enabled),
-            None => Ok(Tls::Unsaid),
-            Some("disable") => Ok(Tls::Disabled),
-            Some("allow" | "prefer" | "require" | "verify-ca" | "verify-full") => Ok(Tls::Enabled),
+            None if self.root_certificates.is_some() => Ok(TlsMode::Enabled),
+            None => Ok(TlsMode::Unsaid),
+            Some("disable") => Ok(TlsMode::Disabled),
+            Some("allow" | "prefer" | "require" | "verify-ca" | "verify-full") => {
+                Ok(TlsMode::Enabled)
+            }
             Some(_) => Err(unreadable("its sslmode is not one that libpq knows")),
         }
     }
 }
 
-fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
+fn hosts(config: &tokio_postgres::Config, tls: TlsMode) -> Result<Vec<DatabaseHost>> {
     let named = config.get_hosts().iter().map(name);
     if named
         .clone()
-        .any(|name| matches!(name, Name::Network(name) if name.contains('@')))
+        .any(|name| matches!(name, HostName::Network(name) if name.contains('@')))
     {
         return Err(unreadable("an @ in its password must be percent-encoded"));
     }
-    let is_named = |name: &Name| !matches!(name, Name::Network(name) if name.is_empty());
-    let mut named: Vec<Name> = named.filter(is_named).collect();
+    let is_named = |name: &HostName| !matches!(name, HostName::Network(name) if name.is_empty());
+    let mut named: Vec<HostName> = named.filter(is_named).collect();
     if named.is_empty() {
         named.push(if Path::new(SOCKET_FOLDER).is_dir() {
-            Name::Socket(PathBuf::from(SOCKET_FOLDER))
+            HostName::Socket(PathBuf::from(SOCKET_FOLDER))
         } else {
-            Name::Network("localhost".to_owned())
+            HostName::Network("localhost".to_owned())
         });
     }
     let ports = config.get_ports();
@@ -247,32 +251,32 @@ fn hosts(config: &tokio_postgres::Config, tls: Tls) -> Result<Vec<Host>> {
     }
     let hosts = named.into_iter().enumerate().map(|(index, name)| {
         let port = ports.get(index).or(ports.first());
-        let mut host = Host {
+        let mut host = DatabaseHost {
             name,
             port: port.copied().unwrap_or(DEFAULT_PORT),
             has_tls: false,
         };
         host.has_tls = match (&host.name, tls) {
-            (Name::Socket(_), _) | (_, Tls::Disabled) => false,
-            (Name::Network(_), Tls::Enabled) => true,
-            (Name::Network(_), Tls::Unsaid) => !host.is_local(),
+            (HostName::Socket(_), _) | (_, TlsMode::Disabled) => false,
+            (HostName::Network(_), TlsMode::Enabled) => true,
+            (HostName::Network(_), TlsMode::Unsaid) => !host.is_local(),
         };
         host
     });
     Ok(hosts.collect())
 }
 
-fn name(host: &Named) -> Name {
+fn name(host: &Named) -> HostName {
     match host {
         Named::Tcp(name) => {
             // An IPv6 address is in brackets.
             let bare = name
                 .strip_prefix('[')
                 .and_then(|name| name.strip_suffix(']'));
-            Name::Network(bare.unwrap_or(name).to_owned())
+            HostName::Network(bare.unwrap_or(name).to_owned())
         }
         #[cfg(unix)]
-        Named::Unix(folder) => Name::Socket(folder.clone()),
+        Named::Unix(folder) => HostName::Socket(folder.clone()),
     }
 }
 
@@ -307,8 +311,8 @@ fn unreadable(why: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> Address {
-        Address::parse(&url.into()).unwrap()
+    fn parsed(url: &str) -> DatabaseAddress {
+        DatabaseAddress::parse(&url.into()).unwrap()
     }
 
     fn kinds(url: &str) -> Vec<(String, bool)> {
@@ -408,7 +412,7 @@ mod tests {
             "postgres://u:pw@db/x?hostaddr=10.0.0.1",
             "host=db password=pw",
         ] {
-            let error = Address::parse(&url.into()).err();
+            let error = DatabaseAddress::parse(&url.into()).err();
             let error = error.map(|error| error.to_string());
             assert!(error.is_some_and(|error| !error.contains("pw")), "{url}");
         }

@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
-use super::facts::Facts;
+use super::facts::LoginFacts;
 use super::journal;
 use super::lease::Lease;
 use super::link::Pauses;
-use super::row::{State, Stored};
+use super::row::{LoginState, StoredLogin};
 use super::run::{Run, no_login};
-use super::saving::{Outcome, PutBack};
+use super::saving::{RestoredBy, SaveOutcome};
 use super::statements::{self, flag, text};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs::quoted;
 use crate::profile::{Origin, Overrides, RefreshPlan, Snapshot, Successor, View};
-use crate::store::{Claim, KeptReply, Reservation, Reserved, Saved, Wanted};
+use crate::store::{Claim, KeptReply, Reservation, Reserved, Saved, WantedLogin};
 use crate::token::{Fingerprint, Tokens, second};
 
 /// A wait longer than this is reported, with whom it is for.
 const LONG_WAIT: Duration = Duration::from_secs(3);
 
 /// What a login that cannot be claimed is waiting for.
-enum Waiting {
+enum WaitingFor {
     /// For this run, elsewhere.
     For(String),
     /// For nothing: another run has refreshed it.
-    Over(Box<Stored>),
+    Over(Box<StoredLogin>),
 }
 
 impl Run {
@@ -39,13 +39,13 @@ impl Run {
     /// As of [`crate::store::Store::claim`].
     pub(super) async fn claim(
         self: &Rc<Self>,
-        wanted: Wanted<'_>,
+        wanted: WantedLogin<'_>,
         seen: Option<Fingerprint>,
         deadline: Instant,
     ) -> Result<PostgresClaim> {
         let name = wanted.profile;
         let put_back = self.put_back(name, deadline).await?;
-        let is_own = put_back == PutBack::ByDead;
+        let is_own = put_back == RestoredBy::ByDead;
         let seen = seen.filter(|_| !is_own && !wanted.is_for_login);
         if wanted.is_for_login {
             self.make_place(name, deadline).await?;
@@ -78,7 +78,7 @@ impl Run {
         is_for_login: bool,
         seen: Option<Fingerprint>,
         deadline: Instant,
-    ) -> Result<Stored> {
+    ) -> Result<StoredLogin> {
         let begun = Instant::now();
         let mut has_told = false;
         let mut pauses = Pauses::default();
@@ -91,7 +91,7 @@ impl Run {
             if let Some(stored) = claimed {
                 // Its previous holder may have left its pair on this host.
                 let may_be_left = has_told || pauses.is_begun() || stored.unanswered.is_some();
-                if may_be_left && self.put_back(name, deadline).await? != PutBack::Nothing {
+                if may_be_left && self.put_back(name, deadline).await? != RestoredBy::Nothing {
                     continue;
                 }
                 let mut leased = self.leased(name);
@@ -104,8 +104,8 @@ impl Run {
             let found = self.look(name, is_for_login, deadline).await?;
             let found = found.ok_or_else(|| no_login(self.link.shown(), name))?;
             let holder = match self.waiting_for(found, is_for_login, seen)? {
-                Waiting::For(holder) => holder,
-                Waiting::Over(stored) => return Ok(*stored),
+                WaitingFor::For(holder) => holder,
+                WaitingFor::Over(stored) => return Ok(*stored),
             };
             let pause = pauses.next();
             if Instant::now() + pause > deadline {
@@ -130,7 +130,7 @@ impl Run {
         is_for_login: bool,
         seen: Option<Fingerprint>,
         deadline: Instant,
-    ) -> Result<Option<Stored>> {
+    ) -> Result<Option<StoredLogin>> {
         let seen = seen.map(|seen| seen.to_string());
         let seconds = Lease::length(self.request).as_secs_f64();
         let parameters = [
@@ -149,22 +149,22 @@ impl Run {
 
     fn waiting_for(
         &self,
-        stored: Stored,
+        stored: StoredLogin,
         is_for_login: bool,
         seen: Option<Fingerprint>,
-    ) -> Result<Waiting> {
+    ) -> Result<WaitingFor> {
         let store = self.link.shown();
         let name = &stored.snapshot.login.profile;
         match stored.state {
-            State::Empty if !is_for_login => return Err(no_login(store, name)),
-            State::Held if !is_for_login => return Err(on_its_way(store, name)),
+            LoginState::Empty if !is_for_login => return Err(no_login(store, name)),
+            LoginState::Held if !is_for_login => return Err(on_its_way(store, name)),
             _ => {}
         }
         if seen.is_some() && stored.snapshot.fingerprint() != seen {
-            return Ok(Waiting::Over(Box::new(stored)));
+            return Ok(WaitingFor::Over(Box::new(stored)));
         }
         let holder = stored.lease.map(|lease| lease.by);
-        Ok(Waiting::For(
+        Ok(WaitingFor::For(
             holder.unwrap_or_else(|| "another run".to_owned()),
         ))
     }
@@ -191,7 +191,7 @@ fn on_its_way(store: &str, name: &str) -> Error {
 /// The right to spend a login of the database; or just its content, if another run has just refreshed it.
 pub(crate) struct PostgresClaim {
     run: Rc<Run>,
-    stored: Stored,
+    stored: StoredLogin,
     had_company: bool,
     /// Whether leftovers of dead runs for the login on this host are yet to be looked for.
     may_have_leftovers: bool,
@@ -200,7 +200,7 @@ pub(crate) struct PostgresClaim {
 
 impl PostgresClaim {
     /// One of many, claimed with others.
-    pub(super) fn of_many(run: Rc<Run>, stored: Stored) -> Self {
+    pub(super) fn of_many(run: Rc<Run>, stored: StoredLogin) -> Self {
         PostgresClaim {
             run,
             stored,
@@ -254,7 +254,7 @@ impl Claim for PostgresClaim {
         let name = self.stored.snapshot.login.profile.clone();
         let deadline = self.run.deadline();
         if std::mem::take(&mut self.may_have_leftovers)
-            && self.run.put_back(&name, deadline).await? != PutBack::Nothing
+            && self.run.put_back(&name, deadline).await? != RestoredBy::Nothing
         {
             // That pair has ended the lease.
             self.run.leased(&name).lease = None;
@@ -313,8 +313,8 @@ impl Claim for PostgresClaim {
             return Ok(Reserved::Changed(self));
         }
         let facts = match origin {
-            Origin::Login(_) => Facts::of_login(&view)?,
-            Origin::Refresh(_) => Facts::of_refresh(&view, &self.stored.owner)?,
+            Origin::Login(_) => LoginFacts::of_login(&view)?,
+            Origin::Refresh(_) => LoginFacts::of_refresh(&view, &self.stored.owner)?,
         };
         fail_point!("after-reserve");
         Ok(Reserved::Room(PostgresReservation {
@@ -329,7 +329,7 @@ impl Claim for PostgresClaim {
 pub(crate) struct PostgresReservation {
     claim: PostgresClaim,
     store_id: String,
-    facts: Facts,
+    facts: LoginFacts,
 }
 
 impl Reservation for PostgresReservation {
@@ -356,7 +356,7 @@ impl Reservation for PostgresReservation {
         let run = &self.claim.run;
         let saved = run.save(&self.store_id, &successor, &self.facts, is_hurried);
         let is_rotated = successor.fingerprint() != successor.predecessor;
-        if let Outcome::WasThere = saved.await?
+        if let SaveOutcome::WasThere = saved.await?
             && !is_rotated
         {
             // The claim had passed to another, and what that one got is there.

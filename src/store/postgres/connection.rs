@@ -17,11 +17,11 @@ use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Row};
 
-use super::address::{Address, Host, Name, is_loopback};
+use super::address::{DatabaseAddress, DatabaseHost, HostName, is_loopback};
 use super::schema;
 use super::statements::Parameter;
 use super::tls::Tls;
-use super::trouble::{Nature, Trouble, field};
+use super::trouble::{ErrorNature, StatementError, field};
 use crate::client::{look_up, tls};
 use crate::error::Result;
 
@@ -36,7 +36,7 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The connector.
 pub(super) struct Connector {
-    pub(super) address: Address,
+    pub(super) address: DatabaseAddress,
     ca_cert: Option<PathBuf>,
     shield: fn(),
     tls: OnceLock<ClientConfig>,
@@ -64,7 +64,7 @@ impl Drop for ConnectionTask {
 }
 
 impl Connector {
-    pub(super) fn new(address: Address, ca_cert: Option<PathBuf>, shield: fn()) -> Self {
+    pub(super) fn new(address: DatabaseAddress, ca_cert: Option<PathBuf>, shield: fn()) -> Self {
         Connector {
             address,
             ca_cert,
@@ -77,20 +77,22 @@ impl Connector {
     ///
     /// # Errors
     /// What the last host said; or an earlier one's error that a person must fix.
-    pub(super) async fn connect(&self) -> Result<Connection, Trouble> {
+    pub(super) async fn connect(&self) -> Result<Connection, StatementError> {
         self.first_that(async |opened, host| self.known(opened, host).await)
             .await
     }
 
     /// Connects to the first writable host, whatever tables it has.
-    pub(super) async fn connect_to_set_up(&self) -> Result<(Client, ConnectionTask), Trouble> {
+    pub(super) async fn connect_to_set_up(
+        &self,
+    ) -> Result<(Client, ConnectionTask), StatementError> {
         self.first_that(async |(client, carrier), host| {
             let asked = client.query_typed(schema::IS_READ_ONLY, &[]);
             let rows = in_time(asked, host).await?;
             let is_read_only = rows.first().map(|row| field(row, 0)).transpose()?;
             match is_read_only {
                 Some(false) => Ok((client, carrier)),
-                _ => Err(Trouble::read_only(host)),
+                _ => Err(StatementError::read_only(host)),
             }
         })
         .await
@@ -98,9 +100,9 @@ impl Connector {
 
     async fn first_that<T>(
         &self,
-        accept: impl AsyncFn((Client, ConnectionTask), &str) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
-        let mut trouble: Option<Trouble> = None;
+        accept: impl AsyncFn((Client, ConnectionTask), &str) -> Result<T, StatementError>,
+    ) -> Result<T, StatementError> {
+        let mut trouble: Option<StatementError> = None;
         for host in &self.address.hosts {
             let shown = host.shown();
             for ip in self.addresses(host).await.unwrap_or_else(|lost| {
@@ -114,21 +116,26 @@ impl Connector {
                 match found {
                     Ok(found) => return Ok(found),
                     // What a person must fix is reported, whatever else is wrong.
-                    Err(lost) if trouble.as_ref().is_none_or(|t| t.nature != Nature::Wrong) => {
+                    Err(lost)
+                        if trouble
+                            .as_ref()
+                            .is_none_or(|t| t.nature != ErrorNature::Wrong) =>
+                    {
                         trouble = Some(lost);
                     }
                     Err(_) => {}
                 }
             }
         }
-        Err(trouble.unwrap_or_else(|| Trouble::unreachable("any host", &"it has no address")))
+        Err(trouble
+            .unwrap_or_else(|| StatementError::unreachable("any host", &"it has no address")))
     }
 
     /// The addresses of a host; for a socket, a single none.
-    async fn addresses(&self, host: &Host) -> Result<Vec<Option<IpAddr>>, Trouble> {
+    async fn addresses(&self, host: &DatabaseHost) -> Result<Vec<Option<IpAddr>>, StatementError> {
         let name = match &host.name {
-            Name::Socket(_) => return Ok(vec![None]),
-            Name::Network(name) => name,
+            HostName::Socket(_) => return Ok(vec![None]),
+            HostName::Network(name) => name,
         };
         if let Ok(ip) = name.parse() {
             return Ok(vec![Some(ip)]);
@@ -138,17 +145,17 @@ impl Connector {
             return Ok(both.map(Some).to_vec());
         }
         let found = timeout(CONNECT_LIMIT, look_up(name.clone(), self.shield)).await;
-        let found = found.map_err(|_| Trouble::silence("the resolver", CONNECT_LIMIT))?;
-        let found = found.map_err(|error| Trouble::unreachable(&host.shown(), &error))?;
+        let found = found.map_err(|_| StatementError::silence("the resolver", CONNECT_LIMIT))?;
+        let found = found.map_err(|error| StatementError::unreachable(&host.shown(), &error))?;
         Ok(found.map(|address| Some(address.ip())).collect())
     }
 
     async fn open(
         &self,
-        host: &Host,
+        host: &DatabaseHost,
         ip: Option<IpAddr>,
         shown: &str,
-    ) -> Result<(Client, ConnectionTask), Trouble> {
+    ) -> Result<(Client, ConnectionTask), StatementError> {
         let mut config = tokio_postgres::Config::new();
         let known = self.address.config_for(host);
         if let Some(user) = known.get_user() {
@@ -169,12 +176,12 @@ impl Connector {
         config.port(host.port);
         match (&host.name, ip) {
             #[cfg(unix)]
-            (Name::Socket(folder), _) => {
+            (HostName::Socket(folder), _) => {
                 config.host_path(folder);
             }
             #[cfg(not(unix))]
-            (Name::Socket(_), _) => {}
-            (Name::Network(name), ip) => {
+            (HostName::Socket(_), _) => {}
+            (HostName::Network(name), ip) => {
                 config.host(name);
                 if let Some(ip) = ip {
                     config.hostaddr(ip);
@@ -190,16 +197,18 @@ impl Connector {
             self.tls()?
         } else {
             // Unused, and a second kind of connection would cost more.
-            tls::that_trusts_nobody().map_err(|error| Trouble::unusable(&error))?
+            tls::that_trusts_nobody().map_err(|error| StatementError::unusable(&error))?
         };
         let opening = async {
             let opened = config.connect(Tls::new(tls)).await;
             opened
                 .map(|(client, carrier)| (client, carry(carrier)))
-                .map_err(|error| match Trouble::of(&error, shown) {
+                .map_err(|error| match StatementError::of(&error, shown) {
                     // There was no connection to break.
-                    lost if lost.nature == Nature::Passing && error.as_db_error().is_none() => {
-                        Trouble::unreachable(shown, &super::trouble::root_cause(&error))
+                    lost if lost.nature == ErrorNature::Passing
+                        && error.as_db_error().is_none() =>
+                    {
+                        StatementError::unreachable(shown, &super::trouble::root_cause(&error))
                     }
                     lost => lost,
                 })
@@ -207,16 +216,16 @@ impl Connector {
         let limit = known.get_connect_timeout().copied();
         let limit = limit.unwrap_or(CONNECT_LIMIT);
         let opened = timeout(limit, opening).await;
-        opened.unwrap_or_else(|_| Err(Trouble::silence(shown, limit)))
+        opened.unwrap_or_else(|_| Err(StatementError::silence(shown, limit)))
     }
 
-    fn tls(&self) -> Result<ClientConfig, Trouble> {
+    fn tls(&self) -> Result<ClientConfig, StatementError> {
         if let Some(known) = self.tls.get() {
             return Ok(known.clone());
         }
         let roots = self.address.root_certificates.iter().chain(&self.ca_cert);
         let made = tls::configuration(roots.map(PathBuf::as_path));
-        let made = made.map_err(|error| Trouble::unusable(&error))?;
+        let made = made.map_err(|error| StatementError::unusable(&error))?;
         Ok(self.tls.get_or_init(|| made).clone())
     }
 
@@ -225,17 +234,17 @@ impl Connector {
         &self,
         (client, carrier): (Client, ConnectionTask),
         host: &str,
-    ) -> Result<Connection, Trouble> {
+    ) -> Result<Connection, StatementError> {
         let before = Timestamp::now();
         let rows = in_time(client.query_typed(schema::WHAT_IS_THERE, &[]), host).await?;
         let after = Timestamp::now();
-        let row = rows.first().ok_or_else(Trouble::no_tables)?;
+        let row = rows.first().ok_or_else(StatementError::no_tables)?;
         let version: i32 = field(row, 0)?;
         if field(row, 1)? {
-            return Err(Trouble::read_only(host));
+            return Err(StatementError::read_only(host));
         }
         if version != schema::VERSION {
-            return Err(Trouble::unknown_version(version, schema::VERSION));
+            return Err(StatementError::unknown_version(version, schema::VERSION));
         }
         let theirs: Timestamp = field(row, 3)?;
         let ours = before + after.duration_since(before) / 2;
@@ -257,7 +266,7 @@ impl Connection {
         &self,
         statement: &str,
         parameters: &[Parameter<'_>],
-    ) -> Result<Vec<Row>, Trouble> {
+    ) -> Result<Vec<Row>, StatementError> {
         in_time(self.client.query_typed(statement, parameters), &self.host).await
     }
 
@@ -287,9 +296,9 @@ where
 async fn in_time<T>(
     statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     host: &str,
-) -> Result<T, Trouble> {
+) -> Result<T, StatementError> {
     match timeout(STATEMENT_LIMIT, statement).await {
-        Ok(done) => done.map_err(|error| Trouble::of(&error, host)),
-        Err(_) => Err(Trouble::slow(STATEMENT_LIMIT)),
+        Ok(done) => done.map_err(|error| StatementError::of(&error, host)),
+        Err(_) => Err(StatementError::slow(STATEMENT_LIMIT)),
     }
 }

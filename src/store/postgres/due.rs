@@ -21,15 +21,15 @@ use super::claim::PostgresClaim;
 use super::facts::AppKey;
 use super::journal;
 use super::lease::Lease;
-use super::run::{Leased, Run};
+use super::run::{LeasedLogin, Run};
 use super::sealing;
 use super::slots::{held_back, span};
 use super::statements::{self, Parameter, moment, seconds, text, texts};
-use super::trouble::{Trouble, field};
+use super::trouble::{StatementError, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
-use crate::store::Named;
-use crate::store::many::{Due, MOST_REQUESTS, More, Next};
+use crate::store::PerLogin;
+use crate::store::many::{Due, MOST_REQUESTS, More, NextLogin};
 
 /// Nothing is claimed for an app while its next free slot is further off.
 const LONGEST_QUEUE: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Claimed logins.
-type Claimed = Vec<Named<Next<PostgresClaim>>>;
+type Claimed = Vec<PerLogin<NextLogin<PostgresClaim>>>;
 
 /// An app with logins that are due.
 struct DueApp {
@@ -64,7 +64,7 @@ struct DueApp {
 }
 
 /// Which logins to look for.
-struct Asked<'r> {
+struct DueQuery<'r> {
     run: &'r Run,
     access: Option<f64>,
     refresh: Option<f64>,
@@ -73,7 +73,7 @@ struct Asked<'r> {
     under_way: Vec<String>,
 }
 
-impl Asked<'_> {
+impl DueQuery<'_> {
     fn parameters(&self) -> Vec<Parameter<'_>> {
         vec![
             seconds(&self.access),
@@ -210,12 +210,12 @@ impl Run {
         app.logins.min(batch).min(left).min(room)
     }
 
-    fn asked(&self, due: &Due, most: usize) -> Asked<'_> {
+    fn asked(&self, due: &Due, most: usize) -> DueQuery<'_> {
         let span = |time: Duration| time.min(LONGEST).as_secs_f64();
         let left_alone = self.round.left_alone.borrow();
         let mut under_way: Vec<String> = left_alone.iter().cloned().collect();
         under_way.extend(self.leased.borrow().keys().cloned());
-        Asked {
+        DueQuery {
             run: self,
             access: due.min_ttl.map(span),
             refresh: due.keep_alive.map(span),
@@ -243,7 +243,7 @@ impl Run {
                 held: held.map(span).unwrap_or_default(),
             })
         });
-        let apps: Result<_, Trouble> = apps.collect();
+        let apps: Result<_, StatementError> = apps.collect();
         apps.map_err(|trouble| trouble.error(self.link.shown()))
     }
 
@@ -286,7 +286,7 @@ impl Run {
         if is_paced && end.flatten().is_none() {
             return Ok(None);
         }
-        let claim = |stored| Next::Refresh(PostgresClaim::of_many(Rc::clone(self), stored));
+        let claim = |stored| NextLogin::Refresh(PostgresClaim::of_many(Rc::clone(self), stored));
         let claims = logins
             .into_iter()
             .map(|(name, read)| (name, read.map(claim)));
@@ -307,7 +307,7 @@ impl Run {
         let first = until_end.saturating_sub(times(spacing, most));
         let first = asked_at.saturating_add(first);
         for (number, name) in rows.iter().filter_map(name).enumerate() {
-            *self.leased(name) = Leased {
+            *self.leased(name) = LeasedLogin {
                 lease: Some(lease),
                 app: app.clone(),
                 slot: end.map(|_| first.saturating_add(times(spacing, number))),
@@ -370,7 +370,7 @@ fn spread(pause: Duration) -> Duration {
 }
 
 /// The time until the last slot of a claim ends, and that end by the database's clock.
-fn slots_end(row: &Row) -> Result<Option<(Duration, Timestamp)>, Trouble> {
+fn slots_end(row: &Row) -> Result<Option<(Duration, Timestamp)>, StatementError> {
     let (end, until_end): (Option<Timestamp>, Option<f64>) = (field(row, 0)?, field(row, 1)?);
     Ok(until_end.map(span).zip(end))
 }

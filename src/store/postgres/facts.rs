@@ -8,37 +8,37 @@ use crate::profile::values::Addresses;
 
 /// What is saved with a pair.
 #[derive(Clone, Default)]
-pub(super) struct Facts {
+pub(super) struct LoginFacts {
     /// Whether a consent brought the pair, so that all of this is saved with it.
     pub(super) is_login: bool,
     /// What the login's secrets are bound to.
     pub(super) owner: String,
     pub(super) addresses: Addresses,
     /// The pair's app.
-    pub(super) app: Option<App>,
+    pub(super) app: Option<StoredApp>,
 }
 
 /// An app, as it is kept for its logins.
 #[derive(Clone)]
-pub(super) struct App {
+pub(super) struct StoredApp {
     pub(super) id: String,
     pub(super) service: String,
     pub(super) secret: Option<SecretString>,
     pub(super) ticket: Option<SecretString>,
 }
 
-impl Facts {
+impl LoginFacts {
     /// What a consent saves with its pair: the login's current values.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of_login(view: &View<'_>) -> Result<Self> {
-        let app = App::of(view)?;
+        let app = StoredApp::of(view)?;
         let addresses = view.kept()?.addresses;
         let name = &view.snapshot().login.profile;
-        Ok(Facts {
+        Ok(LoginFacts {
             is_login: true,
-            owner: login_owner(name, &addresses, app.as_ref().map(App::key)),
+            owner: login_owner(name, &addresses, app.as_ref().map(StoredApp::key)),
             addresses,
             app,
         })
@@ -51,22 +51,22 @@ impl Facts {
     pub(super) fn of_refresh(view: &View<'_>, owner: &str) -> Result<Self> {
         // Values given to one run from outside are not for other runs.
         let is_own = !view.is_for_another_app_or_host();
-        Ok(Facts {
+        Ok(LoginFacts {
             owner: owner.to_owned(),
-            app: App::of(view)?.filter(|_| is_own),
-            ..Facts::default()
+            app: StoredApp::of(view)?.filter(|_| is_own),
+            ..LoginFacts::default()
         })
     }
 }
 
-impl App {
+impl StoredApp {
     /// The app of a login, from its current values.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of(view: &View<'_>) -> Result<Option<Self>> {
         let kept = view.kept()?;
-        Ok(kept.app_id.map(|id| App {
+        Ok(kept.app_id.map(|id| StoredApp {
             id,
             service: kept.service,
             secret: kept.app_secret,

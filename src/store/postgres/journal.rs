@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{App, Facts};
-use super::sealing::{Keys, Owner, is_key_id};
+use super::facts::{LoginFacts, StoredApp};
+use super::sealing::{Keys, SecretOwner, is_key_id};
 use crate::error::{Error, Result};
 use crate::platform::files;
 use crate::profile::Successor;
@@ -35,7 +35,7 @@ const LONGEST: u64 = 8 << 20;
 const MOST: usize = 8;
 
 /// The owner of these sealed texts: not a particular login, since a journal must open before its login is known.
-const OWNER: Owner<'static> = Owner {
+const OWNER: SecretOwner<'static> = SecretOwner {
     name: "journal",
     column: "pair",
 };
@@ -63,7 +63,7 @@ struct AppJson {
 ///
 /// # Errors
 /// [`crate::Kind::Temporary`] if the system has no random numbers.
-pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<String> {
+pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &LoginFacts) -> Result<String> {
     let secret = |secret: &SecretString| secret.expose_secret().to_owned();
     let app = facts.app.as_ref().map(|app| AppJson {
         id: app.id.clone(),
@@ -89,12 +89,12 @@ pub(super) fn sealed(keys: &Keys, pair: &Successor, facts: &Facts) -> Result<Str
 ///
 /// # Errors
 /// [`crate::Kind::Config`] if it does not open with these keys, or is not a pair.
-pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
+pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, LoginFacts)> {
     let text: SecretString = keys.open(OWNER, line.trim())?;
     let none = || Error::config("this sealed line does not hold a pair");
     let (record, facts) = text.expose_secret().split_once('\n').ok_or_else(none)?;
     let facts: FactsJson = serde_json::from_str(facts).map_err(|_| none())?;
-    let facts = Facts {
+    let facts = LoginFacts {
         is_login: facts.is_login,
         owner: facts.owner,
         addresses: Addresses {
@@ -102,7 +102,7 @@ pub(super) fn opened(keys: &Keys, line: &str) -> Result<(Successor, Facts)> {
             accounts: facts.accounts_url,
             token: facts.token_url,
         },
-        app: facts.app.map(|app| App {
+        app: facts.app.map(|app| StoredApp {
             id: app.id,
             service: app.service,
             secret: app.secret.map(SecretString::from),
@@ -203,7 +203,7 @@ fn is_at(path: &Path, file: &File) -> bool {
 pub(super) struct Leftover {
     pub(super) path: PathBuf,
     /// The pair, if it is complete and opens.
-    pub(super) pair: Result<(Successor, Facts)>,
+    pub(super) pair: Result<(Successor, LoginFacts)>,
     /// Whether the run that wrote it is gone. Then it is locked, so that two runs do not remove it.
     pub(super) is_dead: bool,
     /// Whether it is sealed with a key that is not one of the store's.
@@ -314,7 +314,7 @@ pub(super) fn keep_reply(store_id: &str, login: &str, sealed: &str) -> io::Resul
 }
 
 /// The column name that a reply is sealed for.
-pub(super) const REPLY_OWNER: Owner<'static> = Owner {
+pub(super) const REPLY_OWNER: SecretOwner<'static> = SecretOwner {
     name: "journal",
     column: "reply",
 };

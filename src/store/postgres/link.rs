@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::connection::{Connection, Connector};
-use super::row::{Reader, Stored};
+use super::row::{RowReader, StoredLogin};
 use super::sealing::{Keys, random};
 use super::statements::Parameter;
-use super::trouble::{Nature, Trouble};
+use super::trouble::{ErrorNature, StatementError};
 use crate::error::Result;
 
 /// How long to wait for a database that does not answer: a restart takes about as long.
@@ -52,7 +52,7 @@ impl Link {
     }
 
     /// The existing connection, or a new one.
-    async fn connection(&self) -> Result<Rc<Connection>, Trouble> {
+    async fn connection(&self) -> Result<Rc<Connection>, StatementError> {
         let mut current = self.current.lock().await;
         if let Some(connection) = current.as_ref().filter(|known| !known.is_closed()) {
             return Ok(Rc::clone(connection));
@@ -72,7 +72,7 @@ impl Link {
         &self,
         statement: &str,
         parameters: &[Parameter<'_>],
-    ) -> Result<(Vec<Row>, Rc<Connection>), Trouble> {
+    ) -> Result<(Vec<Row>, Rc<Connection>), StatementError> {
         let connection = self.connection().await?;
         match connection.run(statement, parameters).await {
             Ok(rows) => Ok((rows, connection)),
@@ -108,7 +108,7 @@ impl Link {
     pub(super) async fn again<T>(
         &self,
         deadline: Instant,
-        work: impl AsyncFn() -> Result<T, Trouble>,
+        work: impl AsyncFn() -> Result<T, StatementError>,
     ) -> Result<T> {
         let mut pauses = Pauses::default();
         let begun = Instant::now();
@@ -118,9 +118,9 @@ impl Link {
                 Err(trouble) => trouble,
             };
             let patience = match trouble.nature {
-                Nature::Passing => deadline,
-                Nature::Lasting => deadline.min(begun + LONGEST_ABSENCE),
-                Nature::Wrong => begun,
+                ErrorNature::Passing => deadline,
+                ErrorNature::Lasting => deadline.min(begun + LONGEST_ABSENCE),
+                ErrorNature::Wrong => begun,
             };
             let pause = pauses.next();
             if Instant::now() + pause > patience {
@@ -137,7 +137,7 @@ impl Link {
         parameters: &[Parameter<'_>],
         is_for_login: bool,
         deadline: Instant,
-    ) -> Result<Vec<Result<Stored>>> {
+    ) -> Result<Vec<Result<StoredLogin>>> {
         let (rows, connection) = self.run(statement, parameters, deadline).await?;
         let reader = self.reader(&connection, is_for_login);
         Ok(rows.iter().map(|row| reader.read(row)).collect())
@@ -148,8 +148,12 @@ impl Link {
         self.clock_ahead.get()
     }
 
-    pub(super) fn reader<'r>(&'r self, connection: &Connection, is_for_login: bool) -> Reader<'r> {
-        Reader {
+    pub(super) fn reader<'r>(
+        &'r self,
+        connection: &Connection,
+        is_for_login: bool,
+    ) -> RowReader<'r> {
+        RowReader {
             keys: &self.keys,
             store: self.shown(),
             clock_ahead: connection.clock_ahead,

@@ -5,13 +5,13 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
 
-use super::facts::{App, Facts, login_owner};
+use super::facts::{LoginFacts, StoredApp, login_owner};
 use super::journal;
-use super::row::{APP_TOKEN, State};
+use super::row::{APP_TOKEN, LoginState};
 use super::run::Run;
-use super::saving::Outcome;
+use super::saving::SaveOutcome;
 use super::statements::{self, flag, moment, text};
-use super::trouble::Trouble;
+use super::trouble::StatementError;
 use crate::error::{Error, Hint, Result};
 use crate::profile::Kept;
 use crate::protocol::Api;
@@ -30,7 +30,7 @@ pub(crate) struct ImportedLogin {
 }
 
 /// What the database has under a login's name.
-pub(crate) enum Found {
+pub(crate) enum FoundLogin {
     /// Nothing, or what was held back from the same file: now this login, held back.
     Held,
     /// The same token, free for use.
@@ -44,7 +44,7 @@ pub(crate) enum Found {
 }
 
 /// What a sealed line was.
-pub(crate) enum Line {
+pub(crate) enum SealedLine {
     /// The pair of this login, which is saved now.
     Saved(String),
     /// The pair of a login that already had it or its successor.
@@ -72,26 +72,28 @@ impl Run {
         luggage: &ImportedLogin,
         known: &[Fingerprint],
         deadline: Instant,
-    ) -> Result<Found> {
+    ) -> Result<FoundLogin> {
         let link = &self.link;
         let hold = async || self.try_to_hold(name, luggage, known).await;
         if link.again(deadline, hold).await? {
-            return Ok(Found::Held);
+            return Ok(FoundLogin::Held);
         }
         let token = luggage.tokens.refresh_token.as_ref().map(Fingerprint::of);
         let look = async || self.tokens_there(name, token).await;
         let Some(there) = link.again(deadline, look).await? else {
-            return Ok(Found::Other(
+            return Ok(FoundLogin::Other(
                 "the same refresh token, or its successor, under another name",
             ));
         };
         Ok(match (there.state, there.held) {
-            (State::Held, Some(own)) if there.has_spent => Found::Successor(own),
-            (State::Held, _) => Found::Other("another login being moved there, by that name"),
-            (State::Empty, _) => Found::Other("a login in progress by that name"),
-            (_, own) if own == token => Found::Same,
-            _ if there.has_spent => Found::Spent,
-            _ => Found::Other("another login by that name"),
+            (LoginState::Held, Some(own)) if there.has_spent => FoundLogin::Successor(own),
+            (LoginState::Held, _) => {
+                FoundLogin::Other("another login being moved there, by that name")
+            }
+            (LoginState::Empty, _) => FoundLogin::Other("a login in progress by that name"),
+            (_, own) if own == token => FoundLogin::Same,
+            _ if there.has_spent => FoundLogin::Spent,
+            _ => FoundLogin::Other("another login by that name"),
         })
     }
 
@@ -100,15 +102,15 @@ impl Run {
         name: &str,
         luggage: &ImportedLogin,
         known: &[Fingerprint],
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, StatementError> {
         let kept = &luggage.kept;
-        let app = kept.app_id.as_ref().map(|id| App {
+        let app = kept.app_id.as_ref().map(|id| StoredApp {
             id: id.clone(),
             service: kept.service.clone(),
             secret: kept.app_secret.clone(),
             ticket: kept.app_ticket.clone(),
         });
-        let key = app.as_ref().map(App::key);
+        let key = app.as_ref().map(StoredApp::key);
         self.save_app(app.as_ref(), statements::ADD_APP).await?;
         let owner = login_owner(name, &kept.addresses, key);
         let seal =
@@ -173,7 +175,7 @@ impl Run {
             return Ok(false);
         };
         let is_known = there.held.is_some_and(|held| known.contains(&held));
-        Ok(there.state == State::Held && is_known)
+        Ok(there.state == LoginState::Held && is_known)
     }
 
     /// Makes sure that the stored secrets open, before the file loses its own.
@@ -208,18 +210,18 @@ impl Run {
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if it does not open with these keys, or another login is there.
-    pub(crate) async fn take_line(&self, line: &str, deadline: Instant) -> Result<Line> {
+    pub(crate) async fn take_line(&self, line: &str, deadline: Instant) -> Result<SealedLine> {
         let keys = &self.link.keys;
         if let Ok(reply) = keys.open(journal::REPLY_OWNER, line.trim()) {
-            return Ok(Line::Reply(reply));
+            return Ok(SealedLine::Reply(reply));
         }
-        let (pair, facts): (_, Facts) = journal::opened(keys, line)?;
+        let (pair, facts): (_, LoginFacts) = journal::opened(keys, line)?;
         let save = async || self.try_to_save(&pair, &facts, true).await;
         let name = pair.profile.clone();
         match self.link.again(deadline, save).await? {
-            Outcome::Saved => Ok(Line::Saved(name)),
-            Outcome::WasThere => Ok(Line::WasThere(name)),
-            Outcome::Conflict(why) => {
+            SaveOutcome::Saved => Ok(SealedLine::Saved(name)),
+            SaveOutcome::WasThere => Ok(SealedLine::WasThere(name)),
+            SaveOutcome::Conflict(why) => {
                 let store = self.link.shown();
                 let message = format!("[{name}] of {store} cannot take this pair: {why}");
                 Err(Error::config(message).with_hint(Hint::fixed(

@@ -9,21 +9,21 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use super::facts::{AppKey, app_owner, login_owner};
-use super::sealing::{Keys, Owner};
+use super::sealing::{Keys, SecretOwner};
 use crate::error::{Error, Hint, Result};
 use crate::profile::values::{Addresses, StatedApi};
 use crate::profile::{LoginId, Pair, Profile, Snapshot, SpentTokens};
 use crate::protocol::Api;
-use crate::store::notes::{Mention, Refused};
+use crate::store::notes::{Refused, RunAndTime};
 use crate::token::{Fingerprint, Tokens};
 
 /// The column of an app token, of an app or of a login.
 pub(super) const APP_TOKEN: &str = "app_access_token";
 
 /// What a row says.
-pub(super) struct Stored {
+pub(super) struct StoredLogin {
     pub(super) snapshot: Snapshot,
-    pub(super) state: State,
+    pub(super) state: LoginState,
     /// The app of its requests.
     pub(super) app: AppKey,
     /// What its secrets are bound to.
@@ -31,17 +31,17 @@ pub(super) struct Stored {
     /// The predecessors of its token, as far back as known.
     pub(super) spent: Vec<Fingerprint>,
     /// The lease's holder, and its end.
-    pub(super) lease: Option<Mention>,
+    pub(super) lease: Option<RunAndTime>,
     /// Who sent a token last.
-    pub(super) sender: Option<Mention>,
+    pub(super) sender: Option<RunAndTime>,
     /// A token that was sent by a run which then died.
-    pub(super) unanswered: Option<(Fingerprint, Mention)>,
+    pub(super) unanswered: Option<(Fingerprint, RunAndTime)>,
     pub(super) refused: Option<Refused>,
 }
 
 /// The state of a login in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum LoginState {
     /// A consent is being asked for, and none was given before.
     Empty,
     /// It is being moved from a file.
@@ -50,24 +50,24 @@ pub(super) enum State {
     Refused,
 }
 
-impl State {
+impl LoginState {
     pub(super) fn named(name: &str) -> Self {
         match name {
-            "held" => State::Held,
-            "live" => State::Live,
-            "refused" => State::Refused,
-            _ => State::Empty,
+            "held" => LoginState::Held,
+            "live" => LoginState::Live,
+            "refused" => LoginState::Refused,
+            _ => LoginState::Empty,
         }
     }
 
     /// Whether this store may use the login: while it is being moved, it still belongs to the file.
     fn is_here(self) -> bool {
-        matches!(self, State::Live | State::Refused)
+        matches!(self, LoginState::Live | LoginState::Refused)
     }
 }
 
 /// Where a login's requests go.
-struct Place {
+struct Destination {
     addresses: Addresses,
     /// The app's id, and its host.
     app: Option<(String, String)>,
@@ -75,7 +75,7 @@ struct Place {
 
 /// What is needed to read a row.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'r> {
+pub(super) struct RowReader<'r> {
     pub(super) keys: &'r Keys,
     /// The store's address, for messages.
     pub(super) store: &'r str,
@@ -84,14 +84,14 @@ pub(super) struct Reader<'r> {
     pub(super) is_for_login: bool,
 }
 
-impl Reader<'_> {
+impl RowReader<'_> {
     /// What a row says.
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if its secrets do not open with these keys, or it holds impossible values.
-    pub(super) fn read(&self, row: &Row) -> Result<Stored> {
+    pub(super) fn read(&self, row: &Row) -> Result<StoredLogin> {
         let name: String = self.get(row, "name")?;
-        let state = State::named(self.get(row, "state")?);
+        let state = LoginState::named(self.get(row, "state")?);
         let (place, owner) = self.place(row, &name)?;
         let profile = match self.profile(row, &place, &owner) {
             // A login being moved still belongs to the file, and an empty row to nobody.
@@ -100,13 +100,13 @@ impl Reader<'_> {
             Err(_) if self.is_for_login => Profile::default(),
             profile => profile?,
         };
-        Ok(Stored {
+        Ok(StoredLogin {
             snapshot: Snapshot {
                 login: LoginId {
                     profile: name,
                     store: self.store.to_owned(),
                 },
-                exists: state != State::Empty,
+                exists: state != LoginState::Empty,
                 others: Vec::new(),
                 profile,
                 clock_ahead: self.clock_ahead,
@@ -139,10 +139,10 @@ impl Reader<'_> {
     }
 
     /// Where a login's requests go, and what its secrets are bound to.
-    fn place(&self, row: &Row, name: &str) -> Result<(Place, String)> {
+    fn place(&self, row: &Row, name: &str) -> Result<(Destination, String)> {
         let id: Option<String> = self.get(row, "app_id")?;
         let service: Option<String> = self.get(row, "service")?;
-        let place = Place {
+        let place = Destination {
             addresses: Addresses {
                 base: self.get(row, "base_url")?,
                 accounts: self.get(row, "accounts_url")?,
@@ -166,7 +166,7 @@ impl Reader<'_> {
     }
 
     /// What a login holds.
-    fn profile(&self, row: &Row, place: &Place, owner: &str) -> Result<Profile> {
+    fn profile(&self, row: &Row, place: &Destination, owner: &str) -> Result<Profile> {
         let own = self.fingerprint(row, "refresh_fingerprint")?;
         let secret = |column| self.secret(row, owner, column, column);
         let tokens = Tokens {
@@ -221,16 +221,16 @@ impl Reader<'_> {
         ))
     }
 
-    fn lease(&self, row: &Row) -> Result<Option<Mention>> {
+    fn lease(&self, row: &Row) -> Result<Option<RunAndTime>> {
         let is_leased: Option<bool> = self.get(row, "is_leased")?;
         let lease = self.mention(row, "lease_holder", "lease_until")?;
         Ok(lease.filter(|_| is_leased == Some(true)))
     }
 
-    fn mention(&self, row: &Row, by: &str, at: &str) -> Result<Option<Mention>> {
+    fn mention(&self, row: &Row, by: &str, at: &str) -> Result<Option<RunAndTime>> {
         let by: Option<String> = self.get(row, by)?;
         let at: Option<Timestamp> = self.get(row, at)?;
-        Ok(by.zip(at).map(|(by, at)| Mention { by, at }))
+        Ok(by.zip(at).map(|(by, at)| RunAndTime { by, at }))
     }
 
     fn fingerprint(&self, row: &Row, column: &str) -> Result<Option<Fingerprint>> {
@@ -247,7 +247,7 @@ impl Reader<'_> {
         from: &str,
     ) -> Result<Option<SecretString>> {
         let sealed: Option<&str> = self.get(row, from)?;
-        let owner = Owner {
+        let owner = SecretOwner {
             name: owner,
             column,
         };

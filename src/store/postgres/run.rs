@@ -12,10 +12,10 @@ use super::facts::AppKey;
 use super::lease::Lease;
 use super::link::Link;
 use super::round::Round;
-use super::row::{State, Stored};
+use super::row::{LoginState, StoredLogin};
 use super::sealing;
 use super::statements::{self, flag, text, texts};
-use super::trouble::{Trouble, field};
+use super::trouble::{StatementError, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::profile::{LoginId, Profile, Snapshot};
@@ -38,14 +38,14 @@ pub(crate) struct Run {
     /// The result of the first read: the login's token, or why there is none.
     pub(super) seen: RefCell<Option<Result<Option<Fingerprint>>>>,
     /// The logins in progress, whose lease this run may have.
-    pub(super) leased: RefCell<BTreeMap<String, Leased>>,
+    pub(super) leased: RefCell<BTreeMap<String, LeasedLogin>>,
     /// The progress of a run over many logins.
     pub(super) round: Round,
 }
 
 /// What a run knows about a login in progress.
 #[derive(Default)]
-pub(super) struct Leased {
+pub(super) struct LeasedLogin {
     /// Its lease; none unless it is known to be this run's.
     pub(super) lease: Option<Lease>,
     pub(super) app: AppKey,
@@ -56,8 +56,8 @@ pub(super) struct Leased {
 }
 
 /// What a row says about tokens, without its secrets.
-pub(super) struct TokensThere {
-    pub(super) state: State,
+pub(super) struct TokenState {
+    pub(super) state: LoginState,
     pub(super) held: Option<Fingerprint>,
     /// Whether it lists the token in question as spent.
     pub(super) has_spent: bool,
@@ -91,7 +91,7 @@ impl Run {
         name: &str,
         is_for_login: bool,
         deadline: Instant,
-    ) -> Result<Option<Stored>> {
+    ) -> Result<Option<StoredLogin>> {
         let parameters = [text(&name)];
         let found = self
             .link
@@ -127,7 +127,7 @@ impl Run {
         &self,
         name: &str,
         token: Option<Fingerprint>,
-    ) -> Result<Option<TokensThere>, Trouble> {
+    ) -> Result<Option<TokenState>, StatementError> {
         let token = token.map(|token| token.to_string());
         let parameters = [text(&name), text(&token)];
         let looked = self.link.try_once(statements::LOOK_AT_TOKENS, &parameters);
@@ -136,8 +136,8 @@ impl Run {
             return Ok(None);
         };
         let held: Option<&str> = field(row, 1)?;
-        Ok(Some(TokensThere {
-            state: State::named(field(row, 0)?),
+        Ok(Some(TokenState {
+            state: LoginState::named(field(row, 0)?),
             held: held.and_then(Fingerprint::parse),
             has_spent: field(row, 2)?,
         }))
@@ -159,7 +159,7 @@ impl Run {
     }
 
     /// What is known about a login that is in progress from now on.
-    pub(super) fn leased(&self, login: &str) -> RefMut<'_, Leased> {
+    pub(super) fn leased(&self, login: &str) -> RefMut<'_, LeasedLogin> {
         RefMut::map(self.leased.borrow_mut(), |leased| {
             leased.entry(login.to_owned()).or_default()
         })

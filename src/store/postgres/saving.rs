@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select};
 use secrecy::SecretString;
 
-use super::facts::{App, Facts, app_owner};
+use super::facts::{LoginFacts, StoredApp, app_owner};
 use super::journal::{self, Journal};
 use super::link::Pauses;
 use super::row::APP_TOKEN;
 use super::run::Run;
-use super::sealing::Owner;
+use super::sealing::SecretOwner;
 use super::statements::{self, flag, moment, text};
-use super::trouble::Trouble;
+use super::trouble::StatementError;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs::quoted;
 use crate::profile::Successor;
@@ -29,7 +29,7 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(100);
 
 /// The result of a save.
-pub(super) enum Outcome {
+pub(super) enum SaveOutcome {
     /// The row now has the pair.
     Saved,
     /// It already had it or its successor.
@@ -47,9 +47,9 @@ impl Run {
         &self,
         store_id: &str,
         pair: &Successor,
-        facts: &Facts,
+        facts: &LoginFacts,
         is_hurried: &dyn Fn() -> bool,
-    ) -> Result<Outcome> {
+    ) -> Result<SaveOutcome> {
         fail_point!("before-record");
         let line = journal::sealed(&self.link.keys, pair, facts)
             .map_err(|error| self.not_sealed(pair, &error))?;
@@ -57,7 +57,7 @@ impl Run {
         fail_point!("after-record");
         let outcome = self.save_again_and_again(pair, facts, journal.as_ref(), is_hurried);
         match outcome.await {
-            Ok(outcome @ (Outcome::Saved | Outcome::WasThere)) => {
+            Ok(outcome @ (SaveOutcome::Saved | SaveOutcome::WasThere)) => {
                 fail_point!("before-journal-is-removed");
                 journal.into_iter().for_each(Journal::remove);
                 // The lease ended with it.
@@ -67,7 +67,7 @@ impl Run {
                 self.save_app_token(pair, facts).await;
                 Ok(outcome)
             }
-            Ok(Outcome::Conflict(why)) => {
+            Ok(SaveOutcome::Conflict(why)) => {
                 self.leave_alone(&pair.profile);
                 Err(self.unsaved(pair, why, &line, journal, true))
             }
@@ -83,10 +83,10 @@ impl Run {
     async fn save_again_and_again(
         &self,
         pair: &Successor,
-        facts: &Facts,
+        facts: &LoginFacts,
         journal: Option<&Journal>,
         is_hurried: &dyn Fn() -> bool,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<SaveOutcome, StatementError> {
         let mut end = Instant::now() + self.patience.max(LEAST_PATIENCE);
         let mut pauses = Pauses::default();
         let mut has_failed = false;
@@ -95,7 +95,7 @@ impl Run {
             let trouble = match in_haste(tried, &mut end, is_hurried).await {
                 Some(Ok(outcome)) => return Ok(outcome),
                 Some(Err(trouble)) => trouble,
-                None => Trouble::given_up(),
+                None => StatementError::given_up(),
             };
             if !has_failed {
                 // It may have to outlive this run.
@@ -119,9 +119,9 @@ impl Run {
     pub(super) async fn try_to_save(
         &self,
         pair: &Successor,
-        facts: &Facts,
+        facts: &LoginFacts,
         is_leftover: bool,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<SaveOutcome, StatementError> {
         fail_point!("before-save");
         let is_saved = if facts.is_login {
             self.try_to_save_login(pair, facts, is_leftover).await?
@@ -130,17 +130,21 @@ impl Run {
         };
         if is_saved {
             fail_point!("after-commit");
-            return Ok(Outcome::Saved);
+            return Ok(SaveOutcome::Saved);
         }
         let new = pair.fingerprint();
         Ok(match self.tokens_there(&pair.profile, new).await? {
-            None => Outcome::Conflict("the login was deleted there"),
-            Some(there) if there.has_spent || there.held == new => Outcome::WasThere,
-            Some(_) => Outcome::Conflict("another login is there now"),
+            None => SaveOutcome::Conflict("the login was deleted there"),
+            Some(there) if there.has_spent || there.held == new => SaveOutcome::WasThere,
+            Some(_) => SaveOutcome::Conflict("another login is there now"),
         })
     }
 
-    async fn try_to_save_rotation(&self, pair: &Successor, facts: &Facts) -> Result<bool, Trouble> {
+    async fn try_to_save_rotation(
+        &self,
+        pair: &Successor,
+        facts: &LoginFacts,
+    ) -> Result<bool, StatementError> {
         let sealed = self.sealed(pair, &facts.owner)?;
         let predecessor = pair.predecessor.map(words);
         let successor = pair.fingerprint().map(words);
@@ -169,16 +173,16 @@ impl Run {
     async fn try_to_save_login(
         &self,
         pair: &Successor,
-        facts: &Facts,
+        facts: &LoginFacts,
         is_leftover: bool,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, StatementError> {
         self.save_app(facts.app.as_ref(), statements::SAVE_APP)
             .await?;
         let sealed = self.sealed(pair, &facts.owner)?;
         let (new, before) = (pair.fingerprint().map(words), pair.held.map(words));
         let tokens = &pair.tokens;
         let api = pair.api.name();
-        let (app_id, service) = facts.app.as_ref().map(App::key).unzip();
+        let (app_id, service) = facts.app.as_ref().map(StoredApp::key).unzip();
         let parameters = [
             text(&pair.profile),
             text(&new),
@@ -204,7 +208,11 @@ impl Run {
     }
 
     /// Stores an app with its secrets, and a row for its pace.
-    pub(super) async fn save_app(&self, app: Option<&App>, statement: &str) -> Result<(), Trouble> {
+    pub(super) async fn save_app(
+        &self,
+        app: Option<&StoredApp>,
+        statement: &str,
+    ) -> Result<(), StatementError> {
         let Some(app) = app else {
             return Ok(());
         };
@@ -221,7 +229,7 @@ impl Run {
     }
 
     /// Stores an app token that was fetched on the way. Without it, the next run fetches another.
-    async fn save_app_token(&self, pair: &Successor, facts: &Facts) {
+    async fn save_app_token(&self, pair: &Successor, facts: &LoginFacts) {
         let (Some(token), Some(app)) = (&pair.app_token, &facts.app) else {
             return;
         };
@@ -244,7 +252,7 @@ impl Run {
         }
     }
 
-    fn sealed(&self, pair: &Successor, owner: &str) -> Result<SealedPair, Trouble> {
+    fn sealed(&self, pair: &Successor, owner: &str) -> Result<SealedPair, StatementError> {
         let seal =
             |column, secret: &Option<SecretString>| self.seal(owner, column, secret.as_ref());
         Ok(SealedPair {
@@ -259,12 +267,12 @@ impl Run {
         name: &str,
         column: &'static str,
         secret: Option<&SecretString>,
-    ) -> Result<Option<String>, Trouble> {
-        let owner = Owner { name, column };
+    ) -> Result<Option<String>, StatementError> {
+        let owner = SecretOwner { name, column };
         let sealed = secret.map(|secret| self.link.keys.seal(owner, secret));
         sealed
             .transpose()
-            .map_err(|error| Trouble::unusable(&error))
+            .map_err(|error| StatementError::unusable(&error))
     }
 
     /// Saves what runs on this host could not save, or have not yet.
@@ -272,9 +280,9 @@ impl Run {
     /// # Errors
     /// What went wrong with the database: then it is unknown whether the token there is spent.
     /// [`Kind::Config`] if a journal is sealed with another key.
-    pub(super) async fn put_back(&self, login: &str, deadline: Instant) -> Result<PutBack> {
+    pub(super) async fn put_back(&self, login: &str, deadline: Instant) -> Result<RestoredBy> {
         let store_id = self.link.store_id(deadline).await?;
-        let mut done = PutBack::Nothing;
+        let mut done = RestoredBy::Nothing;
         for leftover in journal::leftovers(&store_id, login, &self.link.keys) {
             let path = leftover.path.display();
             let (pair, facts) = match &leftover.pair {
@@ -290,15 +298,15 @@ impl Run {
             };
             let try_to_save = async || self.try_to_save(pair, facts, true).await;
             match self.link.again(deadline, try_to_save).await? {
-                Outcome::Saved if leftover.is_dead => {
+                SaveOutcome::Saved if leftover.is_dead => {
                     log::warn!("{path} held what an earlier run could not save: it is saved now");
-                    done = PutBack::ByDead;
+                    done = RestoredBy::ByDead;
                     leftover.remove();
                 }
                 // Its run lives, but is slow or stopped: it will find its pair saved.
-                Outcome::Saved => done = PutBack::ByLiving,
-                Outcome::WasThere => leftover.remove(),
-                Outcome::Conflict(_) => leftover.put_aside("no longer fits the login"),
+                SaveOutcome::Saved => done = RestoredBy::ByLiving,
+                SaveOutcome::WasThere => leftover.remove(),
+                SaveOutcome::Conflict(_) => leftover.put_aside("no longer fits the login"),
             }
         }
         Ok(done)
@@ -358,7 +366,7 @@ impl Run {
 
 /// The result for a journal on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PutBack {
+pub(super) enum RestoredBy {
     Nothing,
     /// The pair of a live run is saved: it may be slow, or stopped.
     ByLiving,

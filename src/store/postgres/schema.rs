@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::trouble::{Trouble, field};
+use super::trouble::{StatementError, field};
 
 /// The version of the tables that this program works with: as many steps as there are.
 pub(super) const VERSION: i32 = 2;
@@ -42,10 +42,10 @@ pub(crate) fn sql() -> String {
 }
 
 /// Creates the tables, or updates them. Returns from which version, 0 for none.
-pub(super) async fn set_up(client: &Client, host: &str) -> Result<i32, Trouble> {
+pub(super) async fn set_up(client: &Client, host: &str) -> Result<i32, StatementError> {
     let there = version_there(client, host).await?;
     if there > VERSION {
-        return Err(Trouble::unknown_version(there, VERSION));
+        return Err(StatementError::unknown_version(there, VERSION));
     }
     let missing = STEPS
         .iter()
@@ -54,17 +54,17 @@ pub(super) async fn set_up(client: &Client, host: &str) -> Result<i32, Trouble> 
     if !missing.is_empty() {
         let script = format!("BEGIN;\n{ALONE}\n{}\nCOMMIT;", missing.join("\n"));
         let done = timeout(LIMIT, client.batch_execute(&script)).await;
-        let done = done.map_err(|_| Trouble::slow(LIMIT))?;
-        done.map_err(|error| Trouble::of(&error, host))?;
+        let done = done.map_err(|_| StatementError::slow(LIMIT))?;
+        done.map_err(|error| StatementError::of(&error, host))?;
     }
     Ok(there)
 }
 
-async fn version_there(client: &Client, host: &str) -> Result<i32, Trouble> {
+async fn version_there(client: &Client, host: &str) -> Result<i32, StatementError> {
     let asked = timeout(LIMIT, client.query_typed(VERSION_THERE, &[])).await;
-    match asked.map_err(|_| Trouble::slow(LIMIT))? {
+    match asked.map_err(|_| StatementError::slow(LIMIT))? {
         Ok(rows) => rows.first().map_or(Ok(0), |row| field(row, 0)),
-        Err(error) => match Trouble::of(&error, host) {
+        Err(error) => match StatementError::of(&error, host) {
             none if none.is_no_tables() => Ok(0),
             lost => Err(lost),
         },

@@ -41,7 +41,7 @@ struct Key {
 
 /// The owner of a secret.
 #[derive(Clone, Copy)]
-pub(super) struct Owner<'o> {
+pub(super) struct SecretOwner<'o> {
     /// The login's name, or the app's; anything else it is bound to is on further lines.
     pub(super) name: &'o str,
     /// Its column.
@@ -93,7 +93,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the system has no random numbers.
-    pub(super) fn seal(&self, owner: Owner<'_>, secret: &SecretString) -> Result<String> {
+    pub(super) fn seal(&self, owner: SecretOwner<'_>, secret: &SecretString) -> Result<String> {
         let key = self.0.first().ok_or_else(no_key)?;
         let nonce = random()?;
         let mut text = secret.expose_secret().as_bytes().to_vec();
@@ -110,7 +110,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if none of the keys is its key, or it was sealed for another owner.
-    pub(super) fn open(&self, owner: Owner<'_>, sealed: &str) -> Result<SecretString> {
+    pub(super) fn open(&self, owner: SecretOwner<'_>, sealed: &str) -> Result<SecretString> {
         let broken = || {
             let message = format!(
                 "{} of {} was not sealed for that row: it was changed or moved",
@@ -154,7 +154,7 @@ impl Keys {
         self.0.iter().map(|key| key.id.as_str()).collect()
     }
 
-    fn wrong_key(&self, owner: Owner<'_>, id: &str) -> Error {
+    fn wrong_key(&self, owner: SecretOwner<'_>, id: &str) -> Error {
         let (name, known) = (owner.shown(), self.ids().join(", "));
         let message =
             format!("{name} is sealed with the key {id}, but the given store key is {known}");
@@ -181,7 +181,7 @@ impl Key {
     }
 
     /// The key for one owner.
-    fn derived(&self, owner: Owner<'_>) -> Result<LessSafeKey> {
+    fn derived(&self, owner: SecretOwner<'_>) -> Result<LessSafeKey> {
         let salt = Salt::new(HKDF_SHA256, PURPOSE);
         let info = [owner.name.as_bytes()];
         let extracted = salt.extract(self.bytes.expose_secret());
@@ -191,7 +191,7 @@ impl Key {
     }
 }
 
-impl<'o> Owner<'o> {
+impl<'o> SecretOwner<'o> {
     /// Its name for messages: what follows a line end is only for the seal.
     fn shown(&self) -> &'o str {
         self.name.lines().next().unwrap_or_default()
@@ -215,7 +215,7 @@ fn no_key() -> Error {
 mod tests {
     use super::*;
 
-    const OWNER: Owner<'static> = Owner {
+    const OWNER: SecretOwner<'static> = SecretOwner {
         name: "bot",
         column: "refresh_token",
     };
@@ -235,11 +235,11 @@ mod tests {
         let opened = keys.open(OWNER, &sealed).unwrap();
         assert_eq!(opened.expose_secret(), "ur-secret");
         let others = [
-            Owner {
+            SecretOwner {
                 name: "bo",
                 ..OWNER
             },
-            Owner {
+            SecretOwner {
                 column: "access_token",
                 ..OWNER
             },

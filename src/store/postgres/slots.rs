@@ -5,16 +5,21 @@ use std::time::Duration;
 use super::facts::AppKey;
 use super::run::Run;
 use super::statements::{self, seconds, text};
-use super::trouble::{Trouble, field};
+use super::trouble::{StatementError, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
-use crate::store::many::{Held, Slot, Slots};
+use crate::store::many::{PendingHold, PendingSlot, Slots};
 
 /// The longest hold that one server's word imposes on all runs.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 impl Slots for Run {
-    fn next<'a>(&'a self, login: &'a str, spacing: Duration, max_wait: Duration) -> Slot<'a> {
+    fn next<'a>(
+        &'a self,
+        login: &'a str,
+        spacing: Duration,
+        max_wait: Duration,
+    ) -> PendingSlot<'a> {
         Box::pin(async move {
             let Some(app) = self.app_of(login) else {
                 return Ok(None);
@@ -28,7 +33,7 @@ impl Slots for Run {
         })
     }
 
-    fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> Held<'a> {
+    fn hold<'a>(&'a self, login: &'a str, wait: Duration) -> PendingHold<'a> {
         Box::pin(async move {
             if let Some(app) = self.app_of(login) {
                 let wait = Some(wait.min(LONGEST_HOLD).as_secs_f64());
@@ -60,7 +65,7 @@ impl Run {
             return Ok(None);
         };
         let times = || Ok((field(row, 0)?, field(row, 1)?));
-        let times = times().map_err(|trouble: Trouble| trouble.error(self.link.shown()));
+        let times = times().map_err(|trouble: StatementError| trouble.error(self.link.shown()));
         let (until, held): (f64, Option<f64>) = times?;
         match held.map(span).filter(|held| *held > max_wait) {
             Some(held) => Err(held_back(self.link.shown(), app, held)),

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 
 use super::PostgresStore;
-use super::row::{State, Stored};
+use super::row::{LoginState, StoredLogin};
 use super::run::no_login;
 use super::statements::{self, text};
-use super::trouble::{Trouble, field};
+use super::trouble::{StatementError, field};
 use crate::error::Result;
 use crate::profile::Snapshot;
-use crate::store::notes::{Counts, Notes};
+use crate::store::notes::{LoginCounts, LoginNotes};
 
 /// This many logins show whether the key is the store's.
 const SAMPLE: i64 = 10;
@@ -27,7 +27,7 @@ impl PostgresStore {
         name: Option<&str>,
         last: Option<&str>,
         most: i64,
-    ) -> Result<Vec<(Notes, Result<Snapshot>)>> {
+    ) -> Result<Vec<(LoginNotes, Result<Snapshot>)>> {
         let link = &self.run.link;
         let now = Instant::now();
         let asked = name.as_ref().map(|name| text(name));
@@ -48,7 +48,7 @@ impl PostgresStore {
                 let name = row.try_get("name").unwrap_or_default();
                 (name, reader.read(row))
             })
-            .filter(|(_, stored)| !stored.as_ref().is_ok_and(|s| s.state == State::Empty))
+            .filter(|(_, stored)| !stored.as_ref().is_ok_and(|s| s.state == LoginState::Empty))
             .collect();
         // If none opens, the key is wrong: that is one error, not a state of logins.
         let opens = all.iter().any(|(_, stored)| stored.is_ok());
@@ -68,7 +68,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As of [`Self::survey`].
-    pub(crate) async fn counts(&self, ending_within: Duration) -> Result<Counts> {
+    pub(crate) async fn counts(&self, ending_within: Duration) -> Result<LoginCounts> {
         let link = &self.run.link;
         // A wrong key is reported.
         self.survey(None, None, SAMPLE).await?;
@@ -78,11 +78,11 @@ impl PostgresStore {
             .run(statements::COUNTS, &seconds, Instant::now())
             .await?;
         let number = |index| {
-            let row = rows.first().ok_or_else(Trouble::no_tables)?;
+            let row = rows.first().ok_or_else(StatementError::no_tables)?;
             field::<i64>(row, index)
         };
         let counts = || {
-            Ok(Counts {
+            Ok(LoginCounts {
                 all: number(0)?,
                 valid: number(1)?,
                 due: number(2)?,
@@ -93,19 +93,19 @@ impl PostgresStore {
                 held: number(7)?,
             })
         };
-        counts().map_err(|trouble: Trouble| trouble.error(link.shown()))
+        counts().map_err(|trouble: StatementError| trouble.error(link.shown()))
     }
 }
 
-fn noted((name, stored): (String, Result<Stored>)) -> (Notes, Result<Snapshot>) {
+fn noted((name, stored): (String, Result<StoredLogin>)) -> (LoginNotes, Result<Snapshot>) {
     let known = stored.as_ref().ok();
-    let notes = Notes {
+    let notes = LoginNotes {
         name,
         lease: known.and_then(|stored| stored.lease.clone()),
         sender: known.and_then(|stored| stored.sender.clone()),
         refused: known.and_then(|stored| stored.refused.clone()),
-        is_dead: known.is_some_and(|stored| stored.state == State::Refused),
-        is_held: known.is_some_and(|stored| stored.state == State::Held),
+        is_dead: known.is_some_and(|stored| stored.state == LoginState::Refused),
+        is_held: known.is_some_and(|stored| stored.state == LoginState::Held),
     };
     (notes, stored.map(|stored| stored.snapshot))
 }

@@ -12,8 +12,8 @@ use crate::error::{Error, Hint, Kind};
 
 /// Why a statement failed. The database may have executed it anyway, if the connection broke.
 #[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) nature: Nature,
+pub(super) struct StatementError {
+    pub(super) nature: ErrorNature,
     /// The message, without a secret.
     pub(super) words: String,
     hint: Hint,
@@ -21,7 +21,7 @@ pub(super) struct Trouble {
 
 /// How long it may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nature {
+pub(super) enum ErrorNature {
     /// It passes by itself: reconnect, and retry.
     Passing,
     /// It may pass, but hardly while waiting: unreachable, full, read-only.
@@ -67,9 +67,9 @@ const OTHER: Hint = Hint::fixed("the database's log says more", "数据库日志
 
 const NO_TABLES_THERE: &str = "it does not have this program's tables";
 
-impl Trouble {
-    fn new(nature: Nature, words: impl Into<String>, hint: Hint) -> Self {
-        Trouble {
+impl StatementError {
+    fn new(nature: ErrorNature, words: impl Into<String>, hint: Hint) -> Self {
+        StatementError {
             nature,
             words: words.into(),
             hint,
@@ -79,34 +79,34 @@ impl Trouble {
     /// Nothing came for this long.
     pub(super) fn silence(of: &str, time: Duration) -> Self {
         let words = format!("{of} does not answer within {} s", time.as_secs());
-        Trouble::new(Nature::Lasting, words, UNREACHED)
+        StatementError::new(ErrorNature::Lasting, words, UNREACHED)
     }
 
     /// The statement was sent, and nothing came for this long.
     pub(super) fn slow(time: Duration) -> Self {
         let words = format!("a statement took more than {} s", time.as_secs());
-        Trouble::new(Nature::Passing, words, LATER)
+        StatementError::new(ErrorNature::Passing, words, LATER)
     }
 
     /// The available time is over.
     pub(super) fn given_up() -> Self {
-        Trouble::new(Nature::Lasting, "the database does not answer", LATER)
+        StatementError::new(ErrorNature::Lasting, "the database does not answer", LATER)
     }
 
     /// The database gave, or was to get, something that this program cannot handle.
     pub(super) fn unusable(error: &Error) -> Self {
         let hint = error.hint().cloned().unwrap_or(OTHER);
-        Trouble::new(Nature::Wrong, error.to_string(), hint)
+        StatementError::new(ErrorNature::Wrong, error.to_string(), hint)
     }
 
     /// Whether there are no tables.
     pub(super) fn is_no_tables(&self) -> bool {
-        self.nature == Nature::Wrong && self.words == NO_TABLES_THERE
+        self.nature == ErrorNature::Wrong && self.words == NO_TABLES_THERE
     }
 
     pub(super) fn unreachable(of: &str, why: &dyn std::fmt::Display) -> Self {
-        Trouble::new(
-            Nature::Lasting,
+        StatementError::new(
+            ErrorNature::Lasting,
             format!("cannot connect to {of}: {why}"),
             UNREACHED,
         )
@@ -114,7 +114,7 @@ impl Trouble {
 
     pub(super) fn read_only(of: &str) -> Self {
         let words = format!("{of} is read-only: a standby, or set to read-only");
-        Trouble::new(Nature::Lasting, words, READ_ONLY)
+        StatementError::new(ErrorNature::Lasting, words, READ_ONLY)
     }
 
     pub(super) fn unknown_version(version: i32, known: i32) -> Self {
@@ -130,36 +130,36 @@ impl Trouble {
                 "请先升级表结构：feishu-refresh store init",
             )
         };
-        Trouble::new(Nature::Wrong, words, hint)
+        StatementError::new(ErrorNature::Wrong, words, hint)
     }
 
     pub(super) fn no_tables() -> Self {
-        Trouble::new(Nature::Wrong, NO_TABLES_THERE, NO_TABLES)
+        StatementError::new(ErrorNature::Wrong, NO_TABLES_THERE, NO_TABLES)
     }
 
     /// Judges what tokio-postgres says about an attempt to connect, or a statement.
     pub(super) fn of(error: &tokio_postgres::Error, host: &str) -> Self {
         if let Some(database) = error.as_db_error() {
-            return Trouble::said(database.code(), database.message());
+            return StatementError::said(database.code(), database.message());
         }
         if let Some(certificate) = tls::certificate_error(error) {
             let words = format!("{host}: {}", tls::complaint(certificate));
-            return Trouble::new(Nature::Wrong, words, CERTIFICATE);
+            return StatementError::new(ErrorNature::Wrong, words, CERTIFICATE);
         }
         let words = root_cause(error);
         if words.contains("server does not support TLS") {
-            return Trouble::new(
-                Nature::Wrong,
+            return StatementError::new(
+                ErrorNature::Wrong,
                 format!("{host} does not support TLS"),
                 NO_TLS,
             );
         }
         if words.contains("password missing") || words.contains("invalid configuration") {
             let words = format!("{host} asks for a password, but none was given");
-            return Trouble::new(Nature::Wrong, words, LOGIN);
+            return StatementError::new(ErrorNature::Wrong, words, LOGIN);
         }
         let words = format!("the connection to {host} broke: {words}");
-        Trouble::new(Nature::Passing, words, UNREACHED)
+        StatementError::new(ErrorNature::Passing, words, UNREACHED)
     }
 
     /// Judges what the database itself says.
@@ -167,28 +167,34 @@ impl Trouble {
         let (nature, hint) = match code.code() {
             // Out of connections, shutting down, starting up, a lost race, a time limit.
             "53300" | "57P01" | "57P02" | "57P03" | "40001" | "40P01" | "57014" | "55P03"
-            | "57P05" | "25P03" => (Nature::Passing, LATER),
-            code if code.starts_with("08") => (Nature::Passing, UNREACHED),
-            "53100" => (Nature::Lasting, FULL),
-            "25006" => (Nature::Lasting, READ_ONLY),
-            code if code.starts_with("53") || code.starts_with("58") => (Nature::Lasting, LATER),
-            "28P01" | "28000" | "3D000" => (Nature::Wrong, LOGIN),
-            "42P01" | "3F000" => return Trouble::no_tables(),
-            "42703" => (Nature::Wrong, NO_TABLES),
-            "42501" => (Nature::Wrong, NO_RIGHTS),
-            _ => (Nature::Wrong, OTHER),
+            | "57P05" | "25P03" => (ErrorNature::Passing, LATER),
+            code if code.starts_with("08") => (ErrorNature::Passing, UNREACHED),
+            "53100" => (ErrorNature::Lasting, FULL),
+            "25006" => (ErrorNature::Lasting, READ_ONLY),
+            code if code.starts_with("53") || code.starts_with("58") => {
+                (ErrorNature::Lasting, LATER)
+            }
+            "28P01" | "28000" | "3D000" => (ErrorNature::Wrong, LOGIN),
+            "42P01" | "3F000" => return StatementError::no_tables(),
+            "42703" => (ErrorNature::Wrong, NO_TABLES),
+            "42501" => (ErrorNature::Wrong, NO_RIGHTS),
+            _ => (ErrorNature::Wrong, OTHER),
         };
         // PgBouncer says this of a server that it cannot reach.
         let is_behind = code.code() == "08P01" || message.contains("server conn");
-        let nature = if is_behind { Nature::Passing } else { nature };
-        Trouble::new(nature, format!("{message} ({})", code.code()), hint)
+        let nature = if is_behind {
+            ErrorNature::Passing
+        } else {
+            nature
+        };
+        StatementError::new(nature, format!("{message} ({})", code.code()), hint)
     }
 
     /// The error of a run, if nothing was sent yet.
     pub(super) fn error(self, store: &str) -> Error {
         let kind = match self.nature {
-            Nature::Passing | Nature::Lasting => Kind::Temporary,
-            Nature::Wrong => Kind::Config,
+            ErrorNature::Passing | ErrorNature::Lasting => Kind::Temporary,
+            ErrorNature::Wrong => Kind::Config,
         };
         Error::new(kind, format!("{store}: {}", self.words)).with_hint(self.hint)
     }
@@ -198,10 +204,10 @@ impl Trouble {
 ///
 /// # Errors
 /// What is wrong with a database that returns something else.
-pub(super) fn field<'r, T: FromSql<'r>>(row: &'r Row, index: usize) -> Result<T, Trouble> {
+pub(super) fn field<'r, T: FromSql<'r>>(row: &'r Row, index: usize) -> Result<T, StatementError> {
     row.try_get(index).map_err(|error| {
         let words = format!("it does not answer as PostgreSQL does: {error}");
-        Trouble::new(Nature::Wrong, words, OTHER)
+        StatementError::new(ErrorNature::Wrong, words, OTHER)
     })
 }
 
@@ -214,8 +220,8 @@ pub(super) fn root_cause(error: &tokio_postgres::Error) -> String {
 }
 
 #[cfg(feature = "fail-points")]
-impl crate::fail::Injected for Trouble {
+impl crate::fail::Injected for StatementError {
     fn injected(name: &str) -> Self {
-        Trouble::new(Nature::Passing, format!("fail point {name}"), LATER)
+        StatementError::new(ErrorNature::Passing, format!("fail point {name}"), LATER)
     }
 }

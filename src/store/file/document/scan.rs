@@ -34,14 +34,14 @@ impl fmt::Display for Problem {
 #[derive(Clone, Default)]
 pub(super) struct Layout {
     pub(super) sections: Vec<Section>,
-    pub(super) pairs: Vec<Pair>,
+    pub(super) pairs: Vec<KeyValue>,
     pub(super) continuations: Vec<Continuation>,
     pub(super) section_index: HashMap<String, usize>,
 }
 
 impl Layout {
     /// The pairs of one section.
-    pub(super) fn pairs_of(&self, section: usize) -> &[Pair] {
+    pub(super) fn pairs_of(&self, section: usize) -> &[KeyValue] {
         let start = self.pairs.partition_point(|pair| pair.section < section);
         let end = self.pairs.partition_point(|pair| pair.section <= section);
         &self.pairs[start..end]
@@ -57,7 +57,7 @@ pub(super) struct Section {
 }
 
 #[derive(Clone)]
-pub(super) struct Pair {
+pub(super) struct KeyValue {
     pub(super) section: usize,
     /// In lower case, as `configparser` compares keys.
     pub(super) key: String,
@@ -281,7 +281,7 @@ impl<'a> Scanner<'a> {
         // White space after an empty value is inside the line but outside the trimmed text.
         let tail = self.text[bare.end..line.text.end].len();
         let gap = if value.is_empty() { tail } else { 0 };
-        self.layout.pairs.push(Pair {
+        self.layout.pairs.push(KeyValue {
             section,
             key,
             line: line.number,

@@ -6,7 +6,7 @@ use super::super::disk::Disk;
 use super::super::document::{Document, Edit};
 use super::super::journal::Journal;
 use super::super::patience::Patience;
-use super::super::sections::{self, Place, Text};
+use super::super::sections::{self, SectionId, Text};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Pair, SpentTokens, key};
 use crate::protocol::Api;
@@ -20,7 +20,7 @@ const MARK: &str = "; this login was moved to ";
 
 /// A login to remove.
 pub(super) struct Removal<'r> {
-    pub(super) place: Place<'r>,
+    pub(super) place: SectionId<'r>,
     /// The refresh token that has moved: no other is removed.
     pub(super) token: Fingerprint,
     /// Where it went, for the comment.
@@ -83,7 +83,7 @@ impl Removal<'_> {
 
     /// The text without the login: its tokens and their times are emptied in place.
     pub(super) fn edited(&self, document: &Document) -> Result<Document> {
-        let Place { file, profile } = self.place;
+        let SectionId { file, profile } = self.place;
         let old = sections::pair(self.place, document)?;
         let edited = sections::edited(file, document, &[self.edit(document, &old)])?;
         // It must be on one line.
@@ -129,7 +129,7 @@ impl Removal<'_> {
 }
 
 /// The refresh token that a section holds.
-pub(super) fn held(place: Place<'_>, text: &Text) -> Result<Option<Fingerprint>> {
+pub(super) fn held(place: SectionId<'_>, text: &Text) -> Result<Option<Fingerprint>> {
     sections::pair(place, &text.document).map(|pair| pair.fingerprint())
 }
 

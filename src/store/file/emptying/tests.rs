@@ -20,7 +20,7 @@ fn print(token: &str) -> Fingerprint {
 /// The text once `token` has moved out of `[TOKEN]`.
 fn edited(text: &str, token: &str, went_to: &str) -> Result<String> {
     let removal = Removal {
-        place: Place {
+        place: SectionId {
             file: Path::new("f.ini"),
             profile: "TOKEN",
         },

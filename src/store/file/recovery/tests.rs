@@ -14,8 +14,8 @@ const FOLDER: &str = "FEISHU_REFRESH_TEST_FOLDER";
 
 const OLD_COPY: &str = "[A]\nrefresh_token = ur-0\n";
 
-fn open(path: &Path) -> State {
-    State::open(path, None, None, None, Instant::now()).unwrap()
+fn open(path: &Path) -> FileState {
+    FileState::open(path, None, None, None, Instant::now()).unwrap()
 }
 
 #[test]

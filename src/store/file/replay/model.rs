@@ -1,7 +1,7 @@
 //! Replay against a model: runs, kills, and unrelated programs, in every order to a depth, and at random beyond.
 //!
 //! [`World`] is a file, a journal, a state folder's memory, and a server that knows which token is valid. A run goes
-//! through it as [`State`] does on a disk, around the real [`DesiredText::replay`], [`Successor::of`] and [`State::spent`]. The
+//! through it as [`PairFingerprints`] does on a disk, around the real [`DesiredText::replay`], [`Successor::of`] and [`PairFingerprints::spent`]. The
 //! server's knowledge, not the records' own, says what must hold: see [`World::check_change`], [`World::check_pairs`]
 //! and the checks in [`World::answer`].
 //!
@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::sections::Text;
 use super::super::settle::DesiredText;
-use super::super::state::State as RealState;
+use super::super::state::FileState as RealState;
 use super::*;
 use crate::profile::{Origin, Overrides, View};
 use crate::protocol::Api;
@@ -101,7 +101,7 @@ struct Rules {
 enum Kind {
     Refresh,
     /// With the last given `-r`.
-    Overrides,
+    Given,
     /// With an unknown `-r`.
     GivenNew,
     Login,
@@ -315,7 +315,7 @@ impl World {
             kind,
             given: self
                 .given
-                .filter(|_| matches!(kind, Kind::Overrides | Kind::GivenNew)),
+                .filter(|_| matches!(kind, Kind::Given | Kind::GivenNew)),
             phase: Phase::Begun,
             entries: Vec::new(),
             reply: None,
@@ -339,7 +339,7 @@ impl World {
         };
     }
 
-    /// As `State::open` does.
+    /// As `FileState::open` does.
     fn put_back(&mut self, mut run: Run, tears: bool) -> Option<Run> {
         if self.file.is_none() && self.journal.is_empty() && run.kind == Kind::Refresh {
             return None;
@@ -376,7 +376,7 @@ impl World {
         if self.file.is_none() {
             return run;
         }
-        let place = Place {
+        let place = SectionId {
             file: Path::new("FILE"),
             profile: PROFILE,
         };
@@ -474,7 +474,7 @@ impl World {
         run
     }
 
-    /// As `State::end_saving` does.
+    /// As `FileState::end_saving` does.
     fn save(&mut self, mut run: Run, tears: bool) -> Option<Run> {
         let fits = self.settle(&run.entries, None, tears)?;
         let mut own = run.entries.pop()?;
@@ -492,7 +492,7 @@ impl World {
         Some(run)
     }
 
-    /// As `State::close` does.
+    /// As `FileState::close` does.
     fn close(&mut self, mut run: Run, tears: bool, is_cut: bool) {
         let before = self.text();
         let mut new = run.entries.clone();
@@ -628,7 +628,8 @@ impl World {
         let (old, new) = (token(before), token(&self.text()));
         let listed = value(before, "refresh_token_spent").unwrap_or_default();
         let given = run.given.map(Token::print);
-        let given = given.filter(|given| !listed.contains(&given.to_string()));
+        let is_known = |given: &Fingerprint| old.is_some() && listed.contains(&given.to_string());
+        let given = given.filter(|given| !is_known(given));
         let is_closing = run.phase == Phase::Saved;
         self.must(!self.is_torn(), "no file stays torn");
         for (index, pair) in self.journal.iter().enumerate() {
@@ -643,10 +644,14 @@ impl World {
                 Some(old) => self.reaches(old, pair) && !is_later(old),
             };
             let is_given = given == pair.predecessor && given != print && given.is_some();
-            // A later one is there, or the one that was given.
-            let server_gives =
-                |pair: &Arc<Successor>| Some(Token::of(pair)) == new && pair.predecessor == given;
-            let is_given_up = given.is_some() && self.journal.iter().any(server_gives);
+            // A later one is there, or one that came from the one that was given.
+            let came_from_given = run
+                .given
+                .zip(new)
+                .is_some_and(|(given, new)| given.login == new.login && given.number < new.number);
+            let is_there = |pair: &Arc<Successor>| Some(Token::of(pair)) == new;
+            let is_given_up =
+                given.is_some() && came_from_given && self.journal.iter().any(is_there);
             let belongs = (belongs || is_given) && !new.is_some_and(is_later) && !is_given_up;
             let is_aside = self.aside.contains(&this);
             self.must(!belongs || is_closing && is_aside, "a record is put back");
@@ -736,7 +741,7 @@ impl World {
         match phase {
             None => {
                 steps.push(Step::Begin(Kind::Refresh));
-                steps.extend(self.given.map(|_| Step::Begin(Kind::Overrides)));
+                steps.extend(self.given.map(|_| Step::Begin(Kind::Given)));
                 steps.push(Step::Begin(Kind::GivenNew));
                 steps.push(Step::Begin(Kind::Login));
             }
@@ -909,4 +914,37 @@ proptest! {
         world.run = None;
         world.run_alone();
     }
+}
+
+/// What a list says leads to the token of the file, unless that is gone.
+#[test]
+fn a_given_token_finds_its_successor_though_its_own_was_deleted() {
+    let mut world = World::new(rules(1, false, false, Source::Beside));
+    let run_until_saved = [
+        Step::Begin(Kind::Refresh),
+        Step::Go,
+        Step::Go,
+        Step::Go,
+        Step::Go,
+    ];
+    let go = |world: &mut World, steps: &[Step]| steps.iter().for_each(|step| world.step(*step));
+    go(&mut world, &run_until_saved);
+    go(
+        &mut world,
+        &[Step::Kill, Step::Foreign(Foreign::DeleteToken)],
+    );
+    let without = world.text();
+    go(&mut world, &[Step::Foreign(Foreign::Third)]);
+    go(&mut world, &run_until_saved);
+    let index = world.texts.iter().position(|text| *text == without);
+    let restore = Step::Foreign(Foreign::Restore(index.unwrap()));
+    go(
+        &mut world,
+        &[Step::Kill, restore, Step::Begin(Kind::Given), Step::Go],
+    );
+    let successor = Token {
+        login: 0,
+        number: 1,
+    };
+    assert_eq!(token(&world.text()), Some(successor));
 }
