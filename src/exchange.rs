@@ -74,13 +74,13 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 fn warn_of_clock(client: &Client, off: SignedDuration) {
     if off.abs() > CLOCK_TOLERANCE && client.is_first_warning() {
         let minutes = off.abs().as_mins();
-        let way = if off.is_positive() {
+        let direction = if off.is_positive() {
             "behind"
         } else {
             "ahead of"
         };
         log::warn!(
-            "this machine's clock is {minutes} min {way} that of {}: check it, expiries are counted by it",
+            "this machine's clock is {minutes} min {direction} that of {}: check it, expiries are counted by it",
             client.host()
         );
     }

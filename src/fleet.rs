@@ -47,13 +47,13 @@ pub(crate) fn run(
     due: &Due,
     helper: Box<dyn FleetHooks>,
     shield: fn(),
-    audience: &mut dyn ResultListener,
+    listener: &mut dyn ResultListener,
 ) -> Result<()> {
     options.given().check().map_err(Error::before_sending)?;
     let before = on_store!(options, shield, |store| store.look_at_all());
     let before = before.unwrap_or_default();
     if let Some(settled) = all_left_out(&before, options, due) {
-        tell(audience, settled);
+        pass_on(listener, settled);
         return Ok(());
     }
     let sound = before
@@ -61,7 +61,7 @@ pub(crate) fn run(
         .filter_map(|(name, s)| Some((name, s.as_ref().ok()?)));
     let known = sound.map(|(name, s)| (name.clone(), s.clone())).collect();
     let ran = thread::scope(|scope| {
-        let (events, news) = mpsc::channel();
+        let (events, inbox) = mpsc::channel();
         let work = move || {
             shield();
             let mut helper = helper;
@@ -82,14 +82,14 @@ pub(crate) fn run(
         };
         let worker = thread::Builder::new().spawn_scoped(scope, work);
         let worker = worker.map_err(|error| no_thread(&error))?;
-        for event in news {
+        for event in inbox {
             match event {
-                FleetEvent::Expect(all) => audience.expect(all),
+                FleetEvent::Expect(all) => listener.expect(all),
                 FleetEvent::Settled(index, name, settled) => {
-                    audience.settled(index, &name, settled);
+                    listener.settled(index, &name, settled);
                 }
                 FleetEvent::LastWords(said) => {
-                    audience.last_words();
+                    listener.last_words();
                     let _ = said.send(());
                 }
             }
@@ -106,16 +106,16 @@ pub(crate) fn run(
         return Err(error);
     };
     log::warn!("{error}; the saved tokens are still valid and are used");
-    tell(audience, settled);
+    pass_on(listener, settled);
     Ok(())
 }
 
 type LoginResults = Vec<(String, LoginResult)>;
 
-fn tell(audience: &mut dyn ResultListener, all: LoginResults) {
-    audience.expect(all.len());
+fn pass_on(listener: &mut dyn ResultListener, all: LoginResults) {
+    listener.expect(all.len());
     for (index, (name, settled)) in all.into_iter().enumerate() {
-        audience.settled(index, &name, settled);
+        listener.settled(index, &name, settled);
     }
 }
 
@@ -167,8 +167,8 @@ fn work<S: ManyLogins>(
     begun.flatten().map_err(Error::before_sending)?;
     helper.defer_signals();
     let signal = Arc::new(Notify::new());
-    let tell = Arc::clone(&signal);
-    helper.when_a_signal_waits(Box::new(move || tell.notify_one()))?;
+    let pass_on = Arc::clone(&signal);
+    helper.when_a_signal_waits(Box::new(move || pass_on.notify_one()))?;
     let fleet = Fleet {
         store,
         before,

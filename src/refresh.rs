@@ -59,7 +59,7 @@ pub(crate) trait Hooks {
     fn deliver_signals(&mut self);
     /// What a server gave is saved, perhaps without an access token. The login stays claimed, and
     /// signals wait, until this returns.
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> AfterSave<'a>;
+    fn saved<'a>(&'a mut self, saved_tokens: SavedTokens<'a>) -> AfterSave<'a>;
     /// Tells whether a signal waits: then a failing save is not retried for long.
     fn hurry(&mut self) -> Box<dyn Fn() -> bool> {
         Box::new(|| false)
@@ -168,7 +168,7 @@ impl<S: Store> Story<'_, S> {
                 claim = self.next_turn(claim, pause, hooks, attempts).await?;
                 continue;
             }
-            let turn = attempts.turn(&plan).await?;
+            let permit = attempts.permit(&plan).await?;
             // The wait for the turn may have been long.
             if claim
                 .renew()
@@ -196,11 +196,11 @@ impl<S: Store> Story<'_, S> {
             }
             let refused = match attempts.spend(&client, &plan).await {
                 Ok(AttemptResult::Tokens(received)) => {
-                    let _turn = turn.filter(|_| hooks.holds_up());
+                    let _permit = permit.filter(|_| hooks.holds_up());
                     return save(room, &origin, given, *received, hooks).await;
                 }
                 Ok(AttemptResult::Again(pause)) => {
-                    drop(turn);
+                    drop(permit);
                     claim = self
                         .next_turn(room.release(), pause, hooks, attempts)
                         .await?;
@@ -209,7 +209,7 @@ impl<S: Store> Story<'_, S> {
                 Ok(AttemptResult::Unread(reply, error)) => kept(&room, &reply, &error),
                 Err(error) => error,
             };
-            drop(turn);
+            drop(permit);
             let at_sending = room.snapshot().clone();
             claim = self
                 .look_before_ending(room.release(), &plan, refused, hooks)
@@ -360,13 +360,13 @@ pub(crate) async fn save<R: Reservation>(
             "{login}: the given refresh token is spent now, its successor is in {file}: keep that file"
         );
     }
-    let news = SavedTokens {
+    let saved_tokens = SavedTokens {
         profile: &snapshot.login.profile,
         api,
         tokens: &tokens,
         lock_name: saved.lock_name(),
     };
-    hooks.saved(news).await;
+    hooks.saved(saved_tokens).await;
     let outcome = outcome(saved.tokens().clone(), api, true);
     drop(saved);
     let is_unsaved = |complaint: &Error| complaint.kind() == Kind::Unsaved;

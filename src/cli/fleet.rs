@@ -39,7 +39,7 @@ pub(super) fn run(
     };
     let json = cli.output_given() == Some(Output::Json);
     let is_watched = console.stderr_is_terminal && !cli.is_quiet() && !json;
-    let mut board = FleetReport {
+    let mut fleet_report = FleetReport {
         options,
         report,
         json,
@@ -62,7 +62,7 @@ pub(super) fn run(
     };
     // The working thread lets them through until something is at stake.
     mask.defer();
-    log::draw_over(board.bar.clone());
+    log::draw_over(fleet_report.bar.clone());
     // A stderr that nobody reads must not hold up the work.
     log::from_a_thread();
     let ran = fleet::run(
@@ -70,21 +70,21 @@ pub(super) fn run(
         &due,
         Box::new(helper),
         Mask::shield_thread,
-        &mut board,
+        &mut fleet_report,
     );
     log::end_thread();
-    board.last_words();
+    fleet_report.last_words();
     if let Err(error) = ran {
-        if board.counts.is_empty() {
+        if fleet_report.counts.is_empty() {
             return Err(error);
         }
-        board.counts.fail(&error);
-        report.failure(board.stderr, &error, None);
+        fleet_report.counts.fail(&error);
+        report.failure(fleet_report.stderr, &error, None);
     }
     if is_watched {
-        board.end();
+        fleet_report.end();
     }
-    Ok(board.counts.exit_code())
+    Ok(fleet_report.counts.exit_code())
 }
 
 /// The program's hands on the thread that works.
@@ -116,9 +116,9 @@ impl FleetHooks for ProgramHooks {
         self.hook.is_some()
     }
 
-    fn after_save(&mut self, news: &SavedTokens<'_>) -> Option<AfterSaveCommand> {
+    fn after_save(&mut self, saved_tokens: &SavedTokens<'_>) -> Option<AfterSaveCommand> {
         let command = self.hook.as_deref()?;
-        Some(hook::work(command, &self.options, news))
+        Some(hook::work(command, &self.options, saved_tokens))
     }
 }
 

@@ -27,11 +27,21 @@ pub(super) fn check(command: Option<&str>) -> Result<()> {
 }
 
 /// What runs a command for a pair that is saved.
-pub(super) fn work(command: &str, options: &Options, news: &SavedTokens<'_>) -> AfterSaveCommand {
-    let SavedTokens { profile, .. } = *news;
-    let json = output::json(options, profile, news.api, news.tokens, true);
+pub(super) fn work(
+    command: &str,
+    options: &Options,
+    saved_tokens: &SavedTokens<'_>,
+) -> AfterSaveCommand {
+    let SavedTokens { profile, .. } = *saved_tokens;
+    let json = output::json(
+        options,
+        profile,
+        saved_tokens.api,
+        saved_tokens.tokens,
+        true,
+    );
     let place = format!("[{profile}] of {}", options.keeper());
-    let (command, lock_name) = (command.to_owned(), news.lock_name.clone());
+    let (command, lock_name) = (command.to_owned(), saved_tokens.lock_name.clone());
     Box::new(move || run(&command, &place, &json, lock_name.as_deref()))
 }
 

@@ -70,8 +70,8 @@ impl Hooks for Program<'_> {
         })
     }
 
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> AfterSave<'a> {
-        let tokens = news.tokens;
+    fn saved<'a>(&'a mut self, saved_tokens: SavedTokens<'a>) -> AfterSave<'a> {
+        let tokens = saved_tokens.tokens;
         if let Some(masks) = self.masks.as_mut().filter(|_| self.hook.is_some()) {
             let secrets = [&tokens.access_token, &tokens.refresh_token];
             for secret in secrets.into_iter().flatten() {
@@ -81,7 +81,7 @@ impl Hooks for Program<'_> {
             let _ = masks.flush();
         }
         if let Some(command) = self.hook {
-            self.failure = hook::work(command, self.options, &news)().err();
+            self.failure = hook::work(command, self.options, &saved_tokens)().err();
         }
         Box::pin(async {})
     }

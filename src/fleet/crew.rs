@@ -298,9 +298,9 @@ impl<S> Hooks for FleetMember<'_, '_, S> {
         self.fleet.helper.borrow().follows_saves()
     }
 
-    fn saved<'a>(&'a mut self, news: SavedTokens<'a>) -> AfterSave<'a> {
+    fn saved<'a>(&'a mut self, saved_tokens: SavedTokens<'a>) -> AfterSave<'a> {
         Box::pin(async move {
-            let work = self.fleet.helper.borrow_mut().after_save(&news);
+            let work = self.fleet.helper.borrow_mut().after_save(&saved_tokens);
             if let Some(work) = work {
                 let done = self.fleet.worker.run(work).await;
                 let lost = || Error::new(Kind::Hook, "the command after the save could not be run");

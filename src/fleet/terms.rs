@@ -62,7 +62,7 @@ pub(crate) trait FleetHooks: Send {
     /// Whether something is run after each save.
     fn follows_saves(&self) -> bool;
     /// Runs it; it may take long.
-    fn after_save(&mut self, news: &SavedTokens<'_>) -> Option<AfterSaveCommand>;
+    fn after_save(&mut self, saved_tokens: &SavedTokens<'_>) -> Option<AfterSaveCommand>;
 }
 
 /// The result for a login that is left out: its token is reported if it is known to be valid long enough.

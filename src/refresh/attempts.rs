@@ -128,12 +128,12 @@ impl<'s> Attempts<'s> {
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the server must not be asked any more.
-    pub(super) async fn turn(&self, plan: &RefreshPlan) -> Result<Option<SendPermit>> {
+    pub(super) async fn permit(&self, plan: &RefreshPlan) -> Result<Option<SendPermit>> {
         let Some(pace) = &self.services.pace else {
             return Ok(None);
         };
-        let turn = pace.turn(self.login, plan, self.is_again()).await;
-        turn.map(Some).map_err(|error| self.remember(error))
+        let permit = pace.permit(self.login, plan, self.is_again()).await;
+        permit.map(Some).map_err(|error| self.remember(error))
     }
 
     /// Whether anything was sent: a request for an app token is something.
@@ -247,8 +247,8 @@ impl<'s> Attempts<'s> {
         claim: &mut impl Claim,
         given: Overrides<'_>,
     ) -> Result<Result<AppToken, Refusal>> {
-        let turn = self.turn(plan).await?;
-        if turn.is_some()
+        let permit = self.permit(plan).await?;
+        if permit.is_some()
             && let Some(token) = self.app_token_of_others(claim, given).await
         {
             return Ok(Ok(token));

@@ -88,19 +88,19 @@ impl Pace {
     ///
     /// # Errors
     /// [`crate::Kind::Temporary`] if the server must not be asked any more.
-    pub(super) async fn turn(
+    pub(super) async fn permit(
         &self,
         login: &str,
         plan: &RefreshPlan,
         is_again: bool,
     ) -> Result<SendPermit> {
-        let (lane, host) = (self.lane(plan), self.host(plan));
+        let (app_pace, host) = (self.app_pace(plan), self.host(plan));
         let (mut queue, mut kept) = (None, None);
         loop {
-            if !self.is_free(&lane) {
+            if !self.is_free(&app_pace) {
                 kept = None;
             }
-            self.way_is_free(plan, &lane, &host).await?;
+            self.wait_until_free(plan, &app_pace, &host).await?;
             let slot = self.shared_slot(login).await?;
             if let Some(slot) = slot {
                 let wait = slot.saturating_sub(machine::uptime());
@@ -108,11 +108,11 @@ impl Pace {
                 sleep(wait).await;
             } else {
                 if queue.is_none() && !is_again {
-                    queue = Some(lane.queue.lock().await);
+                    queue = Some(app_pace.queue.lock().await);
                     continue;
                 }
-                let start = lane.next.get().max(Instant::now());
-                lane.next.set(start + self.spacing);
+                let start = app_pace.next.get().max(Instant::now());
+                app_pace.next.set(start + self.spacing);
                 if !self.spacing.is_zero() {
                     sleep_until(start).await;
                 }
@@ -125,9 +125,9 @@ impl Pace {
             let now = Instant::now();
             let has_missed = match slot {
                 Some(slot) => machine::uptime() > slot + LATEST,
-                None => now < lane.last.get() + self.spacing && !self.spacing.is_zero(),
+                None => now < app_pace.last.get() + self.spacing && !self.spacing.is_zero(),
             };
-            if !self.is_free(&lane) {
+            if !self.is_free(&app_pace) {
                 continue;
             }
             if has_missed {
@@ -137,8 +137,10 @@ impl Pace {
                 continue;
             }
             // Counted from when it is really sent: a late one must not come close to the next.
-            lane.last.set(now);
-            lane.next.set(lane.next.get().max(now + self.spacing));
+            app_pace.last.set(now);
+            app_pace
+                .next
+                .set(app_pace.next.get().max(now + self.spacing));
             return Ok(SendPermit { _permit: permit });
         }
     }
@@ -153,12 +155,17 @@ impl Pace {
         }
     }
 
-    fn is_free(&self, lane: &AppPace) -> bool {
-        !self.is_closed.get() && lane.held_until.get() <= Instant::now()
+    fn is_free(&self, app_pace: &AppPace) -> bool {
+        !self.is_closed.get() && app_pace.held_until.get() <= Instant::now()
     }
 
     /// Waits until sending is allowed.
-    async fn way_is_free(&self, plan: &RefreshPlan, lane: &AppPace, host: &HostPace) -> Result<()> {
+    async fn wait_until_free(
+        &self,
+        plan: &RefreshPlan,
+        app_pace: &AppPace,
+        host: &HostPace,
+    ) -> Result<()> {
         loop {
             let opened = self.opened.notified();
             if self.is_closed.get() {
@@ -168,7 +175,7 @@ impl Pace {
             if host.silent.get() >= MOST_SILENT {
                 return Err(given_up(plan));
             }
-            let (held, now) = (lane.held_until.get(), Instant::now());
+            let (held, now) = (app_pace.held_until.get(), Instant::now());
             if held <= now {
                 return Ok(());
             }
@@ -190,9 +197,11 @@ impl Pace {
         host.silent.set(silent);
         let refusal = refusal.filter(|refusal| !refusal.is_of_one_login);
         if let Some(wait) = refusal.and_then(|refusal| refusal.wait) {
-            let lane = self.lane(plan);
+            let app_pace = self.app_pace(plan);
             let until = Instant::now() + wait;
-            lane.held_until.set(lane.held_until.get().max(until));
+            app_pace
+                .held_until
+                .set(app_pace.held_until.get().max(until));
             if let Some(slots) = &self.slots {
                 slots.hold(login, wait).await;
             }
@@ -238,7 +247,7 @@ impl Pace {
         Rc::clone(hosts.entry(plan.address.origin()).or_insert_with(new))
     }
 
-    fn lane(&self, plan: &RefreshPlan) -> Rc<AppPace> {
+    fn app_pace(&self, plan: &RefreshPlan) -> Rc<AppPace> {
         let mut apps = self.apps.borrow_mut();
         let now = Instant::now();
         let new = || {

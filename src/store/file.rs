@@ -130,13 +130,13 @@ impl FileStore {
             return Err(io::does_not_exist(&self.path, io::MISSING));
         }
         let text = Text::parse(&self.path, &bytes.unwrap_or_default())?;
-        let aim = settle::DesiredText {
+        let desired = settle::DesiredText {
             file: &self.path,
             entries: &entries,
             given: None,
             spare: 0,
         };
-        let text = aim.replay(&text)?.0.unwrap_or(text);
+        let text = desired.replay(&text)?.0.unwrap_or(text);
         let names = if let Some(name) = profile {
             check_name(name)?;
             if !text.document.has_section(name) {

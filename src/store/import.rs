@@ -68,8 +68,8 @@ async fn move_one(
         return go_on(emptying, store, name, &known, deadline).await;
     };
     known.push(token);
-    let luggage = luggage(&snapshot, emptying.may_be_spent(token))?;
-    let found = store.run.hold(name, &luggage, &known, deadline).await?;
+    let imported = imported(&snapshot, emptying.may_be_spent(token))?;
+    let found = store.run.hold(name, &imported, &known, deadline).await?;
     fail_point!("after-hold");
     match found {
         FoundLogin::Held | FoundLogin::Same => known = vec![token],
@@ -106,7 +106,7 @@ async fn go_on(
     Ok(Some(ImportResult::Now))
 }
 
-fn luggage(snapshot: &Snapshot, may_be_spent: bool) -> Result<ImportedLogin> {
+fn imported(snapshot: &Snapshot, may_be_spent: bool) -> Result<ImportedLogin> {
     let view = View::of(snapshot, Overrides::default())?;
     // Nobody could fix it in the store.
     view.check_own_token()?;

@@ -253,11 +253,11 @@ impl Document {
                 replaced.push(self.replacement(pair, value));
                 continue;
             }
-            let spot = self.spot_for(section, changes, index);
+            let point = self.insertion_point(section, changes, index);
             let line_end = self.line_end();
-            let text = format!("{line_end}{}{key}{}{value}", spot.indent, spot.separator);
+            let text = format!("{line_end}{}{key}{}{value}", point.indent, point.separator);
             added.push(Splice {
-                at: spot.at..spot.at,
+                at: point.at..point.at,
                 text,
             });
         }
@@ -280,7 +280,7 @@ impl Document {
 
     /// Where a person would put the missing key `changes[index]`: after the nearest key before it in `changes`, else
     /// before the nearest after it, else after the section's last pair.
-    fn spot_for(
+    fn insertion_point(
         &self,
         section: usize,
         changes: &[(&str, String)],

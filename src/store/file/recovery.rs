@@ -108,17 +108,17 @@ impl FileState {
     /// Restores to the file what dead runs left, and what an old copy removed.
     fn put_back(&mut self, file: &Path, disk: &mut Disk, given: GivenToken<'_>) -> Result<()> {
         let entries = self.entries.clone();
-        let aim = DesiredText {
+        let desired = DesiredText {
             file,
             entries: &entries,
             given,
             spare: self.spare,
         };
-        let (next, mut fits) = aim.replay(&self.text)?;
+        let (next, mut fits) = desired.replay(&self.text)?;
         let is_settled = |(entry, fits): (&Entry, &bool)| *fits || !entry.is_open();
         let path = disk.lock.path.clone();
         if next.is_some() || !entries.iter().zip(&fits).all(is_settled) {
-            let settled = self.settle_leftovers(&aim, disk);
+            let settled = self.settle_leftovers(&desired, disk);
             let settled = settled.map_err(|error| cannot_put_back(&error))?;
             if entries.iter().any(Entry::is_open) {
                 self.tell_put_back();
@@ -147,14 +147,14 @@ impl FileState {
             return Ok(());
         };
         let entries = self.entries.clone();
-        let aim = DesiredText {
+        let desired = DesiredText {
             file,
             entries: &entries,
             given: None,
             spare: self.spare,
         };
-        let healed = aim.replay(&self.text).and_then(|(next, _)| match next {
-            Some(_) => self.settle_leftovers(&aim, &mut disk).map(Some),
+        let healed = desired.replay(&self.text).and_then(|(next, _)| match next {
+            Some(_) => self.settle_leftovers(&desired, &mut disk).map(Some),
             None => Ok(None),
         });
         self.disk = Some(disk);
@@ -165,16 +165,20 @@ impl FileState {
     }
 
     /// Restores what dead runs left, with space reserved for it.
-    fn settle_leftovers(&mut self, aim: &DesiredText<'_>, disk: &mut Disk) -> Result<SettledText> {
+    fn settle_leftovers(
+        &mut self,
+        desired: &DesiredText<'_>,
+        disk: &mut Disk,
+    ) -> Result<SettledText> {
         let bytes = self.text.document.text().len() as u64 + self.spare;
         disk.reserve(bytes)?;
         let opened = match self.journals.last() {
             Some(journal) => journal.reserve(bytes).map(|()| Arc::clone(journal)),
             None => self.open_journal(&disk.lock.path, bytes),
         };
-        let journal = opened.map_err(|error| cannot_keep_journal(aim.file, error))?;
+        let journal = opened.map_err(|error| cannot_keep_journal(desired.file, error))?;
         let mut text = Arc::clone(&self.text);
-        let settled = aim.settle(disk, Some(&journal), &mut text);
+        let settled = desired.settle(disk, Some(&journal), &mut text);
         if settled.is_err() && journal.length() == 0 {
             journal.remove();
             self.journals.pop();
@@ -185,7 +189,10 @@ impl FileState {
         let settled = settled?;
         let before = mem::replace(&mut self.text, text);
         let has_changed = |profile: &&str| self.text.token(profile) != before.token(profile);
-        let profiles = aim.entries.iter().map(|entry| entry.pair.profile.as_str());
+        let profiles = desired
+            .entries
+            .iter()
+            .map(|entry| entry.pair.profile.as_str());
         self.put_back
             .extend(profiles.filter(has_changed).map(str::to_owned));
         Ok(settled)

@@ -36,14 +36,14 @@ pub(super) struct SaveResult {
 impl SaveJob {
     /// Applies the journal to the file.
     pub(super) fn run(mut self) -> SaveResult {
-        let aim = DesiredText {
+        let desired = DesiredText {
             file: &self.file,
             entries: &self.entries,
             given: None,
             spare: self.spare,
         };
         let journal = self.journal.as_deref();
-        let settled = aim.settle(&mut self.disk, journal, &mut self.text);
+        let settled = desired.settle(&mut self.disk, journal, &mut self.text);
         SaveResult {
             disk: self.disk,
             text: self.text,

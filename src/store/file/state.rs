@@ -334,14 +334,14 @@ impl FileState {
             return true;
         }
         let (journal, entries) = (self.journals.last().cloned(), self.entries.clone());
-        let aim = DesiredText {
+        let desired = DesiredText {
             file,
             entries: &entries,
             given: None,
             spare: self.spare,
         };
         let mut text = Arc::clone(&self.text);
-        let settled = aim.settle(disk, journal.as_deref(), &mut text);
+        let settled = desired.settle(disk, journal.as_deref(), &mut text);
         self.take_text(text);
         match settled {
             Ok(settled) => {

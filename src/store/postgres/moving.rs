@@ -69,16 +69,16 @@ impl Run {
     pub(crate) async fn hold(
         &self,
         name: &str,
-        luggage: &ImportedLogin,
+        imported: &ImportedLogin,
         known: &[Fingerprint],
         deadline: Instant,
     ) -> Result<FoundLogin> {
         let link = &self.link;
-        let hold = async || self.try_to_hold(name, luggage, known).await;
+        let hold = async || self.try_to_hold(name, imported, known).await;
         if link.again(deadline, hold).await? {
             return Ok(FoundLogin::Held);
         }
-        let token = luggage.tokens.refresh_token.as_ref().map(Fingerprint::of);
+        let token = imported.tokens.refresh_token.as_ref().map(Fingerprint::of);
         let look = async || self.tokens_there(name, token).await;
         let Some(there) = link.again(deadline, look).await? else {
             return Ok(FoundLogin::Other(
@@ -100,10 +100,10 @@ impl Run {
     async fn try_to_hold(
         &self,
         name: &str,
-        luggage: &ImportedLogin,
+        imported: &ImportedLogin,
         known: &[Fingerprint],
     ) -> Result<bool, StatementError> {
-        let kept = &luggage.kept;
+        let kept = &imported.kept;
         let app = kept.app_id.as_ref().map(|id| StoredApp {
             id: id.clone(),
             service: kept.service.clone(),
@@ -116,11 +116,11 @@ impl Run {
         let seal =
             |column, secret: &Option<SecretString>| self.seal(&owner, column, secret.as_ref());
         let ahead = self.link.clock_ahead();
-        let tokens = luggage.tokens.clone().by_clock(ahead);
+        let tokens = imported.tokens.clone().by_clock(ahead);
         let refresh = seal("refresh_token", &tokens.refresh_token)?;
         let access = seal("access_token", &tokens.access_token)?;
-        let app_token = seal(APP_TOKEN, &luggage.app_token)?;
-        let app_token_end = luggage.app_token_end.map(|end| later(end, ahead));
+        let app_token = seal(APP_TOKEN, &imported.app_token)?;
+        let app_token_end = imported.app_token_end.map(|end| later(end, ahead));
         let token = tokens.refresh_token.as_ref().map(Fingerprint::of);
         let token = token.map(|token| token.to_string());
         let known: Vec<String> = known.iter().map(ToString::to_string).collect();
@@ -131,7 +131,7 @@ impl Run {
             .filter(|known| Some(*known) != token.as_ref());
         let previous = spent.next().cloned();
         let older: Vec<String> = spent.cloned().collect();
-        let api = luggage.api.name();
+        let api = imported.api.name();
         let (app_id, service) = key.unzip();
         let parameters = [
             text(&name),
@@ -147,7 +147,7 @@ impl Run {
             text(&kept.addresses.token),
             text(&app_id),
             text(&service),
-            flag(&luggage.may_be_spent),
+            flag(&imported.may_be_spent),
             text(&self.holder),
             (&known as _, Type::TEXT_ARRAY),
             text(&app_token),

@@ -142,7 +142,7 @@ fn a_done_pair_heals_an_old_copy_and_never_fills_the_emptied_section() {
     pair.spent = vec![print("ur-0")];
     (pair.predecessor, pair.held) = (Some(print("ur-0")), Some(print("ur-0")));
     let entries = [Entry::new(pair.into(), Source::Done)];
-    let aim = DesiredText {
+    let desired = DesiredText {
         file,
         entries: &entries,
         given: None,
@@ -150,7 +150,7 @@ fn a_done_pair_heals_an_old_copy_and_never_fills_the_emptied_section() {
     };
     let changes = |text: &str| {
         let text = Text::parse(file, text.as_bytes()).unwrap();
-        aim.replay(&text).unwrap().0.is_some()
+        desired.replay(&text).unwrap().0.is_some()
     };
     let text = "[TOKEN]\nrefresh_token = ur-1\n";
     assert!(!changes(text));

@@ -212,7 +212,7 @@ fn hash_entries(entries: &[Entry], state: &mut impl Hasher) {
     }
 }
 
-fn aim(entries: &[Entry], given: Option<Token>) -> DesiredText<'_> {
+fn desired(entries: &[Entry], given: Option<Token>) -> DesiredText<'_> {
     DesiredText {
         file: Path::new("FILE"),
         entries,
@@ -560,7 +560,7 @@ impl World {
         }
         let parsed = Text::parse(Path::new("FILE"), text.as_bytes()).unwrap();
         let new = |entries: &[Entry]| {
-            let (next, fits) = aim(entries, given).replay(&parsed).unwrap();
+            let (next, fits) = desired(entries, given).replay(&parsed).unwrap();
             (next.map(|next| Rc::from(next.document.text())), fits)
         };
         let replayed: (Option<Rc<str>>, _) = new(entries);
