@@ -1,4 +1,4 @@
-//! Many logins in one run: the same story for each, side by side ([`Story::tell`]). The store says which are next: a
+//! Many logins in one run: the same story for each, side by side ([`crate::refresh::Story::tell`]). The store says which are next: a
 //! file all at once, a database a few at a time, since other runs work there, too.
 //!
 //! Promises:
@@ -139,7 +139,7 @@ fn all_left_out(
 fn all_valid(logins: &[PerLogin<Snapshot>], options: &Options) -> Option<LoginResults> {
     let settled = |(name, snapshot): &PerLogin<Snapshot>| {
         let view = View::of(snapshot.as_ref().ok()?, options.given()).ok()?;
-        let tokens = view.lasting(SignedDuration::ZERO)?;
+        let tokens = view.still_valid(SignedDuration::ZERO)?;
         let outcome = outcome(tokens.clone(), view.api(), false);
         Some((name.clone(), outcome.into()))
     };

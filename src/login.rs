@@ -27,7 +27,7 @@ use crate::protocol::consent::{self, CodeGrant, ConsentAnswer, ConsentRequest};
 use crate::protocol::{self, Api, App, Refusal, Reply, Request, Response, Secrets};
 use crate::refresh::attempts::{Received, Services, tokens};
 use crate::refresh::retries::{self, Retries};
-use crate::refresh::{Hooks, Options, Outcome, Story, kept, save};
+use crate::refresh::{Hooks, Options, Outcome, Story, reply_is_kept, save};
 use crate::store::open::on_store;
 use crate::store::{Claim, Reservation, Reserved, Store, WantedLogin};
 use failure::{check_whole, flawed, refused};
@@ -95,7 +95,7 @@ pub(crate) trait ConsentMethod {
 /// Gets a pair by a user's consent, and saves it.
 ///
 /// # Errors
-/// See [`Kind`]; nothing is changed unless a pair came.
+/// See [`crate::Kind`]; nothing is changed unless a pair came.
 pub(crate) fn run(
     options: &Options,
     login: &LoginOptions,
@@ -284,7 +284,7 @@ impl<'a, S: Store> Login<'a, S> {
             let Some(pause) = pause else {
                 return Err(error);
             };
-            retries::tell(&error, pause);
+            retries::log_retry(&error, pause);
             lost_before |= maybe_spent;
             thread::sleep(pause);
         }
@@ -326,7 +326,7 @@ impl<'a, S: Store> Login<'a, S> {
             Reply::Rotated(rotation) => rotation,
             Reply::Refused(refusal) => {
                 if let Some(reply) = unread {
-                    return Err(kept(&room, &reply, &self.refused(refusal, false)));
+                    return Err(reply_is_kept(&room, &reply, &self.refused(refusal, false)));
                 }
                 drop(room.release());
                 return Ok(Err(refusal));
@@ -335,7 +335,7 @@ impl<'a, S: Store> Login<'a, S> {
         let complaint = flawed(&self.plan, &rotation);
         let tokens = tokens(rotation, sent_at);
         if let (Some(reply), Some(complaint)) = (&unread, &complaint) {
-            return Err(kept(&room, reply, complaint));
+            return Err(reply_is_kept(&room, reply, complaint));
         }
         check_whole(&self.plan, &tokens)?;
         let received = Received {

@@ -6,7 +6,7 @@
 
 mod absent;
 #[cfg(feature = "postgres")]
-mod kept;
+mod app_and_addresses;
 pub(crate) mod key;
 mod login_id;
 mod overrides;
@@ -16,13 +16,13 @@ mod sense;
 pub(crate) mod settings;
 mod snapshot;
 mod spent;
-pub(crate) mod standing;
+pub(crate) mod status;
 mod successor;
 pub(crate) mod values;
 mod view;
 
 #[cfg(feature = "postgres")]
-pub(crate) use kept::Kept;
+pub(crate) use app_and_addresses::AppAndAddresses;
 pub(crate) use login_id::{LoginId, NO_PROFILE, check_name};
 pub(crate) use overrides::Overrides;
 pub(crate) use plan::{AppProof, LoginPlan, RefreshPlan};
@@ -31,4 +31,4 @@ pub(crate) use snapshot::Snapshot;
 pub(crate) use spent::SpentTokens;
 pub(crate) use successor::{Origin, Successor};
 pub(crate) use values::{Pair, Profile};
-pub(crate) use view::{View, consent_api, twin};
+pub(crate) use view::{View, consent_api, token_of_another};

@@ -147,8 +147,8 @@ impl<S: Store> Story<'_, S> {
             let view = View::of(claim.snapshot(), given)?;
             let before = before.filter(|_| claim.had_company());
             let shared = before.and_then(|before| view.refreshed_since(before));
-            let lasting = || self.options.lasting(&view).filter(|_| !self.is_due);
-            if let Some(saved) = shared.or_else(lasting) {
+            let still_valid = || self.options.still_valid(&view).filter(|_| !self.is_due);
+            if let Some(saved) = shared.or_else(still_valid) {
                 return outcome(saved.clone(), view.api(), false);
             }
             if claim
@@ -206,7 +206,7 @@ impl<S: Store> Story<'_, S> {
                         .await?;
                     continue;
                 }
-                Ok(AttemptResult::Unread(reply, error)) => kept(&room, &reply, &error),
+                Ok(AttemptResult::Unread(reply, error)) => reply_is_kept(&room, &reply, &error),
                 Err(error) => error,
             };
             drop(permit);
@@ -331,7 +331,7 @@ pub(crate) async fn save<R: Reservation>(
     hooks: &mut dyn Hooks,
 ) -> Result<Outcome> {
     let complaint = match (received.unread, received.complaint) {
-        (Some(reply), Some(complaint)) => Some(kept(&room, &reply, &complaint)),
+        (Some(reply), Some(complaint)) => Some(reply_is_kept(&room, &reply, &complaint)),
         (_, complaint) => complaint,
     };
     let snapshot = room.snapshot().clone();
@@ -349,7 +349,7 @@ pub(crate) async fn save<R: Reservation>(
     let takes_place = view.new_token().and(successor.held);
     let saved = match room.save(successor, &*hooks.hurry()).await {
         Ok(saved) => saved,
-        Err(error) => return Err(weightier(error, complaint)),
+        Err(error) => return Err(graver(error, complaint)),
     };
     let login = &snapshot.login;
     if takes_place.is_some() {
@@ -377,7 +377,7 @@ pub(crate) async fn save<R: Reservation>(
 }
 
 /// Which of two errors ends a run whose save failed; the other is a warning.
-fn weightier(error: Error, complaint: Option<Error>) -> Error {
+fn graver(error: Error, complaint: Option<Error>) -> Error {
     match complaint {
         None => error,
         // What could not be kept holds the only copy of a refresh token.
@@ -393,9 +393,9 @@ fn weightier(error: Error, complaint: Option<Error>) -> Error {
 }
 
 /// Keeps a reply that may hold the only copy of a pair: the error then names the place.
-pub(crate) fn kept<R: Reservation>(room: &R, reply: &[u8], error: &Error) -> Error {
+pub(crate) fn reply_is_kept<R: Reservation>(room: &R, reply: &[u8], error: &Error) -> Error {
     match room.keep_reply(reply) {
-        Ok(kept) => failure::naming(error, kept),
+        Ok(reply_is_kept) => failure::naming(error, reply_is_kept),
         Err(lost) => lost,
     }
 }
@@ -434,7 +434,7 @@ fn run_on<S: Store>(
         .and_then(|before| View::of(before, given).ok());
     // No lock, no TLS, and for a file no waiting: this runs before every call of an API.
     if let Some(view) = &view
-        && let Some(tokens) = options.lasting(view)
+        && let Some(tokens) = options.still_valid(view)
     {
         store.warn();
         return outcome(tokens.clone(), view.api(), false);
@@ -478,7 +478,7 @@ pub(crate) fn or_saved(
     };
     let view = view.filter(|_| options.min_ttl.is_some());
     let saved = view.and_then(|view| {
-        let tokens = view.lasting(SignedDuration::ZERO)?;
+        let tokens = view.still_valid(SignedDuration::ZERO)?;
         outcome(tokens.clone(), view.api(), false).ok()
     });
     match saved {

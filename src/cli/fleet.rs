@@ -82,7 +82,7 @@ pub(super) fn run(
         report.failure(fleet_report.stderr, &error, None);
     }
     if is_watched {
-        fleet_report.end();
+        fleet_report.report_end();
     }
     Ok(fleet_report.counts.exit_code())
 }
@@ -126,7 +126,7 @@ impl FleetHooks for ProgramHooks {
 #[derive(Default)]
 struct ResultCounts {
     refreshed: usize,
-    lasting: usize,
+    still_valid: usize,
     failed: usize,
     worst: Option<Kind>,
 }
@@ -143,7 +143,7 @@ const WORST_FIRST: [Kind; 6] = [
 
 impl ResultCounts {
     fn is_empty(&self) -> bool {
-        self.refreshed + self.lasting + self.failed == 0
+        self.refreshed + self.still_valid + self.failed == 0
     }
 
     fn fail(&mut self, error: &Error) {
@@ -199,7 +199,7 @@ impl ResultListener for FleetReport<'_> {
         if outcome.as_ref().is_some_and(|outcome| outcome.refreshed) {
             self.counts.refreshed += 1;
         } else if error.is_none() {
-            self.counts.lasting += 1;
+            self.counts.still_valid += 1;
         }
         let line = outcome.filter(|_| self.json);
         let line = line.map(|o| output::outcome_json(self.options, name, &o));
@@ -290,14 +290,14 @@ impl FleetReport<'_> {
     }
 
     /// Tells how it ended.
-    fn end(&mut self) {
+    fn report_end(&mut self) {
         if self.all == Some(0) {
             return;
         }
         let keeper = self.options.keeper();
         let ResultCounts {
             refreshed,
-            lasting,
+            still_valid,
             failed,
             ..
         } = self.counts;
@@ -305,7 +305,7 @@ impl FleetReport<'_> {
             Some(all) => format!("{refreshed} of {all} profiles of {keeper} refreshed"),
             None => format!("{refreshed} logins of {keeper} refreshed"),
         };
-        for (count, what) in [(lasting, "had a valid token"), (failed, "failed")] {
+        for (count, what) in [(still_valid, "had a valid token"), (failed, "failed")] {
             if count > 0 {
                 summary.push_str(&format!(", {count} {what}"));
             }

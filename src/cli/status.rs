@@ -16,7 +16,7 @@ use crate::driver::Driver;
 use crate::error::{Error, Hint, Kind, Result};
 #[cfg(feature = "postgres")]
 use crate::platform::signals::Mask;
-use crate::profile::standing::NextStep;
+use crate::profile::status::NextStep;
 use crate::refresh::Options;
 use crate::store::database::Database;
 use crate::store::file::FileStore;

@@ -29,10 +29,10 @@ pub(super) fn run(
         }
         StoreTask::Init { print_sql: true } => print(console.stdout, &schema::sql()),
         StoreTask::Init { print_sql: false } => {
-            let database = named(options)?;
+            let database = named_database(options)?;
             let settings = options.connection(Mask::shield_thread);
             let done = Driver::default().run(postgres::set_up(database, &settings))??;
-            tell(cli, console, &done);
+            say_unless_quiet(cli, console, &done);
             Ok(())
         }
         StoreTask::Import { from: Some(_) } => import_line(cli, options, console),
@@ -55,7 +55,7 @@ use {
 
 /// The store that was named.
 #[cfg(feature = "postgres")]
-fn named(options: &Options) -> Result<&Database> {
+fn named_database(options: &Options) -> Result<&Database> {
     options.store.as_ref().ok_or_else(|| {
         Error::config("no store is named").with_hint(Hint::fixed(
             "name it with --store postgres://USER@HOST/DATABASE, or in FEISHU_STORE",
@@ -65,13 +65,18 @@ fn named(options: &Options) -> Result<&Database> {
 }
 
 #[cfg(feature = "postgres")]
-fn opened(options: &Options) -> Result<PostgresStore> {
+fn open_store(options: &Options) -> Result<PostgresStore> {
     let settings = options.connection(Mask::shield_thread);
-    PostgresStore::open(named(options)?, &settings, options.lock_timeout, None)
+    PostgresStore::open(
+        named_database(options)?,
+        &settings,
+        options.lock_timeout,
+        None,
+    )
 }
 
 #[cfg(feature = "postgres")]
-fn tell(cli: &Cli, console: &mut Console<'_>, line: &str) {
+fn say_unless_quiet(cli: &Cli, console: &mut Console<'_>, line: &str) {
     if !cli.is_quiet() {
         say(console.stderr, line);
     }
@@ -80,7 +85,7 @@ fn tell(cli: &Cli, console: &mut Console<'_>, line: &str) {
 /// Moves logins out of a file. One that cannot move does not stop the others.
 #[cfg(feature = "postgres")]
 fn import_file(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Result<()> {
-    let store = opened(options)?;
+    let store = open_store(options)?;
     let file = FileStore::new(&options.config_file, Mask::shield_thread);
     let only = Some(options.profile.as_str()).filter(|_| cli.names_profile(console.env));
     let (mut moved, mut failed) = (0, None);
@@ -110,7 +115,7 @@ fn import_file(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Resul
     match failed {
         Some(error) => Err(error),
         None if moved == 0 => {
-            tell(cli, console, &format!("{} has no login to move", shown.0));
+            say_unless_quiet(cli, console, &format!("{} has no login to move", shown.0));
             Ok(())
         }
         None => Ok(()),
@@ -124,7 +129,7 @@ const LONGEST_LINE: u64 = 4 << 20;
 /// Takes a sealed line from stdin.
 #[cfg(feature = "postgres")]
 fn import_line(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Result<()> {
-    let store = opened(options)?;
+    let store = open_store(options)?;
     let mut text = String::new();
     let read = (&mut console.stdin)
         .take(LONGEST_LINE)
@@ -143,6 +148,6 @@ fn import_line(cli: &Cli, options: &Options, console: &mut Console<'_>) -> Resul
             "that is a server's reply: put its refresh token into an INI file, and move it with store import -c FILE".to_owned()
         }
     };
-    tell(cli, console, &told);
+    say_unless_quiet(cli, console, &told);
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::terms::{FleetEvent, FleetHooks, FleetResult, LoginResult, left_out};
 use crate::error::{Error, Kind, Result};
-use crate::profile::{Snapshot, View, twin};
+use crate::profile::{Snapshot, View, token_of_another};
 use crate::refresh::attempts::Services;
 use crate::refresh::pace::Pace;
 use crate::refresh::{AfterSave, Hooks, Options, SavedTokens, Story, or_saved};
@@ -187,7 +187,7 @@ impl<S: ManyLogins> Fleet<'_, S> {
         let owner = snapshot.fingerprint();
         let owner = owner.and_then(|token| self.owners.borrow().get(&token).cloned());
         if let Some(owner) = owner.filter(|owner| owner != name) {
-            return Err(twin(&snapshot.login, &owner)).into();
+            return Err(token_of_another(&snapshot.login, &owner)).into();
         }
         let given = self.options.given();
         let story = Story {

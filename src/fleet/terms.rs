@@ -57,7 +57,7 @@ pub(crate) trait FleetHooks: Send {
     /// From now on, `tell` is called when a signal waits.
     ///
     /// # Errors
-    /// [`Kind::Temporary`] if the system cannot start a thread for it.
+    /// [`crate::Kind::Temporary`] if the system cannot start a thread for it.
     fn when_a_signal_waits(&mut self, tell: Box<dyn Fn() + Send>) -> Result<()>;
     /// Whether something is run after each save.
     fn follows_saves(&self) -> bool;
@@ -68,12 +68,12 @@ pub(crate) trait FleetHooks: Send {
 /// The result for a login that is left out: its token is reported if it is known to be valid long enough.
 pub(super) fn left_out(snapshot: &Snapshot, options: &Options) -> LoginResult {
     let view = View::of(snapshot, options.given());
-    let lasting = view.ok().and_then(|view| {
-        let tokens = options.lasting(&view)?;
+    let still_valid = view.ok().and_then(|view| {
+        let tokens = options.still_valid(&view)?;
         outcome(tokens.clone(), view.api(), false).ok()
     });
     LoginResult {
-        outcome: lasting,
+        outcome: still_valid,
         error: None,
     }
 }

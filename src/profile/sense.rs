@@ -81,7 +81,7 @@ impl View<'_> {
             Shape::UserToken => USER_TOKEN,
             Shape::RefreshToken | Shape::Signed => return Ok(()),
         };
-        Err(self.senseless(key::REFRESH_TOKEN, reason))
+        Err(self.wrong_form(key::REFRESH_TOKEN, reason))
     }
 
     /// Refuses what cannot identify an app.
@@ -98,7 +98,7 @@ impl View<'_> {
             Shape::RefreshToken | Shape::UserToken => NO_APP_TOKEN,
             Shape::AppToken | Shape::Signed | Shape::Other => return Ok(()),
         };
-        Err(self.senseless(key::APP_ACCESS_TOKEN, reason))
+        Err(self.wrong_form(key::APP_ACCESS_TOKEN, reason))
     }
 
     /// Whether a person put the tokens there: none has been spent yet.
@@ -122,7 +122,7 @@ impl View<'_> {
         Ok(address.vendor().is_some() && !address.is_whole())
     }
 
-    fn senseless(&self, key: &str, reason: WrongForm) -> Error {
+    fn wrong_form(&self, key: &str, reason: WrongForm) -> Error {
         let message = format!("{}: the {key} {}", self.login(), reason.is);
         Error::config(message).with_hint(reason.hint)
     }

@@ -103,7 +103,7 @@ impl<'v> View<'v> {
 
     /// The saved tokens, if the access token lives longer than `least` and nothing else is asked
     /// for: no new refresh token, no other scope or endpoint.
-    pub(crate) fn lasting(&self, least: SignedDuration) -> Option<&'v Tokens> {
+    pub(crate) fn still_valid(&self, least: SignedDuration) -> Option<&'v Tokens> {
         let now = self.snapshot.now();
         let pair = &self.profile().pair;
         let token = pair.tokens.access_token.as_ref()?;
@@ -130,7 +130,7 @@ impl<'v> View<'v> {
     pub(crate) fn refreshed_since(&self, before: &Snapshot) -> Option<&'v Tokens> {
         let (print, old) = (self.snapshot.fingerprint(), before.fingerprint());
         let last = before.profile.pair.tokens.scope.as_deref();
-        let tokens = self.lasting(SignedDuration::ZERO);
+        let tokens = self.still_valid(SignedDuration::ZERO);
         let changed = print.is_some() && print != old;
         tokens.filter(|_| changed && self.scope_fits(last.unwrap_or_default()))
     }
@@ -155,7 +155,9 @@ impl<'v> View<'v> {
     pub(super) fn check_unspent(&self, token: &SecretString) -> Result<()> {
         let owner = self.snapshot.spent_by.get(&Fingerprint::of(token));
         match owner {
-            Some(owner) if *owner != self.login().profile => Err(twin(self.login(), owner)),
+            Some(owner) if *owner != self.login().profile => {
+                Err(token_of_another(self.login(), owner))
+            }
             _ => Ok(()),
         }
     }
@@ -258,7 +260,7 @@ fn not_standard(login: &LoginId, api: Api) -> Error {
 }
 
 /// The error for a second login with one refresh token: sent twice, it could end both.
-pub(crate) fn twin(login: &LoginId, owner: &str) -> Error {
+pub(crate) fn token_of_another(login: &LoginId, owner: &str) -> Error {
     let message = format!(
         "{login}: has the refresh token of [{owner}], which works once; nothing was sent for it"
     );

@@ -114,7 +114,7 @@ impl KnownAppToken {
             (self.refusal, self.is_final) = (Some(refusal), true);
             return Err(error);
         };
-        retries::tell(&error, pause);
+        retries::log_retry(&error, pause);
         self.not_before = Some(Instant::now() + pause);
         Ok(pause)
     }

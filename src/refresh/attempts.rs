@@ -406,7 +406,7 @@ impl<'s> Attempts<'s> {
         let Some(pause) = pause else {
             return Err(error);
         };
-        retries::tell(&error, pause);
+        retries::log_retry(&error, pause);
         Ok(pause)
     }
 }

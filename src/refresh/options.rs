@@ -91,9 +91,9 @@ impl Default for Options {
 
 impl Options {
     /// The saved tokens, if they are valid as long as was asked.
-    pub(crate) fn lasting<'v>(&self, view: &View<'v>) -> Option<&'v Tokens> {
+    pub(crate) fn still_valid<'v>(&self, view: &View<'v>) -> Option<&'v Tokens> {
         let least = SignedDuration::try_from(self.min_ttl?).unwrap_or(SignedDuration::MAX);
-        view.lasting(least)
+        view.still_valid(least)
     }
 
     pub(crate) fn lock_deadline(&self) -> Instant {

@@ -72,7 +72,7 @@ impl Retries {
 }
 
 /// Reports a failure that is followed by another attempt.
-pub(crate) fn tell(error: &Error, pause: Duration) {
+pub(crate) fn log_retry(error: &Error, pause: Duration) {
     let said = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
     if pause > LONG_PAUSE {
         log::warn!("{said}");

@@ -113,7 +113,7 @@ fn imported(snapshot: &Snapshot, may_be_spent: bool) -> Result<ImportedLogin> {
     Ok(ImportedLogin {
         api: view.api(),
         tokens: view.tokens().clone(),
-        kept: view.kept()?,
+        app_and_addresses: view.app_and_addresses()?,
         app_token: snapshot.profile.app_access_token.clone(),
         app_token_end: snapshot.profile.app_expires_at,
         may_be_spent,

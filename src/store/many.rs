@@ -55,7 +55,7 @@ impl Due {
     pub(crate) fn leaves_out(&self, view: &View<'_>) -> bool {
         let (min_ttl, keep_alive) = (self.min_ttl.map(signed), self.keep_alive.map(signed));
         (min_ttl.is_some() || keep_alive.is_some())
-            && min_ttl.is_none_or(|least| view.lasting(least).is_some())
+            && min_ttl.is_none_or(|least| view.still_valid(least).is_some())
             && keep_alive.is_none_or(|least| view.is_alive_for(least))
     }
 }

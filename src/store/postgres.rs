@@ -12,7 +12,7 @@
 //!    until the database has it or its successor ([`journal`]).
 //! 4. A failed database or a lost answer is not an outcome: reconnect, and ask again.
 //!
-//! [`address`] (with [`passfile`]) says where the database is, [`connection`] connects, by [`tls`], [`trouble`] is what
+//! [`address`] (with [`passfile`]) says where the database is, [`connection`] connects, by [`tls`], [`statement_error`] is what
 //! goes wrong there, and [`link`] retries. [`schema`] creates the tables, [`statements`] has all statements, [`row`] is
 //! what a row says, [`facts`] what belongs to a pair, and [`sealing`] encrypts its secrets. A [`run`] has
 //! [`claim`]s, [`saving`] brings a pair into the database, [`moving`] a login from a file; a [`survey`] only reads. A
@@ -36,10 +36,10 @@ mod saving;
 pub(crate) mod schema;
 pub(crate) mod sealing;
 mod slots;
+mod statement_error;
 mod statements;
 mod survey;
 mod tls;
-mod trouble;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ pub(crate) async fn set_up(
         let (client, _carrier) = connector.connect_to_set_up().await?;
         schema::set_up(&client, &shown).await
     };
-    let there = done.await.map_err(|trouble| trouble.error(&shown))?;
+    let there = done.await.map_err(|failed| failed.error(&shown))?;
     Ok(match there {
         0 => format!("{shown} has its tables now"),
         there if there == schema::VERSION => format!("{shown} had its tables already"),

@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::cli::output::line;
 use crate::error::{Error, Hint, Result};
 use crate::profile::Snapshot;
-use crate::profile::standing::{self, HeldToken, NextStep, Status};
+use crate::profile::status::{self, HeldToken, NextStep, Status};
 use crate::protocol::Api;
 use crate::refresh::Options;
 use crate::store::PerLogin;
@@ -114,7 +114,7 @@ impl Survey {
             .find_map(|(_, login)| Some(login.as_ref().ok()?.clock_ahead));
         let now = later(Timestamp::now(), clock_ahead.unwrap_or_default());
         let profiles = logins.into_iter().map(|(name, snapshot)| match snapshot {
-            Ok(snapshot) => standing::status(&snapshot, given(&name), now),
+            Ok(snapshot) => status::status(&snapshot, given(&name), now),
             Err(error) => Ok(Status::unreadable(name, &error)),
         });
         let mut profiles: Vec<Status> = profiles.collect::<Result<_>>()?;

@@ -179,7 +179,7 @@ impl Emptying {
             return Err(must_go(paths.first().map_or(&self.file, |path| path)));
         }
         state.leftovers.drain(..).for_each(|left| left.remove());
-        see_them_gone(&paths)?;
+        check_removed(&paths)?;
         self.keep_doubts();
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Emptying {
             journal.remove();
         }
         let paths: Vec<_> = journals.iter().map(|j| j.path().to_owned()).collect();
-        see_them_gone(&paths)?;
+        check_removed(&paths)?;
         self.keep_doubts();
         Ok(())
     }
@@ -269,7 +269,7 @@ impl Emptying {
 }
 
 /// Whether removed files are gone, even after a power cut.
-fn see_them_gone(paths: &[PathBuf]) -> Result<()> {
+fn check_removed(paths: &[PathBuf]) -> Result<()> {
     if let Some(path) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(must_go(path));
     }

@@ -43,7 +43,7 @@ pub(super) struct Lock {
 pub(super) struct LockQueue<'q> {
     path: &'q Path,
     deadline: Instant,
-    told: bool,
+    is_reported: bool,
 }
 
 impl<'q> LockQueue<'q> {
@@ -51,7 +51,7 @@ impl<'q> LockQueue<'q> {
         LockQueue {
             path,
             deadline,
-            told: false,
+            is_reported: false,
         }
     }
 
@@ -74,9 +74,9 @@ impl<'q> LockQueue<'q> {
         if left.is_zero() {
             return Err(busy(self.path));
         }
-        if !self.told {
+        if !self.is_reported {
             log::info!("waiting for another run on {}", self.path.display());
-            self.told = true;
+            self.is_reported = true;
         }
         thread::sleep(LOCK_POLL.min(left));
         Ok(())

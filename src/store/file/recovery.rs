@@ -121,9 +121,9 @@ impl FileState {
             let settled = self.settle_leftovers(&desired, disk);
             let settled = settled.map_err(|error| cannot_put_back(&error))?;
             if entries.iter().any(Entry::is_open) {
-                self.tell_put_back();
+                self.warn_of_put_back();
             } else {
-                settled.tell_old_copy(file);
+                settled.warn_of_old_copy(file);
             }
             fits = settled.fits;
         } else if entries.iter().any(Entry::is_open) {
@@ -159,7 +159,7 @@ impl FileState {
         });
         self.disk = Some(disk);
         if let Some(settled) = healed? {
-            settled.tell_old_copy(file);
+            settled.warn_of_old_copy(file);
         }
         Ok(())
     }
@@ -198,7 +198,7 @@ impl FileState {
         Ok(settled)
     }
 
-    fn tell_put_back(&self) {
+    fn warn_of_put_back(&self) {
         let mut held: Vec<_> = self.leftovers.iter().map(Leftover::path).collect();
         held.extend(self.rescues.iter().map(Rescue::path));
         for path in held.into_iter().filter(|_| !self.put_back.is_empty()) {

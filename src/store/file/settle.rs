@@ -38,7 +38,7 @@ pub(super) struct SettledText {
 
 impl SettledText {
     /// Reports another program that wrote an old copy over the file, if that was why it was changed.
-    pub(super) fn tell_old_copy(&self, file: &Path) {
+    pub(super) fn warn_of_old_copy(&self, file: &Path) {
         if self.has_changed {
             let file = file.display();
             log::warn!(

@@ -345,7 +345,7 @@ impl FileState {
         self.take_text(text);
         match settled {
             Ok(settled) => {
-                settled.tell_old_copy(file);
+                settled.warn_of_old_copy(file);
                 !entries
                     .iter()
                     .zip(settled.fits)

@@ -19,9 +19,9 @@ use tokio_postgres::{Client, Row};
 
 use super::address::{DatabaseAddress, DatabaseHost, HostName, is_loopback};
 use super::schema;
+use super::statement_error::{ErrorNature, StatementError, field};
 use super::statements::Parameter;
 use super::tls::Tls;
-use super::trouble::{ErrorNature, StatementError, field};
 use crate::client::{look_up, tls};
 use crate::error::Result;
 
@@ -102,11 +102,11 @@ impl Connector {
         &self,
         accept: impl AsyncFn((Client, ConnectionTask), &str) -> Result<T, StatementError>,
     ) -> Result<T, StatementError> {
-        let mut trouble: Option<StatementError> = None;
+        let mut failed: Option<StatementError> = None;
         for host in &self.address.hosts {
             let shown = host.shown();
             for ip in self.addresses(host).await.unwrap_or_else(|lost| {
-                trouble.get_or_insert(lost);
+                failed.get_or_insert(lost);
                 Vec::new()
             }) {
                 let found = match self.open(host, ip, &shown).await {
@@ -117,18 +117,17 @@ impl Connector {
                     Ok(found) => return Ok(found),
                     // What a person must fix is reported, whatever else is wrong.
                     Err(lost)
-                        if trouble
+                        if failed
                             .as_ref()
                             .is_none_or(|t| t.nature != ErrorNature::Wrong) =>
                     {
-                        trouble = Some(lost);
+                        failed = Some(lost);
                     }
                     Err(_) => {}
                 }
             }
         }
-        Err(trouble
-            .unwrap_or_else(|| StatementError::unreachable("any host", &"it has no address")))
+        Err(failed.unwrap_or_else(|| StatementError::unreachable("any host", &"it has no address")))
     }
 
     /// The addresses of a host; for a socket, a single none.
@@ -208,7 +207,10 @@ impl Connector {
                     lost if lost.nature == ErrorNature::Passing
                         && error.as_db_error().is_none() =>
                     {
-                        StatementError::unreachable(shown, &super::trouble::root_cause(&error))
+                        StatementError::unreachable(
+                            shown,
+                            &super::statement_error::root_cause(&error),
+                        )
                     }
                     lost => lost,
                 })

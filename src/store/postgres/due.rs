@@ -24,8 +24,8 @@ use super::lease::Lease;
 use super::run::{LeasedLogin, Run};
 use super::sealing;
 use super::slots::{held_back, span};
+use super::statement_error::{StatementError, field};
 use super::statements::{self, Parameter, moment, seconds, text, texts};
-use super::trouble::{StatementError, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::store::PerLogin;
@@ -244,7 +244,7 @@ impl Run {
             })
         });
         let apps: Result<_, StatementError> = apps.collect();
-        apps.map_err(|trouble| trouble.error(self.link.shown()))
+        apps.map_err(|failed| failed.error(self.link.shown()))
     }
 
     /// Claims due and free logins of an app, with slots if the app is paced; none if it is another run's turn.
@@ -276,7 +276,7 @@ impl Run {
             .run(&statements.claim_due, &parameters, self.deadline());
         let (mut rows, connection) = claimed.await?;
         let end = rows.first().map(slots_end).transpose();
-        let end = end.map_err(|trouble| trouble.error(self.link.shown()))?;
+        let end = end.map_err(|failed| failed.error(self.link.shown()))?;
         rows.retain(|row| name(row).is_some());
         self.note_claims(app, &rows, (asked_at, most, due.spacing), end.flatten())
             .await;

@@ -34,7 +34,7 @@ impl LoginFacts {
     /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of_login(view: &View<'_>) -> Result<Self> {
         let app = StoredApp::of(view)?;
-        let addresses = view.kept()?.addresses;
+        let addresses = view.app_and_addresses()?.addresses;
         let name = &view.snapshot().login.profile;
         Ok(LoginFacts {
             is_login: true,
@@ -65,12 +65,12 @@ impl StoredApp {
     /// # Errors
     /// [`crate::Kind::Config`] if an address is not valid.
     pub(super) fn of(view: &View<'_>) -> Result<Option<Self>> {
-        let kept = view.kept()?;
-        Ok(kept.app_id.map(|id| StoredApp {
+        let app_and_addresses = view.app_and_addresses()?;
+        Ok(app_and_addresses.app_id.map(|id| StoredApp {
             id,
-            service: kept.service,
-            secret: kept.app_secret,
-            ticket: kept.app_ticket,
+            service: app_and_addresses.service,
+            secret: app_and_addresses.app_secret,
+            ticket: app_and_addresses.app_ticket,
         }))
     }
 

@@ -12,8 +12,8 @@ use tokio_postgres::Row;
 use super::connection::{Connection, Connector};
 use super::row::{RowReader, StoredLogin};
 use super::sealing::{Keys, random};
+use super::statement_error::{ErrorNature, StatementError};
 use super::statements::Parameter;
-use super::trouble::{ErrorNature, StatementError};
 use crate::error::Result;
 
 /// How long to wait for a database that does not answer: a restart takes about as long.
@@ -76,10 +76,10 @@ impl Link {
         let connection = self.connection().await?;
         match connection.run(statement, parameters).await {
             Ok(rows) => Ok((rows, connection)),
-            Err(trouble) => {
+            Err(failed) => {
                 let mut current = self.current.lock().await;
                 current.take_if(|known| Rc::ptr_eq(known, &connection));
-                Err(trouble)
+                Err(failed)
             }
         }
     }
@@ -113,18 +113,18 @@ impl Link {
         let mut pauses = Pauses::default();
         let begun = Instant::now();
         loop {
-            let trouble = match work().await {
+            let failed = match work().await {
                 Ok(done) => return Ok(done),
-                Err(trouble) => trouble,
+                Err(failed) => failed,
             };
-            let patience = match trouble.nature {
+            let patience = match failed.nature {
                 ErrorNature::Passing => deadline,
                 ErrorNature::Lasting => deadline.min(begun + LONGEST_ABSENCE),
                 ErrorNature::Wrong => begun,
             };
             let pause = pauses.next();
             if Instant::now() + pause > patience {
-                return Err(trouble.error(self.shown()));
+                return Err(failed.error(self.shown()));
             }
             tokio::time::sleep(pause).await;
         }

@@ -10,10 +10,10 @@ use super::journal;
 use super::row::{APP_TOKEN, LoginState};
 use super::run::Run;
 use super::saving::SaveOutcome;
+use super::statement_error::StatementError;
 use super::statements::{self, flag, moment, text};
-use super::trouble::StatementError;
 use crate::error::{Error, Hint, Result};
-use crate::profile::Kept;
+use crate::profile::AppAndAddresses;
 use crate::protocol::Api;
 use crate::token::{ExposeSecret, Fingerprint, SecretString, Tokens, later};
 
@@ -21,7 +21,7 @@ use crate::token::{ExposeSecret, Fingerprint, SecretString, Tokens, later};
 pub(crate) struct ImportedLogin {
     pub(crate) api: Api,
     pub(crate) tokens: Tokens,
-    pub(crate) kept: Kept,
+    pub(crate) app_and_addresses: AppAndAddresses,
     /// An app token, and when that ends.
     pub(crate) app_token: Option<SecretString>,
     pub(crate) app_token_end: Option<Timestamp>,
@@ -103,16 +103,16 @@ impl Run {
         imported: &ImportedLogin,
         known: &[Fingerprint],
     ) -> Result<bool, StatementError> {
-        let kept = &imported.kept;
-        let app = kept.app_id.as_ref().map(|id| StoredApp {
+        let app_and_addresses = &imported.app_and_addresses;
+        let app = app_and_addresses.app_id.as_ref().map(|id| StoredApp {
             id: id.clone(),
-            service: kept.service.clone(),
-            secret: kept.app_secret.clone(),
-            ticket: kept.app_ticket.clone(),
+            service: app_and_addresses.service.clone(),
+            secret: app_and_addresses.app_secret.clone(),
+            ticket: app_and_addresses.app_ticket.clone(),
         });
         let key = app.as_ref().map(StoredApp::key);
         self.save_app(app.as_ref(), statements::ADD_APP).await?;
-        let owner = login_owner(name, &kept.addresses, key);
+        let owner = login_owner(name, &app_and_addresses.addresses, key);
         let seal =
             |column, secret: &Option<SecretString>| self.seal(&owner, column, secret.as_ref());
         let ahead = self.link.clock_ahead();
@@ -142,9 +142,9 @@ impl Run {
             moment(&tokens.access_expires_at),
             text(&tokens.scope),
             text(&api),
-            text(&kept.addresses.base),
-            text(&kept.addresses.accounts),
-            text(&kept.addresses.token),
+            text(&app_and_addresses.addresses.base),
+            text(&app_and_addresses.addresses.accounts),
+            text(&app_and_addresses.addresses.token),
             text(&app_id),
             text(&service),
             flag(&imported.may_be_spent),

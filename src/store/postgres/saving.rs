@@ -12,8 +12,8 @@ use super::link::Pauses;
 use super::row::APP_TOKEN;
 use super::run::Run;
 use super::sealing::SecretOwner;
+use super::statement_error::StatementError;
 use super::statements::{self, flag, moment, text};
-use super::trouble::StatementError;
 use crate::error::{Error, Hint, Kind, Result};
 use crate::platform::programs::quoted;
 use crate::profile::Successor;
@@ -71,11 +71,11 @@ impl Run {
                 self.leave_alone(&pair.profile);
                 Err(self.unsaved(pair, why, &line, journal, true))
             }
-            Err(trouble) => {
+            Err(failed) => {
                 // Others must not take the row's token for unspent: the lease says until its end, and then to its next
                 // holder, that it was sent.
                 self.leave_alone(&pair.profile);
-                Err(self.unsaved(pair, &trouble.words, &line, journal, false))
+                Err(self.unsaved(pair, &failed.words, &line, journal, false))
             }
         }
     }
@@ -92,9 +92,9 @@ impl Run {
         let mut has_failed = false;
         loop {
             let tried = Box::pin(self.try_to_save(pair, facts, false));
-            let trouble = match in_haste(tried, &mut end, is_hurried).await {
+            let failed = match in_haste(tried, &mut end, is_hurried).await {
                 Some(Ok(outcome)) => return Ok(outcome),
-                Some(Err(trouble)) => trouble,
+                Some(Err(failed)) => failed,
                 None => StatementError::given_up(),
             };
             if !has_failed {
@@ -104,13 +104,13 @@ impl Run {
                     "[{}] of {}: rotated, but not saved yet: {}; trying again",
                     pair.profile,
                     self.link.shown(),
-                    trouble.words
+                    failed.words
                 );
             }
             has_failed = true;
             let pause = tokio::time::sleep(pauses.next());
             if in_haste(pause, &mut end, is_hurried).await.is_none() {
-                return Err(trouble);
+                return Err(failed);
             }
         }
     }
@@ -243,12 +243,12 @@ impl Run {
             text(&sealed),
             moment(&token.expires_at),
         ];
-        if let Err(trouble) = self
+        if let Err(failed) = self
             .link
             .try_once(statements::SAVE_APP_TOKEN, &parameters)
             .await
         {
-            log::info!("the app_access_token is not kept: {}", trouble.words);
+            log::info!("the app_access_token is not kept: {}", failed.words);
         }
     }
 

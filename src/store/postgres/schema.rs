@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::trouble::{StatementError, field};
+use super::statement_error::{StatementError, field};
 
 /// The version of the tables that this program works with: as many steps as there are.
 pub(super) const VERSION: i32 = 2;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::facts::AppKey;
 use super::run::Run;
+use super::statement_error::{StatementError, field};
 use super::statements::{self, seconds, text};
-use super::trouble::{StatementError, field};
 use crate::error::{Error, Hint, Result};
 use crate::platform::machine;
 use crate::store::many::{PendingHold, PendingSlot, Slots};
@@ -65,7 +65,7 @@ impl Run {
             return Ok(None);
         };
         let times = || Ok((field(row, 0)?, field(row, 1)?));
-        let times = times().map_err(|trouble: StatementError| trouble.error(self.link.shown()));
+        let times = times().map_err(|failed: StatementError| failed.error(self.link.shown()));
         let (until, held): (f64, Option<f64>) = times?;
         match held.map(span).filter(|held| *held > max_wait) {
             Some(held) => Err(held_back(self.link.shown(), app, held)),

@@ -7,8 +7,8 @@ use tokio_postgres::types::Type;
 use super::PostgresStore;
 use super::row::{LoginState, StoredLogin};
 use super::run::no_login;
+use super::statement_error::{StatementError, field};
 use super::statements::{self, text};
-use super::trouble::{StatementError, field};
 use crate::error::Result;
 use crate::profile::Snapshot;
 use crate::store::notes::{LoginCounts, LoginNotes};
@@ -93,7 +93,7 @@ impl PostgresStore {
                 held: number(7)?,
             })
         };
-        counts().map_err(|trouble: StatementError| trouble.error(link.shown()))
+        counts().map_err(|failed: StatementError| failed.error(link.shown()))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::protocol::Vendor;
 
 /// Where a login's requests go, and its app; from outside or from its store.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct AppAndAddresses {
     pub(crate) addresses: Addresses,
     pub(crate) app_id: Option<String>,
     pub(crate) app_secret: Option<SecretString>,
@@ -23,7 +23,7 @@ impl View<'_> {
     ///
     /// # Errors
     /// [`crate::Kind::Config`] if an address is not valid.
-    pub(crate) fn kept(&self) -> Result<Kept> {
+    pub(crate) fn app_and_addresses(&self) -> Result<AppAndAddresses> {
         let (given, Profile { own, shared, .. }) = (self.given(), self.profile());
         let own_or_shared = |own: &Option<String>, shared: &Option<String>| {
             let stored = own.as_ref().or(shared.as_ref());
@@ -37,7 +37,7 @@ impl View<'_> {
         } else {
             self.base()?.address
         };
-        Ok(Kept {
+        Ok(AppAndAddresses {
             addresses: Addresses {
                 base: text(given.base_url)
                     .or(lark)
