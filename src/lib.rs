@@ -1,9 +1,10 @@
-//! Renews Feishu (Lark) user access tokens, and saves the refresh token that comes back before anything else.
+//! Renews Feishu (Lark) user access tokens, and keeps the login through crashes, full disks and runs at the same time.
 //!
-//! A `user_access_token` is valid for about two hours. It is renewed with a refresh token that works once: the reply
-//! holds the next one, and a lost reply means a lost login. This crate reads both tokens from an INI file, spends one,
-//! saves its successor durably, and only then hands over the new access token. Any number of programs may do so on one
-//! file at once; for more than one machine, PostgreSQL replaces the file.
+//! A user token lives about two hours. It is renewed with a refresh token that works once: the reply holds the next
+//! pair, and whoever loses the reply must ask a person to consent in a browser again. This crate makes sure that the
+//! next pair can be saved, spends the refresh token, saves the pair durably, and only then returns the new access
+//! token. Any number of programs can do so on one INI file at once; for more than one machine, PostgreSQL replaces the
+//! file.
 //!
 //! [`refresh_user_access_token`] does all of it in one call; [`blocking`] has the same without async. [`refresh()`]
 //! takes every setting and returns more. The [`Kind`] of an [`Error`] says what to do: run again, ask the user, or fix

@@ -1,4 +1,4 @@
-//! The course of one refresh: claim, plan, reserve, send, save, hand over. Read this file first.
+//! The story of one refresh: claim, plan, reserve, send, save. Read this file first.
 //!
 //! [`Story::tell`] runs it, for a single login and for one among many. The types carry its rules: only a claim can
 //! reserve, and only a reservation can save, once. Only [`attempts`] sends, and decides about retries; one round of the

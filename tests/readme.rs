@@ -1,4 +1,4 @@
-//! What the README and docs/promises.md say of the tests.
+//! What the README, CONTRIBUTING.md and docs/promises.md say of the tests and the code.
 
 use std::fs;
 use std::path::Path;
@@ -56,4 +56,60 @@ fn named_in(text: &str) -> Vec<String> {
                 .any(|key| word.starts_with(key))
     };
     in_code.filter(is_name).map(str::to_owned).collect()
+}
+
+/// The words of a text, without what stands around them.
+fn words_of(text: &str) -> Vec<&str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect()
+}
+
+#[test]
+fn the_tree_in_the_readme_names_each_room_of_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let tree = readme.split("```text\nsrc/\n").nth(1).unwrap();
+    let tree = words_of(tree.split("```").next().unwrap());
+    for room in fs::read_dir(root.join("src")).unwrap() {
+        let path = room.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        // What only tests and benches see.
+        let is_for_tests = ["fail", "internals"].contains(&name);
+        assert!(is_for_tests || tree.contains(&name), "{name}");
+    }
+    let names = tree.iter().filter(|word| word.len() > 3);
+    assert!(names.count() > 60, "{tree:?}");
+}
+
+#[test]
+fn every_type_among_the_words_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contributing = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let rows = contributing.lines().filter(|line| line.starts_with("| "));
+    let types = rows.filter_map(|row| row.rsplit('|').nth(1));
+    let types: Vec<&str> = types
+        .flat_map(words_of)
+        .filter(|word| !word.is_empty())
+        .collect();
+    assert!(types.len() > 20, "{types:?}");
+    let mut code = String::new();
+    code_in(&root.join("src"), &mut code);
+    for name in types.iter().filter(|name| **name != "type") {
+        let kinds = ["struct", "enum", "trait"].map(|kind| format!(" {kind} {name}"));
+        let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+        let is_there = |kind: &String| code.split(kind.as_str()).skip(1).any(ends);
+        assert!(kinds.iter().any(is_there), "{name}");
+    }
+}
+
+/// All code in a folder.
+fn code_in(folder: &Path, code: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            code_in(&path, code);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
 }
