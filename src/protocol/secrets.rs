@@ -38,7 +38,9 @@ impl<'a> Secrets<'a> {
     /// A server's text, fit to be shown.
     pub(super) fn clean(&self, text: &str, longest: usize) -> String {
         let secrets = self.0.iter().map(AsRef::as_ref);
-        let secrets = secrets.filter(|secret: &&str| secret.len() >= SHORTEST_SECRET);
+        // No form of a secret is shorter than the secret.
+        let lengths = SHORTEST_SECRET..=text.len();
+        let secrets = secrets.filter(|secret: &&str| lengths.contains(&secret.len()));
         let mut forms: Vec<String> = secrets.flat_map(sent_forms).collect();
         // One secret may be part of another.
         forms.sort_by_key(|form| Reverse(form.len()));

@@ -385,6 +385,10 @@ fn splice(text: &str, mut splices: Vec<Splice>) -> String {
 
 /// Undoes `configparser`'s interpolation where it only escapes; none if it would do more.
 fn percent_decoded(raw: &str) -> Option<String> {
+    // As most values: to look for one byte is quick.
+    if !raw.contains('%') {
+        return Some(raw.to_owned());
+    }
     let parts: Vec<&str> = raw.split("%%").collect();
     let plain = parts.iter().all(|part| !part.contains('%'));
     plain.then(|| parts.join("%"))

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::io::{LONGEST_JOURNAL, read_open};
 use super::replay::{Entry, Source};
 use crate::platform::files;
+use crate::profile::Successor;
 use crate::store::places::{self, state_folder, with_suffix};
 use crate::store::record::{self, Record};
 use crate::token::Fingerprint;
@@ -46,14 +47,17 @@ pub(super) fn remembered(file: &Path) -> Vec<Entry> {
     let bytes = read_open(&path, &mut opened, &metadata, LONGEST_JOURNAL).unwrap_or_default();
     let all = record::read(&bytes).records;
     let count = all.len();
-    let mut latest: Vec<Entry> = Vec::new();
+    let mut latest: Vec<Box<Successor>> = Vec::new();
     for (record, _) in all {
-        let Record::Pair(pair) = record else {
-            continue;
-        };
-        latest.retain(|entry| entry.pair.profile != pair.profile);
-        latest.push(Entry::new((*pair).into(), Source::Done));
+        if let Record::Pair(pair) = record {
+            latest.retain(|other| other.profile != pair.profile);
+            latest.push(pair);
+        }
     }
+    let latest = latest.into_iter();
+    let latest: Vec<Entry> = latest
+        .map(|pair| Entry::new(pair.into(), Source::Done))
+        .collect();
     if bytes.len() > LONG_MEMORY && count > 2 * latest.len() {
         forget_older(&path, &latest);
     }
