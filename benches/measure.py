@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a run costs, side by side with other ways to do the same, against the stand-in on loopback.
 
-    cargo build --release && cargo build --release --example sandbox
+    cargo build --release && cargo build --release --example sandbox --example floor
     python3 benches/measure.py one             # one refresh, beside curl and Python programs
     python3 benches/measure.py profiles        # many profiles in one run
     python3 benches/measure.py store           # a login in PostgreSQL, beside psql
@@ -154,9 +154,11 @@ def one():
         curl = lambda store: ["curl", "-sS", "--cacert", store, "-H", "Content-Type: application/json; charset=utf-8", "-d", json.dumps(body), server.base + "/open-apis/authen/v2/oauth/token"]
         run(ours)
         run([PROGRAM, "-q", "-p", "p0", "--ca-cert", server.ca, "-c", lasting[-1]])
+        floor = "the floor: one POST by the same crates, saving nothing (floor.rs)"
         refresh, requests, sdk = "feishu-refresh, saving its file", "Python, requests and configparser", "Python, the vendor's SDK"
         fast = {
             refresh: ours,
+            floor: [os.path.join(RELEASE, "examples", "floor"), curl("")[-1], json.dumps(body), server.ca],
             "curl, the same POST, saving nothing": curl(both.name),
             "curl, knowing one certificate alone": curl(server.ca),
             "feishu-refresh --min-ttl, token lasts": lasting,
@@ -177,6 +179,9 @@ def one():
         print(f"A refresh with its durable save takes {share(refresh, 'curl, the same POST, saving nothing')} of curl's time for the POST alone,")
         print(f"{share(refresh, 'curl, knowing one certificate alone')} of that of a curl that is spared the system's certificates;")
         print(f"a token that lasts {share('feishu-refresh --min-ttl, token lasts', 'curl --version')} of `curl --version`.")
+        turns = in_turns(fast, 201)
+        print("In turns, which leaves cold caches:", ", ".join(f"{name} {milliseconds(time)}" for name, time in turns.items()))
+        print(f"(of the floor {turns[refresh] / turns[floor]:.2f}).")
         if requests in slow:
             turns = in_turns({refresh: ours, requests: slow[requests]}, 41)
             print(f"Of the Python program's time, a refresh takes 1/{times[requests] / times[refresh]:.0f};", end=" ")
