@@ -1,5 +1,5 @@
-//! Many logins in one run: the same story for each, side by side ([`crate::refresh::Story::tell`]). The store says which are next: a
-//! file all at once, a database a few at a time, since other runs work there, too.
+//! Many logins in one run: the same story for each, side by side ([`crate::refresh::Story::tell`]). The store says
+//! which are next: a file all at once, a database a few at a time, since other runs work there, too.
 //!
 //! Promises:
 //! - Each pair is in the journal as soon as it arrives, then in the store, and is reported after

@@ -12,9 +12,9 @@
 //!    until the database has it or its successor ([`journal`]).
 //! 4. A failed database or a lost answer is not an outcome: reconnect, and ask again.
 //!
-//! [`address`] (with [`passfile`]) says where the database is, [`connection`] connects, by [`tls`], [`statement_error`] is what
-//! goes wrong there, and [`link`] retries. [`schema`] creates the tables, [`statements`] has all statements, [`row`] is
-//! what a row says, [`facts`] what belongs to a pair, and [`sealing`] encrypts its secrets. A [`run`] has
+//! [`address`] (with [`passfile`]) says where the database is, [`connection`] connects, by [`tls`], [`statement_error`]
+//! is what goes wrong there, and [`link`] retries. [`schema`] creates the tables, [`statements`] has all statements,
+//! [`row`] is what a row says, [`facts`] what belongs to a pair, and [`sealing`] encrypts its secrets. A [`run`] has
 //! [`claim`]s, [`saving`] brings a pair into the database, [`moving`] a login from a file; a [`survey`] only reads. A
 //! run over many logins is a [`round`]: [`due`] claims what is next, [`slots`] keep the pace of each app together with
 //! all other runs.

@@ -1,9 +1,9 @@
 //! Replay against a model: runs, kills, and unrelated programs, in every order to a depth, and at random beyond.
 //!
 //! [`World`] is a file, a journal, a state folder's memory, and a server that knows which token is valid. A run goes
-//! through it as [`PairFingerprints`] does on a disk, around the real [`DesiredText::replay`], [`Successor::of`] and [`PairFingerprints::spent`]. The
-//! server's knowledge, not the records' own, says what must hold: see [`World::check_change`], [`World::check_pairs`]
-//! and the checks in [`World::answer`].
+//! through it as [`FileState`] does on a disk, around the real [`DesiredText::replay`], [`Successor::of`] and
+//! [`FileState::spent`]. The server's knowledge, not the records' own, says what must hold: see
+//! [`World::check_change`], [`World::check_pairs`] and the checks in [`World::answer`].
 //!
 //! What may be lost: a reply that no record holds; and an old copy that comes back after the journal is gone, if it is
 //! older than [`HEALED`] rotations or than what we know about the login, or if there is no state folder.
@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::sections::Text;
 use super::super::settle::DesiredText;
-use super::super::state::FileState as RealState;
+use super::super::state::FileState;
 use super::*;
 use crate::profile::{Origin, Overrides, View};
 use crate::protocol::Api;
@@ -434,7 +434,7 @@ impl World {
             self.sent.extend((new.0 != token).then_some(token));
             (Some(sent.clone()), new)
         };
-        let mut state = RealState::new(Arc::clone(&text));
+        let mut state = FileState::new(Arc::clone(&text));
         state.entries.clone_from(&run.entries);
         let origin = sent.as_ref().map_or(Origin::Login(&[]), Origin::Refresh);
         let tokens = Tokens {
