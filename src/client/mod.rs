@@ -35,9 +35,8 @@ pub(crate) use cause::Cause;
 /// At most this much of a reply is read. A token endpoint's is shorter: tokens have 4 KB at most, and there are two.
 pub(crate) const LONGEST_REPLY: usize = 1 << 20;
 
-/// Headers of a reply; hyper's default is a hundred. Hyper limits their total length, too (408 KiB). It makes room for
-/// all of them at once, 64 bytes each.
-const MOST_HEADERS: usize = 1000;
+/// Headers of a reply; hyper's default is a hundred. Hyper limits their total length, too (408 KiB).
+const MOST_HEADERS: usize = 4096;
 
 /// On a time-out, the connection is read this much longer before it counts (P8).
 const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
