@@ -19,11 +19,8 @@ use crate::platform::files;
 use crate::profile::key;
 use crate::protocol::Api;
 use crate::refresh::Options;
+use crate::refresh::pace::DOCUMENTED_SPACING;
 use crate::store::database::{Database, KEY_PREFIX};
-
-/// Both documented limits, 50 requests a second and 1,000 a minute, are respected with one each 62 ms: one each 60
-/// would be the limit itself.
-const DOCUMENTED_SPACING: Duration = Duration::from_millis(62);
 
 /// How long a token must be valid that a command starts with, unless `--min-ttl` says otherwise.
 const EXEC_MIN_TTL: Duration = Duration::from_secs(300);

@@ -5,7 +5,9 @@ use std::fmt;
 use crate::token::Fingerprint;
 
 /// How many fingerprints the list holds.
-const MOST: usize = 8;
+const MOST_LISTED: usize = 8;
+/// How many spent tokens a successor remembers, so that an old copy of the file is known as one.
+pub(super) const MOST_REMEMBERED: usize = 16;
 
 /// Fingerprints: first those of tokens that came from outside, the one given last at the end; then that of the token
 /// spent last.
@@ -66,7 +68,7 @@ impl SpentTokens {
             list.retain(|listed| *listed != given);
             list.push(given);
         }
-        list.drain(..list.len().saturating_sub(MOST - 1));
+        list.drain(..list.len().saturating_sub(MOST_LISTED - 1));
         list.push(latest);
         SpentTokens(list)
     }
@@ -121,7 +123,7 @@ mod tests {
         for name in 1..30 {
             spent = spent.after(Some(print(0)), print(name));
             spent = spent.after(Some(print(100 + name)), print(name));
-            assert!(spent.iter().count() <= MOST);
+            assert!(spent.iter().count() <= MOST_LISTED);
             assert!(spent.lists(print(0)) && spent.lists(print(name)));
         }
         assert_eq!(SpentTokens::parse(&spent.to_string()), spent);

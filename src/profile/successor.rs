@@ -6,14 +6,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::key;
 use super::settings::Setting;
-use super::spent::SpentTokens;
+use super::spent::{MOST_REMEMBERED, SpentTokens};
 use super::values::{Pair, StatedApi};
 use super::view::View;
 use crate::protocol::Api;
 use crate::token::{self, AppToken, Fingerprint, Tokens};
-
-/// How many spent tokens a successor remembers, so that an old copy of the file is known as one.
-const MOST_SPENT: usize = 16;
 
 /// A pair that a server gave.
 #[derive(Debug, Clone)]
@@ -112,7 +109,7 @@ impl Successor {
         }
         let new = tokens.refresh_token.as_ref().map(Fingerprint::of);
         spent.retain(|token| Some(*token) != new);
-        let mut older = spent.len().saturating_sub(MOST_SPENT);
+        let mut older = spent.len().saturating_sub(MOST_REMEMBERED);
         spent.retain(|token| {
             let is_older = older > 0;
             older = older.saturating_sub(1);

@@ -27,6 +27,10 @@ use crate::protocol::Refusal;
 use crate::store::many::{Due, MOST_REQUESTS, Slots};
 use crate::token::Fingerprint;
 
+/// The time between two requests to one app, unless `--rate` says otherwise. Both documented limits, 50 requests a second
+/// and 1,000 a minute, are respected with one each 62 ms: one each 60 would be the limit itself.
+pub(crate) const DOCUMENTED_SPACING: Duration = Duration::from_millis(62);
+
 /// A host that left this many requests in a row unanswered gets no more.
 const MOST_SILENT: u32 = 48;
 

@@ -13,8 +13,8 @@ use super::leftovers::{self, FoundLeftovers, Leftover};
 use super::legacy::{self, Rescue};
 use super::lock::{Lock, LockQueue};
 use super::memory;
-use super::patience::Patience;
 use super::replay::{Entry, Source};
+use super::rereading::Rereading;
 use super::sections::{self, SectionId, Text};
 use super::settle::{DesiredText, SettledText};
 use super::state::FileState;
@@ -292,7 +292,7 @@ impl FileState {
 /// The file as a run reads it first. One that is empty, cannot be parsed or has lost sections since `before` is reread:
 /// another program may be writing it.
 fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Arc<Text>> {
-    let mut patience = Patience::short();
+    let mut rereading = Rereading::short();
     loop {
         let bytes = disk.read()?;
         let found = bytes.as_deref().unwrap_or_default();
@@ -302,7 +302,7 @@ fn first_read(file: &Path, disk: &Disk, before: Option<&Arc<Text>>) -> Result<Ar
         };
         let is_whole = |text: &Arc<Text>| before.is_none_or(|before| text.has_all_of(before));
         let is_whole = text.as_ref().is_ok_and(is_whole) && !found.is_empty();
-        if is_whole || disk.lock.is_made() || !patience.wait(bytes.as_deref()) {
+        if is_whole || disk.lock.is_made() || !rereading.wait(bytes.as_deref()) {
             return text;
         }
     }

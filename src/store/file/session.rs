@@ -32,7 +32,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::journal::Journal;
-use super::patience::Patience;
+use super::rereading::Rereading;
 use super::saving::SaveJob;
 use super::sections::{SectionId, Text};
 use super::state::FileState;
@@ -134,7 +134,7 @@ impl Session {
     /// # Errors
     /// What is wrong with the file, if it persists.
     pub(super) async fn look_again(&self) -> Result<()> {
-        let mut patience = Patience::long();
+        let mut rereading = Rereading::long();
         loop {
             let read = match &self.state.borrow().disk {
                 // It will soon hold what is being saved.
@@ -145,7 +145,7 @@ impl Session {
             let found = read.as_deref().unwrap_or_default();
             let text = Text::parse_anew(&self.file, found, &known);
             let is_whole = text.as_ref().is_ok_and(|text| text.has_all_of(&known));
-            if !is_whole && let Some(pause) = patience.pause(read.as_deref()) {
+            if !is_whole && let Some(pause) = rereading.pause(read.as_deref()) {
                 tokio::time::sleep(pause).await;
                 continue;
             }

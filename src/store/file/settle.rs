@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::journal::Journal;
-use super::patience::Patience;
 use super::replay::{Entry, replay};
+use super::rereading::Rereading;
 use super::sections::{self, SectionId, Text};
 use crate::error::{Error, Result};
 use crate::token::Fingerprint;
@@ -59,7 +59,7 @@ impl DesiredText<'_> {
         journal: Option<&Journal>,
         text: &mut Arc<Text>,
     ) -> Result<SettledText> {
-        let mut patience = Patience::long();
+        let mut rereading = Rereading::long();
         let mut written = None;
         let mut was_changed = false;
         let mut rounds = 0;
@@ -81,7 +81,7 @@ impl DesiredText<'_> {
                 let mut open = self.entries.iter().zip(fits);
                 found.has_all_of(text) && open.all(|(entry, fits)| *fits || !entry.is_open())
             });
-            if !is_whole && patience.wait(bytes.as_deref()) {
+            if !is_whole && rereading.wait(bytes.as_deref()) {
                 continue;
             }
             let ((next, fits), found) = looked?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::disk::Disk;
 use super::super::document::{Document, Edit};
 use super::super::journal::Journal;
-use super::super::patience::Patience;
+use super::super::rereading::Rereading;
 use super::super::sections::{self, SectionId, Text};
 use crate::error::{Error, Hint, Result};
 use crate::profile::{Pair, SpentTokens, key};
@@ -42,7 +42,7 @@ impl Removal<'_> {
         spare: u64,
     ) -> Result<()> {
         let file = self.place.file;
-        let mut patience = Patience::long();
+        let mut rereading = Rereading::long();
         let (mut rounds, mut is_written) = (0, false);
         loop {
             let bytes = disk.read()?;
@@ -53,7 +53,7 @@ impl Removal<'_> {
             let is_whole = looked.as_ref().is_ok_and(|(held, found)| {
                 found.has_all_of(text) && (is_written || *held == Some(self.token))
             });
-            if !is_whole && patience.wait(bytes.as_deref()) {
+            if !is_whole && rereading.wait(bytes.as_deref()) {
                 continue;
             }
             let (held, found) = looked?;

@@ -11,7 +11,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The longest wait, even if the file keeps changing.
 const MOST: Duration = Duration::from_secs(2);
 
-pub(super) struct Patience {
+pub(super) struct Rereading {
     /// A text that has not changed for this long is complete.
     still: Duration,
     began: Instant,
@@ -19,20 +19,20 @@ pub(super) struct Patience {
     unchanged_since: Instant,
 }
 
-impl Patience {
+impl Rereading {
     /// For a text that decides where a pair goes.
     pub(super) fn long() -> Self {
-        Patience::of(Duration::from_millis(300))
+        Rereading::of(Duration::from_millis(300))
     }
 
     /// For a text that matters only to this run.
     pub(super) fn short() -> Self {
-        Patience::of(Duration::from_millis(100))
+        Rereading::of(Duration::from_millis(100))
     }
 
     fn of(still: Duration) -> Self {
         let now = Instant::now();
-        Patience {
+        Rereading {
             still,
             began: now,
             last: None,
