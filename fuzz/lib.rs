@@ -1,6 +1,6 @@
 //! What must hold for every reply, whatever its bytes.
 
-use feishu_refresh::internals::{Asked, Judged, judge};
+use feishu_refresh::internals::{Judged, ReplyTo, judge};
 use serde_json::Value;
 
 /// A secret that each request sent, in every place where one can be.
@@ -8,7 +8,7 @@ pub const SECRET: &str = "ur-Fuzz/Secret+0123456789";
 
 /// Judges bytes as a reply: the first picks the HTTP status, the first line is the log id, the rest is the
 /// body. Nothing shown to a person may contain the secret, a control character or a whole page.
-pub fn judged(asked: Asked, input: &[u8]) -> Option<(u16, &[u8], Judged)> {
+pub fn judged(reply_to: ReplyTo, input: &[u8]) -> Option<(u16, &[u8], Judged)> {
     let (picked, rest) = input.split_first()?;
     let status = [200, 400, 401, 429, 500, 503][usize::from(*picked) % 6];
     let (log_id, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')?);
@@ -18,7 +18,7 @@ pub fn judged(asked: Asked, input: &[u8]) -> Option<(u16, &[u8], Judged)> {
         ("x-tt-logid", log_id.as_ref()),
         ("retry-after", log_id.as_ref()),
     ];
-    let judged = judge(asked, status, &headers, body, SECRET);
+    let judged = judge(reply_to, status, &headers, body, SECRET);
     for shown in &judged.shown {
         assert!(!shown.contains(SECRET), "{shown:?} holds the secret");
         assert!(
@@ -32,8 +32,8 @@ pub fn judged(asked: Asked, input: &[u8]) -> Option<(u16, &[u8], Judged)> {
 
 /// The same for the reply to a refresh. A refresh token at its documented place in a success reply must be saved,
 /// whatever else the reply holds (P5).
-pub fn refresh(asked: Asked, input: &[u8], under: Option<&str>) {
-    let Some((200, body, judged)) = judged(asked, input) else {
+pub fn refresh(reply_to: ReplyTo, input: &[u8], under: Option<&str>) {
+    let Some((200, body, judged)) = judged(reply_to, input) else {
         return;
     };
     // Of duplicate fields, readers take one or the other.

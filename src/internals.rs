@@ -73,7 +73,7 @@ pub struct Judged {
 /// Judges a reply to a request that sent `secret` in every place a secret can be.
 #[must_use]
 pub fn judge(
-    asked: ReplyTo,
+    reply_to: ReplyTo,
     status: u16,
     headers: &[(&str, &str)],
     body: &[u8],
@@ -94,7 +94,7 @@ pub fn judge(
         ticket: Some(secret.into()),
     };
     let code = || SecretString::from(secret);
-    match asked {
+    match reply_to {
         ReplyTo::Refresh(api) => {
             let grant = Grant {
                 refresh_token: secret.into(),

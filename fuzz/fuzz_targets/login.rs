@@ -1,13 +1,13 @@
 #![no_main]
 
-use feishu_refresh::internals::{Asked, code_of};
+use feishu_refresh::internals::{ReplyTo, code_of};
 use feishu_refresh_fuzz::{judged, refresh};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    refresh(Asked::Code, input, None);
-    let _ = judged(Asked::Prompt, input);
-    refresh(Asked::Poll, input, None);
+    refresh(ReplyTo::Code, input, None);
+    let _ = judged(ReplyTo::Prompt, input);
+    refresh(ReplyTo::Poll, input, None);
     // A pasted text is either a code for this request or refused.
     let pasted = String::from_utf8_lossy(input);
     if let Some(code) = code_of(&pasted, "the-state") {

@@ -28,8 +28,16 @@ fuzz_target!(|input: &[u8]| {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
     let mut raw = DeflateEncoder::new(Vec::new(), Compression::fast());
-    let written = [gzip.write_all(text), zlib.write_all(text), raw.write_all(text)];
-    let packed = [("gzip", gzip.finish()), ("deflate", zlib.finish()), ("deflate", raw.finish())];
+    let written = [
+        gzip.write_all(text),
+        zlib.write_all(text),
+        raw.write_all(text),
+    ];
+    let packed = [
+        ("gzip", gzip.finish()),
+        ("deflate", zlib.finish()),
+        ("deflate", raw.finish()),
+    ];
     assert!(written.into_iter().all(|written| written.is_ok()));
     for (index, (coding, packed)) in packed.into_iter().enumerate() {
         let Ok(packed) = packed else {

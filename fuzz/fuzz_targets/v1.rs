@@ -1,11 +1,11 @@
 #![no_main]
 
 use feishu_refresh::Api;
-use feishu_refresh::internals::Asked;
+use feishu_refresh::internals::ReplyTo;
 use feishu_refresh_fuzz::refresh;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    refresh(Asked::Refresh(Api::V1), input, Some("data"));
-    refresh(Asked::Refresh(Api::Oidc), input, Some("data"));
+    refresh(ReplyTo::Refresh(Api::V1), input, Some("data"));
+    refresh(ReplyTo::Refresh(Api::Oidc), input, Some("data"));
 });

@@ -137,11 +137,10 @@ fn workers_that_are_killed_leave_their_logins_to_the_others() {
     let host = Host::new();
     let arguments = ["--rate", "40", "--timeout", "1", "-q"];
     let mut workers: Vec<_> = (0..4).map(|_| start(&shared, &host, &arguments)).collect();
-    let begun = Instant::now();
     let mut kills = 0;
     wait_for("the last login", || {
         thread::sleep(Duration::from_millis(300));
-        if begun.elapsed() < Duration::from_secs(4) {
+        if kills < 8 {
             let mut worker = workers.remove(0);
             worker.kill().unwrap();
             worker.wait().unwrap();
@@ -159,7 +158,7 @@ fn workers_that_are_killed_leave_their_logins_to_the_others() {
     for worker in workers {
         end(worker);
     }
-    assert!(kills > 5);
+    assert!(kills > 2);
     let server = &shared.scene.server;
     // A token whose reply was unread when its worker was killed is sent again, and refused. On a busy machine, a worker
     // waits for several replies.
@@ -401,7 +400,7 @@ fn a_wait_that_the_server_asks_for_is_for_all_workers() {
     let early = requests.iter().skip(1).filter(|request| request.at < held);
     // What was already in flight; for the second run, which began later, that login is due again.
     let early = early.count();
-    assert!(early <= 1);
+    assert!(early <= MOST_IN_PROGRESS);
     assert!((61..=61 + early).contains(&requests.len()));
     shared.assert_all_sound(&host);
 }
@@ -793,7 +792,7 @@ fn a_journal_mends_a_login_that_another_host_was_refused_for() {
     let (first, second) = (Host::new(), Host::new());
     let mut program = first.program(&shared);
     program.env("FEISHU_REFRESH_FAIL", "before-save=abort");
-    let run = Run::of(program.args(["--all", "--rate", "5"]).output().unwrap());
+    let run = Run::of(program.args(["--all", "--rate", "0.2"]).output().unwrap());
     assert_ne!(run.code, 0);
     shared.set("lease_until = now() - interval '1 s'");
     let run = second.run(&shared, &["--all", "--rate", "0"]);
